@@ -1,0 +1,22 @@
+"""The error when nothing fits, and the search for what would."""
+
+from __future__ import annotations
+
+from scepsy.allocation.options import OptionTable
+from scepsy.allocation.problem import Problem
+from scepsy.errors import ScepsyError
+
+
+class Infeasible(ScepsyError):
+    """No allocation sustains the target rates on this inventory.
+
+    Attributes:
+        problem: what was tried.
+        table: the LLM that has no option at all; None when the LLMs only do not fit together.
+    """
+
+    def __init__(self, problem: Problem, table: OptionTable | None, message: str = "", hint: str = "") -> None:
+        default = "the LLMs do not fit together" if table is None else f'the LLM "{table.load.name}" does not fit'
+        super().__init__(message or default, hint)
+        self.problem = problem
+        self.table = table

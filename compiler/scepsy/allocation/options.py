@@ -1,0 +1,155 @@
+"""The options of one LLM: every shape and number of replicas that sustains its load, and what each does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scepsy.performance import MAX_UTILISATION, Catalog
+from scepsy.performance.shares import Array
+from scepsy.pipeline import InstanceModel, LlmLoad, LlmOutcome, Shape, evaluate, instance_model
+from scepsy.pipeline.instance import Ints
+from scepsy.placement import Inventory, Request
+
+_CHUNK = 4096
+"""Options that are evaluated at once; bounds the memory of a large cluster's tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row of a table.
+
+    Attributes:
+        row: its number.
+        shape: the shape of the instances.
+        replicas: how many.
+    """
+
+    row: int
+    shape: Shape
+    replicas: int
+
+
+@dataclass(frozen=True)
+class OptionTable:
+    """All options of one LLM that sustain its load, B rows.
+
+    Attributes:
+        load: the LLM and its callers.
+        models: the shapes that it fits.
+        index: (B,) which shape.
+        replicas: (B,) how many instances.
+        product: (B,) which product, as an index into `products`.
+        products: the inventory's products.
+        units: (B,) tenths of GPUs that the option takes.
+        latency: (callers, B) seconds until a group of calls has ended.
+        utilisation: (B,) load ÷ capacity.
+        bandwidth: (B,) part of a card's memory bandwidth that one instance draws.
+        excluded: shapes that the LLM does not fit, and why.
+    """
+
+    load: LlmLoad
+    models: tuple[InstanceModel, ...]
+    index: Ints
+    replicas: Ints
+    product: Ints
+    products: tuple[str, ...]
+    units: Ints
+    latency: Array
+    utilisation: Array
+    bandwidth: Array
+    excluded: tuple[tuple[Shape, str], ...]
+
+    def option(self, row: int) -> Option:
+        """Return one row."""
+        return Option(row, self.models[self.index[row]].shape, int(self.replicas[row]))
+
+    def outcome(self, row: int) -> LlmOutcome:
+        """Return what one row does, for the predictor."""
+        return LlmOutcome(
+            self.load,
+            self.models[self.index[row]],
+            int(self.replicas[row]),
+            tuple(float(x) for x in self.latency[:, row]),
+            float(self.utilisation[row]),
+            float(self.bandwidth[row]),
+        )
+
+    def request(self, row: int) -> Request:
+        """Return one row as a request for placement."""
+        shape = self.models[self.index[row]].shape
+        return Request(
+            self.load.name,
+            shape.product,
+            shape.tp,
+            shape.tenths,
+            int(self.replicas[row]),
+            float(self.bandwidth[row]) if shape.tenths < 10 else 0.0,
+        )
+
+
+def option_tables(loads: list[LlmLoad], catalog: Catalog, inventory: Inventory) -> list[OptionTable]:
+    """Return the options of every LLM; a table may be empty."""
+    return [_table(load, catalog, inventory) for load in loads]
+
+
+def _table(load: LlmLoad, catalog: Catalog, inventory: Inventory) -> OptionTable:
+    models, excluded = _models(load, catalog, inventory)
+    products = tuple(inventory.products)
+    index, replicas = [], []
+    for i, model in enumerate(models):
+        shape = model.shape
+        most = inventory.groups(shape.product, shape.tp) * (10 // shape.tenths)
+        # Fewer replicas than carry the load are not worth evaluating.
+        needed = sum(c.calls * float(w) for c, w in zip(load.callers, model.work, strict=True)) / MAX_UTILISATION
+        first = max(1, int(np.ceil(needed - 1e-9)))
+        index.append(np.full(max(0, most - first + 1), i))
+        replicas.append(np.arange(first, most + 1))
+    rows = np.concatenate(index) if index else np.zeros(0, dtype=np.int64)
+    counts = np.concatenate(replicas) if replicas else np.zeros(0, dtype=np.int64)
+    chunks = [
+        evaluate(load, models, rows[at : at + _CHUNK], counts[at : at + _CHUNK]) for at in range(0, len(rows), _CHUNK)
+    ]
+    latency = np.concatenate([c.latency for c in chunks], axis=1) if chunks else np.zeros((len(load.callers), 0))
+    utilisation = np.concatenate([c.utilisation for c in chunks]) if chunks else np.zeros(0)
+    bandwidth = np.concatenate([c.bandwidth for c in chunks]) if chunks else np.zeros(0)
+    keep = (utilisation <= MAX_UTILISATION + 1e-9) & np.isfinite(latency).all(axis=0)
+    rows, counts = rows[keep], counts[keep]
+    units = np.array([m.shape.units for m in models], dtype=np.int64)
+    product = np.array([products.index(m.shape.product) for m in models], dtype=np.int64)
+    return OptionTable(
+        load,
+        tuple(models),
+        rows,
+        counts,
+        product[rows] if len(rows) else np.zeros(0, dtype=np.int64),
+        products,
+        units[rows] * counts if len(rows) else np.zeros(0, dtype=np.int64),
+        latency[:, keep],
+        utilisation[keep],
+        bandwidth[keep],
+        tuple(excluded),
+    )
+
+
+def _models(
+    load: LlmLoad, catalog: Catalog, inventory: Inventory
+) -> tuple[list[InstanceModel], list[tuple[Shape, str]]]:
+    models: list[InstanceModel] = []
+    excluded: list[tuple[Shape, str]] = []
+    for product in inventory.products:
+        for tp in catalog.degrees(load.llm.model, product):
+            if load.llm.tensor_parallel and tp not in load.llm.tensor_parallel:
+                continue
+            for tenths in range(1, 11) if inventory.fractions else (10,):
+                shape = Shape(product, tp, tenths)
+                if not inventory.groups(product, tp):
+                    excluded.append((shape, f"no NVLink domain has {tp} usable GPUs"))
+                    continue
+                model = instance_model(load, shape, catalog, inventory.card[product])
+                if isinstance(model, str):
+                    excluded.append((shape, model))
+                else:
+                    models.append(model)
+    return models, excluded

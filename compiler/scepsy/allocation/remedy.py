@@ -1,0 +1,118 @@
+"""What would make an infeasible problem feasible: more GPUs, or a lower rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from scepsy.allocation.infeasible import Infeasible
+from scepsy.allocation.options import OptionTable, option_tables
+from scepsy.allocation.problem import build_problem
+from scepsy.allocation.solution import solve
+from scepsy.demand import Demand
+from scepsy.documents import Workflow
+from scepsy.documents.units import format_duration, format_rate
+from scepsy.performance import Catalog
+from scepsy.pipeline import loads
+from scepsy.placement import Inventory
+
+MOST_EXTRA = 512
+"""So many more GPUs of one product are considered."""
+_RATE_STEPS = 12
+"""Bisection steps for the highest rate; the answer is within 1/4000 of the target."""
+
+
+def remedy(
+    error: Infeasible,
+    workflows: Mapping[str, Workflow],
+    demands: Mapping[str, Demand],
+    catalog: Catalog,
+    inventory: Inventory,
+) -> tuple[str, str]:
+    """Return a message and a hint: why nothing fits, how many GPUs are missing, and which rate would work."""
+    never = [table for table in error.problem.tables if not table.models]
+    if never:
+        return _too_large(never[0])
+    unreachable = _unreachable_bound(error, workflows)
+    if unreachable:
+        return unreachable
+
+    def feasible(stock: Inventory, factor: float) -> bool:
+        try:
+            solve(build_problem(workflows, demands, catalog, stock, factor), stock)
+        except Infeasible:
+            return False
+        return True
+
+    ways = []
+    for product in inventory.products:
+        extra = _fewest(lambda n, product=product: feasible(inventory.extended(product, n), 1.0))  # type: ignore[misc]
+        if extra is not None:
+            ways.append(f"{extra} more {product}")
+    factor = _highest(lambda f: feasible(inventory, f))
+    if factor is not None:
+        rates = [f"{name} at most {format_rate(w.spec.target.rate * factor)}" for name, w in workflows.items()]
+        ways.append(", ".join(rates) + ("" if len(rates) == 1 else " (all rates lowered alike)"))
+    targets = ", ".join(f"{name} {format_rate(w.spec.target.rate)}" for name, w in workflows.items())
+    bounds = " within their latency objectives" if error.problem.bounds else ""
+    message = f"no allocation sustains {targets}{bounds}"
+    if not ways:
+        return f"{message}, not even with {MOST_EXTRA} more GPUs or at a tiny rate", _memory_hint(
+            workflows, demands, catalog, inventory
+        )
+    return f"{message}: needs " + ", or ".join(ways), "lower spec.target.rate, add GPUs, or free reserved ones"
+
+
+def _too_large(table: OptionTable) -> tuple[str, str]:
+    """An LLM that no shape of the cluster can hold, whatever the rate."""
+    reasons = [f"{shape}: {reason}" for shape, reason in table.excluded if shape.tenths == 10]
+    message = f'the LLM "{table.load.name}" ({table.load.llm.model}) fits no GPU group of the cluster'
+    return message + "".join(f"\n    {reason}" for reason in reasons), (
+        "use larger GPUs or a higher tensor-parallel degree (profile it, and name its NVLink domain), "
+        "or lower maxModelLen"
+    )
+
+
+def _unreachable_bound(error: Infeasible, workflows: Mapping[str, Workflow]) -> tuple[str, str] | None:
+    for name, bound in error.problem.bounds.items():
+        least = error.problem.least[name]
+        if least > bound and least < float("inf"):
+            rate = format_rate(workflows[name].spec.target.rate)
+            return (
+                f"{name} cannot reach a mean latency of {format_duration(bound)} at {rate}: the least that it could have"
+                f" with the whole cluster to itself is {format_duration(least)}",
+                "raise objective.mean, lower the rate, or use faster GPUs",
+            )
+    return None
+
+
+def _memory_hint(
+    workflows: Mapping[str, Workflow], demands: Mapping[str, Demand], catalog: Catalog, inventory: Inventory
+) -> str:
+    tables = option_tables(loads(workflows, demands, 1e-3), catalog, inventory)
+    least = [f"{t.load.name} {min(t.units) / 10:g}" for t in tables if len(t.units)]
+    return f"smallest GPU shares per LLM: {', '.join(least)}"
+
+
+def _fewest(works: Callable[[int], bool]) -> int | None:
+    """Return the smallest n ≥ 1 that works, by doubling and bisection; None beyond MOST_EXTRA."""
+    high = 1
+    while not works(high):
+        if high >= MOST_EXTRA:
+            return None
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if works(middle) else (middle, high)
+    return high
+
+
+def _highest(works: Callable[[float], bool]) -> float | None:
+    """Return nearly the largest factor below 1 that works; None if not even a hundredth does."""
+    if not works(0.01):
+        return None
+    low, high = 0.01, 1.0
+    for _ in range(_RATE_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if works(middle) else (low, middle)
+    return low

@@ -1,0 +1,321 @@
+"""The compiler: documents → demand, performance → pipeline → allocation → placement → Plan.
+
+Pure: everything is read before, and written after. One call compiles all workflows of a project onto one cluster.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scepsy import __version__
+from scepsy.allocation import OBJECTIVE, Infeasible, Problem, Solution, build_problem, remedy, solve
+from scepsy.demand import Demand, demand_of
+from scepsy.documents import API_VERSION, Cluster, Diagnostic, DocumentError, Loaded, Plan, Workflow, Workspace
+from scepsy.documents import did_you_mean
+from scepsy.documents.model import Metadata
+from scepsy.documents.plan import (
+    FreeGpus,
+    Instance,
+    Latency,
+    LatencyShare,
+    LlmPrediction,
+    PlannedLlm,
+    PlannedWorkflow,
+    PlanSpec,
+    ProfileReference,
+    Proof,
+    WorkflowPrediction,
+)
+from scepsy.documents.units import Si
+from scepsy.performance import Catalog
+from scepsy.performance.catalog import SAME_MIX
+from scepsy.pipeline import PREDICTOR, LlmOutcome, WorkflowOutcome, predict
+from scepsy.placement import Inventory, Placed, inventory_of, largest_group
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that one compilation reads, checked.
+
+    Attributes:
+        workflows: by name.
+        demands: by workflow.
+        catalog: the profiles.
+        cluster: the cluster.
+        inventory: its GPUs.
+        digests: of every input file.
+    """
+
+    workflows: Mapping[str, Workflow]
+    demands: Mapping[str, Demand]
+    catalog: Catalog
+    cluster: Cluster
+    inventory: Inventory
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """A plan, and the values behind it for those who want to explain it.
+
+    Attributes:
+        plan: the plan; its `files` are filled in by the caller who renders them.
+        inputs: what it was made from.
+        solution: the allocation.
+        outcomes: per workflow what the predictor says.
+    """
+
+    plan: Plan
+    inputs: Inputs
+    solution: Solution
+    outcomes: Mapping[str, WorkflowOutcome]
+
+
+def gather(workspace: Workspace, cluster: str) -> Inputs:
+    """Collect and check what one compilation needs.
+
+    Raises:
+        DocumentError: traces are wrong, or documents do not fit together.
+        ScepsyError: there is no such cluster.
+    """
+    target = workspace.cluster(cluster)
+    project = workspace.project.document.spec
+    catalog = Catalog([p.document for p in workspace.profiles.values()], project.engine.version)
+    inventory = inventory_of(target.document)
+    demands: dict[str, Demand] = {}
+    digests = _relevant(workspace, target)
+    problems: list[Diagnostic] = []
+    if not inventory.domains:
+        problems.append(target.problem(("spec", "nodes"), "every GPU of the cluster is reserved", "free one"))
+    for name, workflow in workspace.workflows.items():
+        problems.extend(_check_models(workflow, target.document, catalog, inventory))
+        try:
+            demands[name], read = demand_of(workspace, workflow)
+            digests.update(read)
+            problems.extend(_check_lengths(workflow, demands[name], catalog))
+        except DocumentError as error:
+            problems.extend(error.diagnostics)
+    if problems:
+        raise DocumentError(problems)
+    workflows = {name: loaded.document for name, loaded in workspace.workflows.items()}
+    return Inputs(workflows, demands, catalog, target.document, inventory, dict(sorted(digests.items())))
+
+
+def compile_plan(workspace: Workspace, cluster: str) -> Compilation:
+    """Compile all workflows onto one cluster.
+
+    Raises:
+        DocumentError: the documents are wrong or do not fit together.
+        Infeasible: no allocation sustains the targets; says what would.
+    """
+    inputs = gather(workspace, cluster)
+    problem = build_problem(inputs.workflows, inputs.demands, inputs.catalog, inputs.inventory)
+    try:
+        solution = solve(problem, inputs.inventory)
+    except Infeasible as error:
+        message, hint = remedy(error, inputs.workflows, inputs.demands, inputs.catalog, inputs.inventory)
+        raise Infeasible(error.problem, error.table, f'cluster "{cluster}": {message}', hint) from error
+    outcomes = predict(solution.outcomes, problem.outside)
+    plan = _plan(workspace, inputs, problem, solution, outcomes)
+    return Compilation(plan, inputs, solution, outcomes)
+
+
+def _relevant(workspace: Workspace, cluster: Loaded[Cluster]) -> dict[str, str]:
+    """Return the digests of the input files that bear on this cluster: all but those that hold only other clusters."""
+    others = {
+        workspace.relative(workspace.directory / c.source.file.name) for c in workspace.clusters.values()
+    } - {workspace.relative(workspace.directory / cluster.source.file.name)}
+    return {path: value for path, value in workspace.inputs.items() if path not in others}
+
+
+def _check_models(
+    workflow: Loaded[Workflow], cluster: Cluster, catalog: Catalog, inventory: Inventory
+) -> list[Diagnostic]:
+    """Every LLM has a usable profile for a product of the cluster, of an allowed degree that divides its heads."""
+    problems = []
+    for index, llm in enumerate(workflow.document.spec.llms):
+        where = ("spec", "llms", index)
+        if llm.model not in catalog.models:
+            hint = did_you_mean(llm.model, catalog.models) + "; or add a Profile of it"
+            problems.append(workflow.problem((*where, "model"), f"no profile for the model {llm.model}", hint.strip("; ")))
+            continue
+        architecture = catalog.architecture(llm.model)
+        for i, tp in enumerate(llm.tensor_parallel):
+            if architecture.attention_heads % tp:
+                message = f"tensor parallelism {tp} does not divide the model's {architecture.attention_heads} heads"
+                problems.append(workflow.problem((*where, "tensorParallel", i), message))
+        if llm.max_model_len and llm.max_model_len > architecture.context_length:
+            message = f"maxModelLen is above the model's context length of {architecture.context_length:,} tokens"
+            problems.append(workflow.problem((*where, "maxModelLen"), message))
+        degrees = {tp for product in inventory.products for tp in catalog.degrees(llm.model, product)}
+        if not degrees:
+            stale = "; ".join(catalog.stale.values())
+            message = f"{llm.model} is not profiled on a GPU of cluster {cluster.metadata.name}"
+            has = ", ".join(catalog.products(llm.model)) or "none that is usable"
+            hint = f"profiled on: {has}; the cluster has: {', '.join(inventory.products)}"
+            problems.append(workflow.problem((*where, "model"), message, f"{hint}; {stale}" if stale else hint))
+        elif llm.tensor_parallel and not degrees & set(llm.tensor_parallel):
+            message = f"none of the tensor-parallel degrees is profiled; profiled: {sorted(degrees)}"
+            problems.append(workflow.problem((*where, "tensorParallel"), message))
+    return problems
+
+
+def _check_lengths(workflow: Loaded[Workflow], demand: Demand, catalog: Catalog) -> list[Diagnostic]:
+    """The longest call that the demand shows must be allowed, or the engine would refuse it."""
+    problems = []
+    for index, llm in enumerate(workflow.document.spec.llms):
+        longest = demand.llms[llm.name].longest
+        if llm.model not in catalog.models or longest is None:
+            continue
+        limit = llm.max_model_len or catalog.architecture(llm.model).context_length
+        if longest > limit:
+            key = "maxModelLen" if llm.max_model_len else "name"
+            message = f"calls have up to {longest:,.0f} tokens, but {limit:,} are allowed"
+            problems.append(workflow.problem(("spec", "llms", index, key), message, f"allow {math.ceil(longest):,}"))
+    return problems
+
+
+def _plan(
+    workspace: Workspace, inputs: Inputs, problem: Problem, solution: Solution, outcomes: Mapping[str, WorkflowOutcome]
+) -> Plan:
+    project = workspace.project.document.spec
+    cluster = inputs.cluster
+    free, largest = largest_group(inputs.inventory, solution.placed)
+    return Plan(
+        api_version=API_VERSION,
+        kind="Plan",
+        metadata=Metadata(name=cluster.metadata.name),
+        spec=PlanSpec(
+            compiler=f"scepsy {__version__}",
+            cluster=cluster.metadata.name,
+            namespace=project.namespace,
+            sharing=cluster.spec.sharing,
+            engine_image=project.engine.image,
+            workflows=tuple(_workflow(inputs, problem, name, outcome) for name, outcome in outcomes.items()),
+            llms=tuple(_llm(inputs, outcome) for outcome in solution.outcomes),
+            instances=instances(solution.placed, inputs.inventory),
+            free=FreeGpus(gpus=free, largest_tensor_parallel=largest, reserved=inputs.inventory.reserved),
+            proof=Proof(
+                objective=OBJECTIVE,
+                predictor=PREDICTOR,
+                lower_bound=_rounded(solution.lower_bound),
+                achieved=_rounded(solution.achieved),
+                gap=_rounded(solution.gap),
+                unplaced_bound=_rounded(solution.unplaced_bound),
+                candidates=solution.tried,
+            ),
+            warnings=tuple(_warnings(workspace, inputs, solution)),
+            inputs=dict(inputs.digests),
+        ),
+    )
+
+
+def instances(placed: tuple[Placed, ...], inventory: Inventory) -> tuple[Instance, ...]:
+    """Name the placed instances, and order the start of those that share GPUs.
+
+    Names count per LLM in the order of the cluster's GPUs. Co-tenants start in waves 0, 1, …: two engines that start
+    at once would each take the other's memory for their own.
+    """
+    order = {gpu: i for i, gpu in enumerate(g for p in inventory.products for d in inventory.domains[p] for g in d.gpus)}
+    count: dict[str, int] = {}
+    tenants: dict[tuple[str, ...], int] = {}
+    named = []
+    for item in sorted(placed, key=lambda p: (order[p.gpus[0]], p.llm)):
+        number = count.get(item.llm, 0)
+        wave = tenants.get(item.gpus, 0)
+        count[item.llm], tenants[item.gpus] = number + 1, wave + 1
+        named.append(
+            Instance(
+                name=f"{item.llm}-{number}",
+                llm=item.llm,
+                node=item.node,
+                gpus=item.gpus,
+                share=item.tenths / 10,
+                wave=wave,
+            )
+        )
+    return tuple(sorted(named, key=lambda i: (i.llm, int(i.name.rsplit("-", 1)[1]))))
+
+
+def _rounded(value: float) -> float:
+    """Round to what the objective's resolution supports, so that the last bits of a sum are not in the file."""
+    return round(value, 6)
+
+
+def _workflow(inputs: Inputs, problem: Problem, name: str, outcome: WorkflowOutcome) -> PlannedWorkflow:
+    spec = inputs.workflows[name].spec
+    return PlannedWorkflow(
+        name=name,
+        target=spec.target,
+        priority=spec.priority,
+        objective=spec.objective,
+        predicted=WorkflowPrediction(
+            latency=Latency(mean=Si(outcome.latency)),
+            capacity=Si(outcome.capacity),
+            slowdown=round(outcome.latency / problem.least[name], 4),
+            outside=Si(problem.outside[name]),
+            llms=tuple(
+                LatencyShare(llm=llm, latency=Si(outcome.parts[llm]), call=Si(outcome.calls[llm])) for llm in outcome.parts
+            ),
+        ),
+    )
+
+
+def _llm(inputs: Inputs, outcome: LlmOutcome) -> PlannedLlm:
+    model, llm = outcome.model, outcome.load.llm
+    architecture = inputs.catalog.architecture(llm.model)
+    times = model.times[0]
+    return PlannedLlm(
+        name=llm.name,
+        workflows=tuple(caller.workflow for caller in outcome.load.callers),
+        model=llm.model,
+        revision=llm.revision,
+        product=model.shape.product,
+        tp=model.shape.tp,
+        share=model.shape.tenths / 10,
+        replicas=outcome.replicas,
+        max_model_len=llm.max_model_len or architecture.context_length,
+        max_num_seqs=model.limit,
+        memory_per_gpu=model.memory.total,
+        kv_cache_per_gpu=model.memory.kv_cache,
+        weights=math.ceil(architecture.parameters * architecture.bytes_per_parameter),
+        pod_template=llm.pod_template,
+        profile=ProfileReference(name=times.profile, source=times.source, share_model=times.share_model),
+        predicted=LlmPrediction(load=Si(outcome.load.calls), utilisation=round(outcome.utilisation, 4)),
+    )
+
+
+def _warnings(workspace: Workspace, inputs: Inputs, solution: Solution) -> list[str]:
+    """What a reviewer should know: what is estimated, not pinned, not enforced, or beyond what was profiled."""
+    project = workspace.project.document.spec
+    warnings = []
+    used = {times.profile for outcome in solution.outcomes for times in outcome.model.times}
+    warnings.extend(message for name, message in sorted(inputs.catalog.warnings.items()) if name in used)
+    warnings.extend(message + "; it is not used" for message in inputs.catalog.stale.values())
+    for outcome in solution.outcomes:
+        for caller, times in zip(outcome.load.callers, outcome.model.times, strict=True):
+            if times.rescaled > SAME_MIX:
+                base = times.series_mix
+                warnings.append(
+                    f"{outcome.load.name} for {caller.workflow}: calls of {caller.mix.computed:.0f} computed prompt and"
+                    f" {caller.mix.output:.0f} output tokens are predicted from a series for {base.computed:.0f} and"
+                    f" {base.output:.0f} in profile {times.profile}"
+                )
+        if outcome.load.llm.revision is None:
+            warnings.append(f"{outcome.load.name}: the revision of {outcome.load.llm.model} is not pinned")
+    shared = sorted({o.load.name for o in solution.outcomes if o.model.times[0].share_model})
+    if shared:
+        model = next(o.model.times[0].share_model for o in solution.outcomes if o.model.times[0].share_model)
+        warnings.append(f"shares of {', '.join(shared)} rest on the model {model}, not on a measurement")
+    for name, image in (("engine", project.engine.image), ("gateway", project.gateway.image)):
+        if "@sha256:" not in image:
+            warnings.append(f"the {name} image {image} is not pinned by a digest")
+    for name, workflow in inputs.workflows.items():
+        for quantile in ("p50", "p95", "p99"):
+            if getattr(workflow.spec.objective, quantile) is not None:
+                warnings.append(f"{name}: the {quantile} objective is not enforced yet, the predictor gives means only")
+    return warnings
+
+

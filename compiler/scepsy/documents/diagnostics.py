@@ -1,0 +1,86 @@
+"""What is wrong where: positions in files, and the one error that carries many of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from scepsy.errors import ScepsyError
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A place in a text file.
+
+    Attributes:
+        path: the file, relative to where the command runs or to the repository; shown as it is.
+        line: 1-based line.
+        column: 1-based column, in characters.
+        text: the line itself, without its end; empty when it is not known.
+    """
+
+    path: str
+    line: int = 1
+    column: int = 1
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Diagnostic:
+    """One problem at one position.
+
+    Attributes:
+        position: where.
+        message: what is wrong and what was expected, one line.
+        hint: what to do next; empty when the message says it.
+    """
+
+    position: Position
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.position}: {self.message}"]
+        if self.position.text.strip():
+            number = str(self.position.line)
+            # A very long line would hide the message; the caret stays right because the cut is at the end.
+            text = self.position.text if len(self.position.text) <= 160 else self.position.text[:160] + "…"
+            lines.append(f"  {number} | {printable(text)}")
+            if self.position.column <= len(text):
+                lines.append(f"  {' ' * len(number)} | {' ' * (self.position.column - 1)}^")
+        if self.hint:
+            lines.append(f"  {self.hint}")
+        return "\n".join(lines)
+
+
+class DocumentError(ScepsyError):
+    """Problems in documents; all that one run found, in file order.
+
+    Attributes:
+        diagnostics: at least one.
+    """
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics: tuple[Diagnostic, ...] = tuple(sorted(set(diagnostics)))
+        super().__init__("\n".join(str(d) for d in self.diagnostics))
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters escaped, so that a terminal shows what the file holds."""
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text).replace("\t", " ")
+
+
+def did_you_mean(word: str, candidates: Sequence[str]) -> str:
+    """Return `did you mean "x"?` for the candidate nearest to `word`, else the list of candidates."""
+    near = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
+    if not near:
+        folded = {c.lower(): c for c in candidates}
+        near = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=0.6)
+        near = [folded[n] for n in near]
+    if near:
+        return f'did you mean "{near[0]}"?'
+    return f"expected one of: {', '.join(sorted(candidates))}" if candidates else ""

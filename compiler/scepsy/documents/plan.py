@@ -1,0 +1,222 @@
+"""The Plan document: what was decided, why, how good it is, and from which inputs. Written by the compiler."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from scepsy.documents.cluster import Sharing
+from scepsy.documents.model import (
+    Document,
+    GpuUuid,
+    Image,
+    InstanceName,
+    Items,
+    KubernetesName,
+    Metadata,
+    Model,
+    ModelId,
+    NodeName,
+    Product,
+    Revision,
+)
+from scepsy.documents.profile import ProfileSource, TensorParallel
+from scepsy.documents.units import Duration, Memory, Rate, Share
+from scepsy.documents.workflow import Objective, PodTemplate, Target
+
+Fraction = Annotated[float, Field(ge=0)]
+
+
+class Latency(Model):
+    """Predicted latency of one execution."""
+
+    mean: Duration
+    """Mean, time outside LLMs included."""
+
+
+class LatencyShare(Model):
+    """What one LLM adds to a workflow's latency."""
+
+    llm: KubernetesName
+    """The LLM."""
+    latency: Duration
+    """Its part of the mean latency."""
+    call: Duration
+    """Mean latency of one call (of a whole group, when calls fan out)."""
+
+
+class WorkflowPrediction(Model):
+    """What the predictor says for a workflow under this plan."""
+
+    latency: Latency
+    """Latency at the target rates."""
+    capacity: Rate
+    """Highest rate of this workflow, the others at their targets."""
+    slowdown: Fraction
+    """Mean latency ÷ the least that this workflow alone could have on this cluster at its rate."""
+    outside: Duration
+    """Time outside LLMs."""
+    llms: Items[LatencyShare]
+    """What each LLM adds."""
+
+
+class PlannedWorkflow(Model):
+    """A workflow that the plan serves."""
+
+    name: KubernetesName
+    """Its name."""
+    target: Target
+    """The rate that the plan is for."""
+    priority: float
+    """Its weight in the objective."""
+    objective: Objective
+    """Its latency bounds."""
+    predicted: WorkflowPrediction
+    """What to expect."""
+
+
+class ProfileReference(Model):
+    """Where an LLM's figures come from."""
+
+    name: NodeName
+    """The Profile."""
+    source: ProfileSource
+    """Measured, estimated or imported."""
+    share_model: str | None = None
+    """The model by which figures of a whole GPU were taken to the chosen share; unset for profiled shares."""
+
+
+class LlmPrediction(Model):
+    """What the predictor says for an LLM under this plan."""
+
+    load: Rate
+    """Calls per second over all replicas."""
+    utilisation: Fraction
+    """Load ÷ capacity of all replicas."""
+
+
+class PlannedLlm(Model):
+    """An LLM and the shape of its instances."""
+
+    name: KubernetesName
+    """What the agent code sends as `model`."""
+    workflows: Items[KubernetesName]
+    """Who calls it."""
+    model: ModelId
+    """The model."""
+    revision: Revision | None = None
+    """Its revision."""
+    product: Product
+    """GPU product of all its instances."""
+    tp: TensorParallel
+    """Tensor-parallel degree."""
+    share: Share
+    """Share of each GPU."""
+    replicas: Annotated[int, Field(ge=1)]
+    """Instances."""
+    max_model_len: Annotated[int, Field(ge=1)]
+    """Longest call in tokens."""
+    max_num_seqs: Annotated[int, Field(ge=1)]
+    """Most calls that one instance runs at once; what its KV cache holds, at most what the spec says."""
+    memory_per_gpu: Memory
+    """What one instance may use of each of its GPUs."""
+    kv_cache_per_gpu: Memory
+    """Part of it that is KV cache."""
+    weights: Memory
+    """Size of the model's weights over all its GPUs."""
+    pod_template: PodTemplate = PodTemplate()
+    """Additions to its pods."""
+    profile: ProfileReference
+    """Where its figures come from."""
+    predicted: LlmPrediction
+    """What to expect."""
+
+
+class Instance(Model):
+    """One running engine."""
+
+    name: InstanceName
+    """Name of its Deployment."""
+    llm: KubernetesName
+    """The LLM that it serves."""
+    node: NodeName
+    """Where."""
+    gpus: Annotated[Items[GpuUuid], Field(min_length=1)]
+    """UUIDs of its GPUs."""
+    share: Share
+    """Share of each of them."""
+    wave: Annotated[int, Field(ge=0)] = 0
+    """Argo CD sync wave; instances that share a GPU start one by one."""
+
+
+class Proof(Model):
+    """How good the plan is, and by what measure."""
+
+    objective: str
+    """What was minimised."""
+    predictor: str
+    """The predictor to which the bound belongs."""
+    lower_bound: float
+    """No plan on this cluster can be better: every allocation with a smaller objective was shown not to fit."""
+    achieved: float
+    """The objective of this plan."""
+    gap: Fraction
+    """(achieved − lowerBound) ÷ lowerBound; 0 when the plan is proven best."""
+    unplaced_bound: float
+    """The least objective if GPUs could be cut at will, placement not considered."""
+    candidates: Annotated[int, Field(ge=1)]
+    """Allocations that were tried, best first, until one could be placed."""
+
+
+class FreeGpus(Model):
+    """What the plan leaves unused."""
+
+    gpus: Annotated[int, Field(ge=0)]
+    """GPUs without any instance; reserved ones not counted."""
+    largest_tensor_parallel: Annotated[int, Field(ge=0)]
+    """Largest tensor-parallel group that could still be placed on them; 0 for none."""
+    reserved: Annotated[int, Field(ge=0)] = 0
+    """GPUs that the Cluster document reserves."""
+
+
+class PlanSpec(Model):
+    """The decision."""
+
+    compiler: str
+    """Program and version that wrote the plan."""
+    cluster: KubernetesName
+    """The cluster."""
+    namespace: KubernetesName
+    """Kubernetes namespace of all objects."""
+    sharing: Sharing
+    """How GPUs are shared."""
+    engine_image: Image
+    """The serving engine."""
+    workflows: Items[PlannedWorkflow]
+    """Per workflow what to expect."""
+    llms: Items[PlannedLlm]
+    """Per LLM the shape."""
+    instances: Items[Instance]
+    """Per instance the place."""
+    free: FreeGpus
+    """What is left."""
+    proof: Proof
+    """How good it is."""
+    warnings: Items[str] = ()
+    """What a reviewer should know."""
+    inputs: dict[str, str]
+    """Digest of every input file, by path in the repository."""
+    files: dict[str, str] = {}
+    """Digest of every file that the compiler wrote besides this one; it removes only these."""
+
+
+class Plan(Document):
+    """What the compiler decided for one cluster."""
+
+    kind: Literal["Plan"]
+    """The kind of document."""
+    metadata: Metadata
+    """Name of the cluster."""
+    spec: PlanSpec
+    """The decision."""

@@ -1,0 +1,145 @@
+"""The Profile document: how fast one model runs on one GPU product, at rising concurrency."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from scepsy.documents.model import Document, FileMetadata, Items, Model, ModelId, Product, Revision, Tokens, Version
+from scepsy.documents.units import Duration, Share
+
+Count = Annotated[int, Field(ge=1)]
+TensorParallel = Literal[1, 2, 4, 8]
+ProfileSource = Literal["measured", "estimated", "imported"]
+
+
+class Engine(Model):
+    """The serving engine that was profiled."""
+
+    name: Literal["vllm"]
+    """The engine."""
+    version: Version
+    """Its version."""
+
+
+class Architecture(Model):
+    """What the model's config.json says, as far as memory depends on it."""
+
+    parameters: Count
+    """Number of parameters."""
+    bytes_per_parameter: Annotated[float, Field(gt=0, le=8)]
+    """Bytes of one weight: 2 for bfloat16."""
+    layers: Count
+    """Hidden layers."""
+    attention_heads: Count
+    """Attention heads; tensor parallelism must divide them."""
+    kv_heads: Count
+    """Key-value heads; beyond their number tensor parallelism replicates them."""
+    head_dim: Count
+    """Size of one head."""
+    context_length: Count
+    """Longest sequence in tokens (max_position_embeddings)."""
+    kv_bytes_per_element: Annotated[float, Field(gt=0, le=8)] = 2.0
+    """Bytes of one element of the KV cache."""
+
+
+class Provenance(Model):
+    """Where the figures come from."""
+
+    tool: str
+    """Program and version that produced them."""
+    database: str | None = None
+    """The tool's own source, such as a table of kernel timings."""
+    command: str | None = None
+    """The command that reproduces them."""
+    image_digest: str | None = None
+    """Digest of the engine image that was measured."""
+    driver: str | None = None
+    """GPU driver version."""
+    flags: Items[str] = ()
+    """Engine flags."""
+    trace_digest: str | None = None
+    """Digest of the calls that were replayed."""
+    date: str | None = None
+    """Day of the measurement, YYYY-MM-DD."""
+    notes: str | None = None
+    """Method and known limits."""
+
+
+class Mix(Model):
+    """The calls that were running while the series was taken."""
+
+    input: Tokens
+    """Mean prompt tokens, cached ones included."""
+    output: Annotated[float, Field(ge=1, le=10_000_000)]
+    """Mean generated tokens."""
+    cached: Tokens = 0.0
+    """Mean prompt tokens found in the prefix cache."""
+
+
+class Point(Model):
+    """One closed-loop measurement: `concurrency` calls running at all times."""
+
+    concurrency: Count
+    """k, calls running."""
+    latency: Duration
+    """R(k), mean latency of a call."""
+    ttft: Duration
+    """Mean time to the first token."""
+    tpot: Duration | None = None
+    """Mean time per output token after the first."""
+
+
+class Series(Model):
+    """R(k) of one instance shape for one mix."""
+
+    tp: TensorParallel
+    """Tensor-parallel degree."""
+    share: Share = 1.0
+    """Share of each GPU."""
+    mix: Mix
+    """The calls."""
+    points: Annotated[Items[Point], Field(min_length=1, max_length=200)]
+    """Rising concurrency."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        ks = [point.concurrency for point in self.points]
+        if any(a >= b for a, b in zip(ks, ks[1:], strict=False)):
+            raise ValueError("the points must have strictly rising concurrency")
+        if any(point.latency <= 0 for point in self.points):
+            raise ValueError("latency must be greater than zero")
+        return self
+
+
+class ProfileSpec(Model):
+    """The figures and what they belong to."""
+
+    source: ProfileSource
+    """`measured` on the GPU named here, `estimated` by a model, or `imported` from another tool's measurement."""
+    model: ModelId
+    """The model."""
+    revision: Revision | None = None
+    """The model's revision, where it was pinned."""
+    product: Product
+    """The GPU product."""
+    engine: Engine
+    """The engine."""
+    architecture: Architecture
+    """The model's shape."""
+    provenance: Provenance
+    """Where the figures come from."""
+    series: Annotated[Items[Series], Field(min_length=1)]
+    """One entry per shape and mix."""
+
+
+class Profile(Document):
+    """What one model does on one GPU product under load."""
+
+    kind: Literal["Profile"]
+    """The kind of document."""
+    metadata: FileMetadata
+    """Its name."""
+    spec: ProfileSpec
+    """Its content."""

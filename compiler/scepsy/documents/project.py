@@ -1,0 +1,97 @@
+"""The Project document (`scepsy.yaml`): where things live, and what is common to all that is rendered."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from scepsy.documents.model import Document, Image, KubernetesName, Metadata, Model, RelativePath, Version
+from scepsy.documents.units import Memory
+
+
+class Paths(Model):
+    """Directories, relative to `scepsy.yaml`."""
+
+    workflows: RelativePath = "workflows"
+    """Workflow documents."""
+    clusters: RelativePath = "clusters"
+    """Cluster documents."""
+    profiles: RelativePath = "profiles"
+    """Profile documents."""
+    templates: RelativePath | None = None
+    """Templates that override the shipped ones of the same file name."""
+    plans: RelativePath = "plans"
+    """Where Plans are written, one file per cluster."""
+    rendered: RelativePath = "rendered"
+    """Where manifests are written, `<cluster>/<namespace>/`; Argo CD syncs from here."""
+
+
+class SecretKey(Model):
+    """A reference to one key of a Kubernetes Secret in the project's namespace."""
+
+    name: KubernetesName
+    """The Secret."""
+    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]{1,253}$")]
+    """The key in it."""
+
+
+class ModelCache(Model):
+    """Where instances keep the model files they download."""
+
+    claim_name: KubernetesName | None = None
+    """An existing PersistentVolumeClaim that all nodes can mount; without it each pod downloads into an emptyDir."""
+    size_limit: Memory | None = None
+    """Limit of the emptyDir."""
+
+
+class EngineSettings(Model):
+    """The serving engine of all instances."""
+
+    image: Image = "vllm/vllm-openai:v0.24.0"
+    """Its container image; pin it with a digest."""
+    version: Version = "0.24.0"
+    """The engine version in that image; profiles of another version are stale."""
+    token: SecretKey | None = None
+    """A Secret with the hub token for gated models."""
+    cache: ModelCache = ModelCache()
+    """The model cache."""
+    priority_class: KubernetesName | None = None
+    """PriorityClass of the pods; must exist in the cluster."""
+
+
+class GatewaySettings(Model):
+    """The one OpenAI endpoint in front of all LLMs."""
+
+    image: Image = "haproxy:3.2"
+    """HAProxy's container image; pin it with a digest."""
+    replicas: Annotated[int, Field(ge=1, le=20)] = 2
+    """Gateway pods; fewer than two cut streams on restart."""
+    max_body: Memory = 2 * 1024 * 1024
+    """Longest request in which the model name is looked for (HAProxy buffers it)."""
+
+
+class ProjectSpec(Model):
+    """Settings of the repository."""
+
+    paths: Paths = Paths()
+    """Directories."""
+    namespace: KubernetesName = "scepsy"
+    """Kubernetes namespace of everything that is rendered; claims cannot cross namespaces."""
+    engine: EngineSettings = EngineSettings()
+    """The serving engine."""
+    gateway: GatewaySettings = GatewaySettings()
+    """The gateway."""
+    pod_monitor: bool = False
+    """Render a PodMonitor for the Prometheus operator."""
+
+
+class Project(Document):
+    """A repository that uses Scepsy."""
+
+    kind: Literal["Project"]
+    """The kind of document."""
+    metadata: Metadata
+    """Its name."""
+    spec: ProjectSpec = ProjectSpec()
+    """Its content."""

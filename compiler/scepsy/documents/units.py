@@ -1,0 +1,170 @@
+"""Typed units: durations, rates and quantities as people write them, numbers in SI units inside.
+
+Each type parses a string with its unit (a bare number is an error: nobody should guess whether `8` means seconds), and
+writes it back in one canonical form with four significant digits.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+_NUMBER = r"(?P<number>[0-9]+(?:\.[0-9]+)?)"
+_DURATION = re.compile(_NUMBER + r"\s*(?P<unit>us|ms|s|min|h)")
+_RATE = re.compile(_NUMBER + r"\s*/\s*(?P<unit>s|min|h)")
+_QUANTITY = re.compile(_NUMBER + r"(?P<unit>Ki|Mi|Gi|Ti|k|M|G|T|)")
+
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_BYTES = {
+    "": 1,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+}
+
+
+class Si(float):
+    """A number in SI units (seconds, events per second) that code gives to a field which people write with a unit."""
+
+
+def significant(value: float, digits: int = 4) -> str:
+    """Write a finite number with `digits` significant digits, never in exponent form, without trailing zeros."""
+    if value == 0:
+        return "0"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:.{min(places, 15)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def parse_duration(value: Any) -> float:
+    """Parse `80ms`, `8s`, `2min` into seconds.
+
+    Raises:
+        ValueError: not a duration with a unit.
+    """
+    if isinstance(value, Si) and value >= 0:
+        return float(value)
+    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
+        return float(match["number"]) * _SECONDS[match["unit"]]
+    raise ValueError(f"{_shown(value)} is not a duration: write a number and a unit, such as 80ms, 8s or 2min")
+
+
+def format_duration(seconds: float) -> str:
+    """Write seconds as `412us`, `80.5ms` or `8.123s`."""
+    if seconds >= 1 or seconds == 0:
+        return f"{significant(seconds)}s"
+    if seconds >= 1e-3:
+        return f"{significant(seconds * 1e3)}ms"
+    return f"{significant(seconds * 1e6)}us"
+
+
+def parse_rate(value: Any) -> float:
+    """Parse `4/s`, `30/min`, `100/h` into events per second.
+
+    Raises:
+        ValueError: not a positive rate with a unit.
+    """
+    if isinstance(value, Si) and value > 0:
+        return float(value)
+    if isinstance(value, str) and (match := _RATE.fullmatch(value.strip())):
+        rate = float(match["number"]) / _SECONDS[match["unit"]]
+        if rate > 0:
+            return rate
+        raise ValueError("a rate must be greater than zero")
+    raise ValueError(f"{_shown(value)} is not a rate: write a number per unit of time, such as 4/s, 30/min or 100/h")
+
+
+def format_rate(per_second: float) -> str:
+    """Write events per second as `4/s`, or per minute or hour where that reads better (`1.5/min`)."""
+    for unit, seconds in (("s", 1.0), ("min", 60.0)):
+        if per_second * seconds >= 0.1:
+            return f"{significant(per_second * seconds)}/{unit}"
+    return f"{significant(per_second * 3600)}/h"
+
+
+def parse_memory(value: Any) -> int:
+    """Parse a Kubernetes quantity of memory (`80Gi`, `512Mi`; a bare number counts bytes) into bytes.
+
+    Raises:
+        ValueError: not a quantity of at least one byte.
+    """
+    if isinstance(value, str) and (match := _QUANTITY.fullmatch(value.strip())):
+        size = round(float(match["number"]) * _BYTES[match["unit"]])
+        if size >= 1:
+            return size
+        raise ValueError("memory must be at least one byte")
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    hint = ""
+    if isinstance(value, str) and re.fullmatch(r"[0-9.]+\s*[KMGT]i?B", value.strip()):
+        hint = f" (Kubernetes writes {value.strip().replace(' ', '')[:-1]})"
+    raise ValueError(f"{_shown(value)} is not a quantity of memory: write 80Gi or 512Mi{hint}")
+
+
+def format_memory(size: int) -> str:
+    """Write bytes as the shortest exact Kubernetes quantity."""
+    for unit in ("Ti", "Gi", "Mi", "Ki"):
+        if size % _BYTES[unit] == 0:
+            return f"{size // _BYTES[unit]}{unit}"
+    return str(size)
+
+
+def parse_share(value: Any) -> float:
+    """Parse a share of a GPU, 0.1 … 1.0 in steps of 0.1.
+
+    Raises:
+        ValueError: not such a number.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        tenths = round(value * 10)
+        if 1 <= tenths <= 10 and math.isclose(value * 10, tenths, abs_tol=1e-9):
+            return tenths / 10
+    raise ValueError(f"{_shown(value)} is not a share of a GPU: write 0.1, 0.2, … or 1.0")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return f'"{value[:60]}"'
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "an empty value"}[value]
+    return f"{value!r}"[:60] if isinstance(value, int | float) else f"a {type(value).__name__}"
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(lambda value: parse_duration(value)),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*(us|ms|s|min|h)$", "examples": ["80ms", "8s"]}),
+]
+"""Seconds; written with a unit."""
+
+Rate = Annotated[
+    float,
+    BeforeValidator(lambda value: parse_rate(value)),
+    PlainSerializer(format_rate, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*/\s*(s|min|h)$", "examples": ["4/s", "30/min"]}),
+]
+"""Events per second; written with a unit."""
+
+Memory = Annotated[
+    int,
+    BeforeValidator(lambda value: parse_memory(value)),
+    PlainSerializer(format_memory, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$", "examples": ["80Gi"]}),
+]
+"""Bytes; written as a Kubernetes quantity."""
+
+Share = Annotated[
+    float,
+    BeforeValidator(lambda value: parse_share(value)),
+    WithJsonSchema({"type": "number", "minimum": 0.1, "maximum": 1.0, "multipleOf": 0.1, "examples": [0.3, 1.0]}),
+]
+"""A share of a GPU in tenths."""

@@ -1,0 +1,168 @@
+"""The Workflow document: what an agentic workflow calls, how often, and what is asked of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from scepsy.documents.model import (
+    Document,
+    Items,
+    KubernetesName,
+    Metadata,
+    Model,
+    ModelId,
+    RelativePath,
+    Revision,
+    Tokens,
+)
+from scepsy.documents.units import Duration, Rate
+
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+
+
+class Target(Model):
+    """The load that the deployment must sustain."""
+
+    rate: Rate
+    """Workflow executions per second to sustain, such as `4/s`."""
+
+
+class Objective(Model):
+    """Upper bounds on the latency of one execution."""
+
+    mean: Duration | None = None
+    """Mean latency; enforced."""
+    p50: Duration | None = None
+    """Median latency."""
+    p95: Duration | None = None
+    """95th percentile of latency."""
+    p99: Duration | None = None
+    """99th percentile of latency."""
+
+
+class PodTemplate(Model):
+    """What a platform team may add to the pods of one LLM; it cannot replace what Scepsy sets."""
+
+    annotations: dict[str, str] = {}
+    """Pod annotations."""
+    labels: dict[str, str] = {}
+    """Pod labels; `app.kubernetes.io/*` and `scepsy.dev/*` are taken."""
+    node_selector: dict[str, str] = {}
+    """Node labels that the pods additionally require."""
+    tolerations: Items[dict[str, Any]] = ()
+    """Kubernetes tolerations, added to the one for `nvidia.com/gpu`."""
+    env: dict[str, str] = {}
+    """Environment variables of the engine container; those that Scepsy sets are taken."""
+
+
+class Llm(Model):
+    """An LLM that the workflow calls."""
+
+    name: KubernetesName
+    """What the agent code sends as `model`; two workflows that use the same name share the LLM."""
+    model: ModelId
+    """The model that serves it, such as `Qwen/Qwen3-8B`."""
+    revision: Revision | None = None
+    """The pinned revision of the model's files."""
+    max_model_len: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
+    """Longest call in tokens, prompt and output together (vLLM's --max-model-len); the model's own limit if unset."""
+    max_num_seqs: Annotated[int, Field(ge=1, le=1024)] = 256
+    """Most calls that one instance runs at once (vLLM's --max-num-seqs); the rest waits in the gateway."""
+    tensor_parallel: Items[Literal[1, 2, 4, 8]] = ()
+    """Tensor-parallel degrees that may be chosen; all that are profiled if empty."""
+    pod_template: PodTemplate = PodTemplate()
+    """Additions to its pods."""
+
+
+class TokenDistribution(Model):
+    """How many tokens a call has."""
+
+    mean: Tokens
+    """Mean over calls."""
+    max: Tokens | None = None
+    """Most that was seen."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max is not None and self.max < self.mean:
+            raise ValueError(f"max {self.max:g} is below mean {self.mean:g}")
+        return self
+
+
+class LlmStatistics(Model):
+    """How one LLM is called by one execution of the workflow."""
+
+    llm: KubernetesName
+    """The LLM's name in this workflow."""
+    calls: Positive
+    """Mean number of calls per execution."""
+    fan_out: Positive = 1.0
+    """Mean size of a group of calls that start together."""
+    parallelism: Annotated[float, Field(ge=1, le=1e6)] | None = None
+    """Sum of all call durations ÷ sum of the time in which at least one call runs; `fanOut` if unset."""
+    input_tokens: TokenDistribution
+    """Prompt tokens per call, cached ones included."""
+    output_tokens: TokenDistribution
+    """Generated tokens per call."""
+    cached_tokens: TokenDistribution = TokenDistribution(mean=0.0)
+    """Prompt tokens per call that the prefix cache holds."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.cached_tokens.mean > self.input_tokens.mean:
+            raise ValueError("cachedTokens.mean is above inputTokens.mean: cached tokens are part of the prompt")
+        if self.fan_out < 1 or self.fan_out > max(1.0, self.calls):
+            raise ValueError("fanOut must lie between 1 and the number of calls")
+        return self
+
+
+class Statistics(Model):
+    """Demand given as statistics."""
+
+    outside: Duration = 0.0
+    """Mean time of an execution outside LLM calls: tools, retrieval, orchestration."""
+    llms: Annotated[Items[LlmStatistics], Field(min_length=1)]
+    """One entry per LLM."""
+
+
+class DemandSource(Model):
+    """Where the demand comes from: exactly one of recorded traces and statistics."""
+
+    traces: RelativePath | None = None
+    """A JSONL file with one line per LLM call, relative to this file."""
+    statistics: Statistics | None = None
+    """Statistics, written by hand or summarised from traces elsewhere."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.traces is None) == (self.statistics is None):
+            raise ValueError("give exactly one of traces and statistics")
+        return self
+
+
+class WorkflowSpec(Model):
+    """What is asked of the workflow, and what it calls."""
+
+    target: Target
+    """The load to plan for."""
+    priority: Positive = 1.0
+    """Weight of this workflow's slowdown in the objective, against the other workflows."""
+    objective: Objective = Objective()
+    """Latency bounds."""
+    llms: Annotated[Items[Llm], Field(min_length=1, max_length=200)]
+    """The LLMs that it calls."""
+    demand: DemandSource
+    """How it calls them."""
+
+
+class Workflow(Document):
+    """An agentic workflow: its LLMs, how one execution calls them, and the load to sustain."""
+
+    kind: Literal["Workflow"]
+    """The kind of document."""
+    metadata: Metadata
+    """Its name."""
+    spec: WorkflowSpec
+    """Its content."""

@@ -1,0 +1,328 @@
+"""A whole repository of documents, read and checked as one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from scepsy.documents.cluster import Cluster
+from scepsy.documents.diagnostics import Diagnostic, DocumentError, Position, did_you_mean
+from scepsy.documents.loading import Loaded, load_file
+from scepsy.documents.model import Document
+from scepsy.documents.paths import PathEscapes, contained
+from scepsy.documents.profile import Profile
+from scepsy.documents.project import Project
+from scepsy.documents.source import SourceFile
+from scepsy.documents.workflow import Workflow
+from scepsy.errors import ScepsyError
+
+PROJECT_FILE = "scepsy.yaml"
+
+D = TypeVar("D", bound=Document)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Every document of a project.
+
+    Attributes:
+        root: top of the repository, a real path; nothing outside it is read or written.
+        directory: where `scepsy.yaml` lies, a real path.
+        project: the Project.
+        workflows: by name, in name order.
+        clusters: by name, in name order.
+        profiles: by name, in name order.
+        inputs: sha256 of each file that was read, by its path relative to `root`.
+    """
+
+    root: Path
+    directory: Path
+    project: Loaded[Project]
+    workflows: dict[str, Loaded[Workflow]]
+    clusters: dict[str, Loaded[Cluster]]
+    profiles: dict[str, Loaded[Profile]]
+    inputs: dict[str, str] = field(default_factory=dict)
+
+    def cluster(self, name: str) -> Loaded[Cluster]:
+        """Return the cluster of that name.
+
+        Raises:
+            ScepsyError: there is none.
+        """
+        if name not in self.clusters:
+            raise ScepsyError(f'there is no cluster "{name}"', did_you_mean(name, list(self.clusters)))
+        return self.clusters[name]
+
+    def relative(self, path: Path) -> str:
+        """Return a path below `root` as it stands in Plans and messages."""
+        return path.relative_to(self.root).as_posix()
+
+
+def digest(data: bytes) -> str:
+    """Return the digest of a file's content as it stands in Plans: `sha256:<hex>`."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def load_workspace(directory: Path, root: Path) -> Workspace:
+    """Read and check every document of the project in `directory`.
+
+    Args:
+        directory: holds `scepsy.yaml`.
+        root: top of the repository, or `directory` itself where there is none.
+
+    Raises:
+        DocumentError: with every problem in every file.
+        ScepsyError: there is no project here.
+    """
+    directory, root = Path(os.path.realpath(directory)), Path(os.path.realpath(root))
+    path = directory / PROJECT_FILE
+    if not path.exists():
+        raise ScepsyError(f"there is no {PROJECT_FILE} in {directory}", "start a project with: scepsy init DIR")
+    reader = _Reader(root, directory)
+    project = reader.project(contained(root, PROJECT_FILE, directory))
+    paths = project.document.spec.paths
+    workflows = reader.directory(project, ("workflows", paths.workflows), Workflow)
+    clusters = reader.directory(project, ("clusters", paths.clusters), Cluster)
+    profiles = reader.directory(project, ("profiles", paths.profiles), Profile)
+    reader.outputs(project)
+    for workflow in workflows.values():
+        reader.problems.extend(_check_workflow(workflow))
+    for cluster in clusters.values():
+        reader.problems.extend(_check_cluster(cluster))
+    reader.problems.extend(_check_shared_llms(workflows.values()))
+    reader.problems.extend(_check_profiles(profiles.values()))
+    if reader.problems:
+        raise DocumentError(reader.problems)
+    return Workspace(root, directory, project, workflows, clusters, profiles, dict(sorted(reader.inputs.items())))
+
+
+class _Reader:
+    """Reads files below a root and collects problems and digests."""
+
+    def __init__(self, root: Path, directory: Path) -> None:
+        self.root, self.base = root, directory
+        self.problems: list[Diagnostic] = []
+        self.inputs: dict[str, str] = {}
+
+    def add(self, path: Path, file: SourceFile) -> None:
+        self.inputs[path.relative_to(self.root).as_posix()] = digest(file.data)
+
+    def project(self, path: Path) -> Loaded[Project]:
+        file, loaded, problems = load_file(path, PROJECT_FILE, Project)
+        if problems:
+            raise DocumentError(problems)
+        if len(loaded) > 1:
+            raise DocumentError([loaded[1].problem((), f"{PROJECT_FILE} holds exactly one Project")])
+        self.add(path, file)
+        return loaded[0]
+
+    def directory(self, project: Loaded[Project], setting: tuple[str, str], kind: type[D]) -> dict[str, Loaded[D]]:
+        """Load every YAML file below a directory that the project names."""
+        key, name = setting
+        location = ("spec", "paths", key)
+        try:
+            folder = contained(self.root, name, self.base)
+        except PathEscapes as error:
+            self.problems.append(project.problem(location, error.message, error.hint))
+            return {}
+        found: dict[str, Loaded[D]] = {}
+        files = sorted(p for p in folder.rglob("*") if p.suffix in (".yaml", ".yml")) if folder.is_dir() else []
+        if not files:
+            self.problems.append(
+                project.problem(location, f'there is no {kind.__name__} document: no .yaml file in "{name}"')
+            )
+        for path in files:
+            shown = PurePosixPath(os.path.relpath(path, self.base)).as_posix()
+            try:
+                real = contained(self.root, os.path.relpath(path, self.base), self.base)
+                file, loaded, problems = load_file(real, shown, kind)
+            except PathEscapes as error:
+                self.problems.append(Diagnostic(Position(shown), error.message, error.hint))
+                continue
+            except DocumentError as error:
+                self.problems.extend(error.diagnostics)
+                continue
+            self.add(real, file)
+            self.problems.extend(problems)
+            for item in loaded:
+                title = item.document.metadata.name  # type: ignore[attr-defined]
+                if title in found:
+                    first = found[title].source.position("metadata", "name")
+                    message = f'the {kind.__name__} name "{title}" is taken: first at {first}'
+                    self.problems.append(item.problem(("metadata", "name"), message, "give it another name"))
+                else:
+                    found[title] = item
+        return dict(sorted(found.items()))
+
+    def outputs(self, project: Loaded[Project]) -> None:
+        """Check the directories that are written: inside the repository, apart from each other and from the inputs."""
+        paths = project.document.spec.paths
+        resolved: dict[str, Path] = {}
+        for key in ("workflows", "clusters", "profiles", "plans", "rendered", "templates"):
+            value = getattr(paths, key)
+            if value is None:
+                continue
+            try:
+                resolved[key] = contained(self.root, value, self.base)
+            except PathEscapes as error:
+                self.problems.append(project.problem(("spec", "paths", key), error.message, error.hint))
+        for written in ("plans", "rendered"):
+            for other, path in resolved.items():
+                mine = resolved.get(written)
+                if other == written or mine is None:
+                    continue
+                if mine == path or mine in path.parents or path in mine.parents:
+                    message = f"the directory for {written} overlaps the one for {other}"
+                    self.problems.append(project.problem(("spec", "paths", written), message, "keep them apart"))
+
+
+def _check_workflow(loaded: Loaded[Workflow]) -> list[Diagnostic]:
+    """Names inside one workflow: unique LLMs, statistics that name LLMs, every LLM called."""
+    spec = loaded.document.spec
+    problems = _duplicates(loaded, "llms", [llm.name for llm in spec.llms])
+    names = [llm.name for llm in spec.llms]
+    for index, llm in enumerate(spec.llms):
+        problems.extend(_check_pod_template(loaded, index))
+        if len(set(llm.tensor_parallel)) != len(llm.tensor_parallel):
+            problems.append(loaded.problem(("spec", "llms", index, "tensorParallel"), "a degree is given twice"))
+    statistics = spec.demand.statistics
+    if statistics is not None:
+        where = ("spec", "demand", "statistics", "llms")
+        called = [entry.llm for entry in statistics.llms]
+        for index, name in enumerate(called):
+            if name not in names:
+                hint = did_you_mean(name, names)
+                problems.append(loaded.problem((*where, index, "llm"), f'unknown LLM "{name}"', hint))
+            if name in called[:index]:
+                problems.append(loaded.problem((*where, index, "llm"), f'statistics for "{name}" are given twice'))
+        for index, name in enumerate(names):
+            if name not in called:
+                problems.append(
+                    loaded.problem(
+                        ("spec", "llms", index, "name"),
+                        f'the demand says nothing of "{name}"',
+                        "add it to spec.demand.statistics.llms, or remove the LLM",
+                    )
+                )
+    return problems
+
+
+_OWN_ENV = {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", "HF_HOME", "HF_TOKEN", "HOME"}
+
+
+def _check_pod_template(loaded: Loaded[Workflow], index: int) -> list[Diagnostic]:
+    """What an overlay may not touch: the labels and variables on which the plan rests."""
+    template = loaded.document.spec.llms[index].pod_template
+    where = ("spec", "llms", index, "podTemplate")
+    problems = []
+    for key in template.labels:
+        if key.startswith(("app.kubernetes.io/", "scepsy.dev/")):
+            problems.append(loaded.problem((*where, "labels", key), f'the label "{key}" is set by Scepsy', "remove it"))
+    for key in template.env:
+        if key in _OWN_ENV:
+            problems.append(loaded.problem((*where, "env", key), f'the variable "{key}" is set by Scepsy', "remove it"))
+    for key in template.node_selector:
+        if key == "kubernetes.io/hostname":
+            problems.append(
+                loaded.problem((*where, "nodeSelector", key), "the plan decides the node", "use reserved GPUs instead")
+            )
+    return problems
+
+
+def _check_cluster(loaded: Loaded[Cluster]) -> list[Diagnostic]:
+    """Unique node names and UUIDs; indices that exist; domains that do not overlap."""
+    nodes = loaded.document.spec.nodes
+    problems = _duplicates(loaded, "nodes", [node.name for node in nodes])
+    seen: dict[str, str] = {}
+    for n, node in enumerate(nodes):
+        for g, gpu in enumerate(node.gpus):
+            where = ("spec", "nodes", n, "gpus", g, "uuid")
+            if gpu.uuid in seen:
+                problems.append(loaded.problem(where, f'the UUID "{gpu.uuid}" is also in node "{seen[gpu.uuid]}"'))
+            seen.setdefault(gpu.uuid, node.name)
+            if gpu.memory < 2**30:
+                message = "a GPU with less than 1Gi of memory"
+                problems.append(loaded.problem((*where[:-1], "memory"), message, "is the unit right? write 80Gi"))
+        placed: dict[int, int] = {}
+        for d, domain in enumerate(node.nvlink_domains):
+            for i, gpu_index in enumerate(domain):
+                where = ("spec", "nodes", n, "nvlinkDomains", d, i)
+                if gpu_index >= len(node.gpus):
+                    message = f"GPU {gpu_index} does not exist: the node has {len(node.gpus)}, counted from 0"
+                    problems.append(loaded.problem(where, message))
+                elif gpu_index in placed:
+                    other = "twice in this domain" if placed[gpu_index] == d else f"also in domain {placed[gpu_index]}"
+                    problems.append(
+                        loaded.problem(where, f"GPU {gpu_index} is {other}", "NVLink domains may not overlap")
+                    )
+                placed.setdefault(gpu_index, d)
+        for i, gpu_index in enumerate(node.reserved):
+            if gpu_index >= len(node.gpus):
+                message = f"GPU {gpu_index} does not exist: the node has {len(node.gpus)}, counted from 0"
+                problems.append(loaded.problem(("spec", "nodes", n, "reserved", i), message))
+    return problems
+
+
+def _check_shared_llms(workflows: Iterable[Loaded[Workflow]]) -> list[Diagnostic]:
+    """Two workflows that use one LLM name share it, so they must mean the same thing by it."""
+    problems: list[Diagnostic] = []
+    first: dict[str, tuple[Loaded[Workflow], int]] = {}
+    for loaded in workflows:
+        for index, llm in enumerate(loaded.document.spec.llms):
+            if llm.name not in first:
+                first[llm.name] = (loaded, index)
+                continue
+            other, other_index = first[llm.name]
+            if other is loaded:
+                continue
+            earlier = other.document.spec.llms[other_index]
+            for key in ("model", "revision", "max_model_len", "max_num_seqs", "tensor_parallel", "pod_template"):
+                if getattr(llm, key) != getattr(earlier, key):
+                    alias = type(llm).model_fields[key].alias or key
+                    place = other.source.position("spec", "llms", other_index, "name")
+                    problems.append(
+                        loaded.problem(
+                            ("spec", "llms", index, alias),
+                            f'workflow "{other.document.metadata.name}" calls the LLM "{llm.name}" too ({place}),'
+                            f" but with another {alias}",
+                            "an LLM is shared by its name: make both the same, or rename one",
+                        )
+                    )
+    return problems
+
+
+def _check_profiles(profiles: Iterable[Loaded[Profile]]) -> list[Diagnostic]:
+    """TP must divide the attention heads, and profiles of one model must agree on its architecture."""
+    problems: list[Diagnostic] = []
+    first: dict[str, Loaded[Profile]] = {}
+    for loaded in profiles:
+        spec = loaded.document.spec
+        for index, series in enumerate(spec.series):
+            heads = spec.architecture.attention_heads
+            if heads % series.tp:
+                where = ("spec", "series", index, "tp")
+                message = f"tensor parallelism {series.tp} does not divide the model's {heads} attention heads"
+                problems.append(loaded.problem(where, message))
+            if series.mix.cached > series.mix.input:
+                where = ("spec", "series", index, "mix", "cached")
+                problems.append(loaded.problem(where, "cached is above input: cached tokens are part of the prompt"))
+        other = first.setdefault(spec.model, loaded)
+        if other.document.spec.architecture != spec.architecture:
+            place = other.source.position("spec", "architecture")
+            message = f"the architecture of {spec.model} differs from the one at {place}"
+            problems.append(loaded.problem(("spec", "architecture"), message))
+    return problems
+
+
+def _duplicates(loaded: Loaded[D], key: str, names: list[str]) -> list[Diagnostic]:
+    return [
+        loaded.problem(("spec", key, index, "name"), f'the name "{name}" is taken: entry {names.index(name)} has it')
+        for index, name in enumerate(names)
+        if name in names[:index]
+    ]
+
+

@@ -1,0 +1,153 @@
+"""One LLM on instances of different shapes and numbers: latency per caller, utilisation, bandwidth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from scepsy.performance import Catalog, InstanceMemory, ServiceTimes, Stream, fit, latencies
+from scepsy.performance.shares import Array, drawn
+from scepsy.pipeline.load import LlmLoad
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Shape:
+    """What one instance occupies.
+
+    Attributes:
+        product: GPU product.
+        tp: tensor-parallel degree, GPUs per instance.
+        tenths: share of each GPU in tenths; 10 is the whole GPU.
+    """
+
+    product: str
+    tp: int
+    tenths: int
+
+    @property
+    def units(self) -> int:
+        """Tenths of GPUs that one instance takes."""
+        return self.tp * self.tenths
+
+    def __str__(self) -> str:
+        part = "whole GPU" if self.tenths == 10 else f"share {self.tenths / 10:g}"
+        return f"{self.product} TP {self.tp}, {part}"
+
+
+@dataclass(frozen=True)
+class InstanceModel:
+    """One LLM on one shape.
+
+    Attributes:
+        shape: the shape.
+        memory: how its memory is divided.
+        limit: K, most calls that run at once: what the spec, the KV cache, the profile and the saturation point allow.
+        seconds: R(n) per caller for n = 1 … K, (callers, K).
+        work: per caller, seconds of an instance that one call costs at saturation, R(K)/K.
+        times: per caller, where R came from.
+    """
+
+    shape: Shape
+    memory: InstanceMemory
+    limit: int
+    seconds: Array
+    work: Array
+    times: tuple[ServiceTimes, ...]
+
+
+def instance_model(load: LlmLoad, shape: Shape, catalog: Catalog, card: int) -> InstanceModel | str:
+    """Return the model of one LLM on one shape, or the reason why it cannot run there.
+
+    Args:
+        load: the LLM and its callers.
+        shape: a shape whose degree is profiled for the model on the product.
+        catalog: the profiles.
+        card: bytes of memory of one GPU of the product.
+    """
+    architecture = catalog.architecture(load.llm.model)
+    memory = fit(architecture, card, shape.tp, shape.tenths)
+    longest = load.llm.max_model_len or architecture.context_length
+    if memory.kv_cache <= 0:
+        missing = (-memory.kv_cache) / 2**30
+        return f"the weights leave no memory for the KV cache ({missing:.1f} GiB short)"
+    if memory.kv_tokens < longest:
+        return f"the KV cache holds {memory.kv_tokens:,} tokens, one call may have {longest:,}"
+    times = tuple(
+        catalog.service(load.llm.model, shape.product, shape.tp, shape.tenths, c.mix) for c in load.callers
+    )
+    share = np.array([c.calls / load.calls for c in load.callers])
+    tokens = sum(s * (c.demand.input.mean + c.demand.output.mean) for s, c in zip(share, load.callers, strict=True))
+    limit = min(
+        load.llm.max_num_seqs, int(memory.kv_tokens // max(1.0, tokens)), *(len(time.seconds) for time in times)
+    )
+    seconds = np.stack([time.seconds[: max(1, limit)] for time in times])
+    mean = share @ seconds
+    # More calls at once than at the peak of n/R(n) only make each slower: admit no more.
+    limit = int(np.argmax(np.arange(1, len(mean) + 1) / mean)) + 1
+    seconds = seconds[:, :limit]
+    return InstanceModel(shape, memory, limit, seconds, seconds[:, -1] / limit, times)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What B allocations of one LLM do under its load.
+
+    Attributes:
+        latency: (callers, B) seconds until the last call of a group ends, mean over groups.
+        utilisation: (B,) load ÷ capacity.
+        bandwidth: (B,) part of a card's memory bandwidth that one instance draws on average.
+    """
+
+    latency: Array
+    utilisation: Array
+    bandwidth: Array
+
+
+def evaluate(load: LlmLoad, models: list[InstanceModel], index: Ints, replicas: Ints) -> Evaluation:
+    """Evaluate allocations of one LLM, each `replicas[b]` instances of `models[index[b]]`.
+
+    Groups of g calls spread evenly over r replicas: each gets ⌊g/r⌋ of them or one more, or some get one and the others
+    none. The group ends when its largest part ends; that all parts are equally lucky is neglected.
+    """
+    limit = max(model.limit for model in models)
+    share = np.array([c.calls / load.calls for c in load.callers])
+    padded = np.stack([_padded(model, share, limit) for model in models])  # (models, callers, K)
+    streams: list[Stream] = []
+    parts: list[tuple[int, float, Ints, Ints]] = []
+    for c, caller in enumerate(load.callers):
+        seconds = np.ascontiguousarray(padded[:, c, :].T[:, index])
+        for size, frequency in caller.demand.groups:
+            low, rest = size // replicas, size % replicas
+            rate = caller.rate * frequency
+            low_id = len(streams)
+            streams.append(
+                Stream(seconds, np.maximum(low, 1), np.where(low > 0, rate * (replicas - rest) / replicas, 0.0))
+            )
+            if (rest > 0).any():
+                streams.append(Stream(seconds, low + 1, rate * rest / replicas))
+            parts.append((c, frequency, np.where(rest > 0, len(streams) - 1, low_id), size))
+    per_stream, utilisation, busy = latencies(streams)
+    stacked = np.stack(per_stream)
+    columns = np.arange(len(index))
+    latency = np.zeros((len(load.callers), len(index)))
+    for c, frequency, which, _ in parts:
+        total = sum(f for _, f in load.callers[c].demand.groups)
+        latency[c] += frequency / total * stacked[which, columns]
+    while_busy = np.array([_drawn(model) for model in models])
+    return Evaluation(latency, utilisation, while_busy[index] * busy)
+
+
+def _drawn(model: InstanceModel) -> float:
+    """Return the largest part of the bandwidth that any caller's calls draw."""
+    shape = model.shape
+    return max(drawn(shape.product, model.memory.weights, time.step, shape.tenths / 10) for time in model.times)
+
+
+def _padded(model: InstanceModel, share: Array, limit: int) -> Array:
+    """Continue R(n) beyond the instance's own limit so that all waits alike: by R̄(K)/K per waiting call."""
+    waiting = np.arange(1, limit - model.limit + 1) * float(share @ model.work)
+    return np.concatenate([model.seconds, model.seconds[:, -1:] + waiting], axis=1)

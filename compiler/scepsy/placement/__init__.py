@@ -1,0 +1,7 @@
+"""Placement: which instance runs on which GPUs (section 2.7 of the model)."""
+
+from scepsy.placement.bins import Undecided
+from scepsy.placement.inventory import Domain, Inventory, inventory_of
+from scepsy.placement.packing import Placed, Request, largest_group, place
+
+__all__ = ["Domain", "Inventory", "Placed", "Request", "Undecided", "inventory_of", "largest_group", "place"]

@@ -1,0 +1,79 @@
+"""The GPUs that the planner may use, by product and NVLink domain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scepsy.documents import Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """GPUs of one node that NVLink connects.
+
+    Attributes:
+        node: the node.
+        gpus: UUIDs, in the order of the Cluster document; reserved ones left out.
+    """
+
+    node: str
+    gpus: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What there is to place on.
+
+    Attributes:
+        domains: per product, in the order of the Cluster document.
+        card: per product, bytes of memory of its smallest card.
+        reserved: GPUs left alone.
+        fractions: whether a GPU may be shared.
+    """
+
+    domains: dict[str, tuple[Domain, ...]]
+    card: dict[str, int]
+    reserved: int
+    fractions: bool
+
+    @property
+    def products(self) -> list[str]:
+        """The products, in name order."""
+        return sorted(self.domains)
+
+    def gpus(self, product: str) -> int:
+        """Return how many GPUs of a product may be used."""
+        return sum(len(domain.gpus) for domain in self.domains[product])
+
+    def groups(self, product: str, size: int) -> int:
+        """Return how many groups of `size` GPUs inside one domain there are."""
+        return sum(len(domain.gpus) // size for domain in self.domains[product])
+
+    def extended(self, product: str, extra: int) -> Inventory:
+        """Return the inventory with `extra` more GPUs of a product, as nodes like its largest domain."""
+        size = max(len(domain.gpus) for domain in self.domains[product])
+        added = []
+        for first in range(0, extra, size):
+            count = min(size, extra - first)
+            added.append(Domain(f"extra-{first}", tuple(f"GPU-extra-{first + i}" for i in range(count))))
+        domains = {**self.domains, product: (*self.domains[product], *added)}
+        return Inventory(domains, self.card, self.reserved, self.fractions)
+
+
+def inventory_of(cluster: Cluster) -> Inventory:
+    """Return the usable GPUs of a cluster; a GPU in no NVLink domain is a domain of its own."""
+    domains: dict[str, list[Domain]] = {}
+    card: dict[str, int] = {}
+    reserved = 0
+    for node in cluster.spec.nodes:
+        kept_back = set(node.reserved)
+        reserved += len(kept_back)
+        connected = {i for domain in node.nvlink_domains for i in domain}
+        sets = [*node.nvlink_domains, *((i,) for i in range(len(node.gpus)) if i not in connected)]
+        for members in sorted(tuple(sorted(s)) for s in sets):
+            usable = tuple(node.gpus[i].uuid for i in members if i not in kept_back)
+            if usable:
+                domains.setdefault(node.product, []).append(Domain(node.name, usable))
+                smallest = min(node.gpus[i].memory for i in members if i not in kept_back)
+                card[node.product] = min(card.get(node.product, smallest), smallest)
+    return Inventory({p: tuple(d) for p, d in domains.items()}, card, reserved, cluster.spec.sharing == "dra-mps")

@@ -1,0 +1,151 @@
+"""From how many instances of which shape to GPUs.
+
+Tensor-parallel degrees are powers of two, so groups of GPUs are divisible sizes: placing the largest first in any
+domain never takes room that another choice would have kept, and the greedy order decides exactly whether all fit. What
+remains hard is packing fractions, which `bins` does.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scepsy.placement.bins import WHOLE, Part, fewest_bins, lower_bound
+from scepsy.placement.inventory import Domain, Inventory
+
+_SIZES = (8, 4, 2, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Instances to place.
+
+    Attributes:
+        llm: whose.
+        product: on which GPUs.
+        tp: GPUs per instance.
+        tenths: share of each of them.
+        replicas: how many instances.
+        bandwidth: part of each card's memory bandwidth that one instance draws.
+    """
+
+    llm: str
+    product: str
+    tp: int
+    tenths: int
+    replicas: int
+    bandwidth: float
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One instance and its place.
+
+    Attributes:
+        llm: whose.
+        node: where.
+        gpus: UUIDs, in the node's order.
+        tenths: share of each.
+    """
+
+    llm: str
+    node: str
+    gpus: tuple[str, ...]
+    tenths: int
+
+
+GpuSet = tuple[int, tuple[Part, ...]]
+"""How many GPUs, and which instances use them; one part of ten tenths for an instance alone."""
+
+
+def place(requests: Sequence[Request], inventory: Inventory) -> list[Placed] | None:
+    """Place all instances, or return None if they cannot be placed.
+
+    Tensor-parallel groups stay inside one NVLink domain; instances that share GPUs share the identical set, with
+    shares and bandwidths that sum to at most one. Large holes are kept whole; where that is free, replicas of an LLM
+    spread over nodes.
+
+    Raises:
+        Undecided: no place was found, and none was ruled out.
+    """
+    placed: list[Placed] = []
+    for product in sorted({request.product for request in requests}):
+        own = [request for request in requests if request.product == product]
+        sets = _sets(own, inventory.domains.get(product, ()))
+        if sets is None:
+            return None
+        placed.extend(_assign(sets, inventory.domains[product]))
+    return placed
+
+
+def largest_group(inventory: Inventory, placed: Sequence[Placed]) -> tuple[int, int]:
+    """Return how many GPUs have no instance, and the largest tensor-parallel group that fits on them (0 for none)."""
+    used = {uuid for instance in placed for uuid in instance.gpus}
+    free = [sum(gpu not in used for gpu in d.gpus) for domains in inventory.domains.values() for d in domains]
+    return sum(free), max((size for size in _SIZES if any(f >= size for f in free)), default=0)
+
+
+def _sets(requests: Sequence[Request], domains: Sequence[Domain]) -> list[GpuSet] | None:
+    """Return the GPU sets that the requests need, as few as possible, or None if the domains cannot hold them."""
+    whole: dict[int, list[Part]] = defaultdict(list)
+    parts: dict[int, list[Part]] = defaultdict(list)
+    for r in requests:
+        part = Part(r.tenths, round(min(1.0, r.bandwidth), 9), r.llm)
+        (whole if r.tenths == WHOLE else parts)[r.tp].extend([part] * r.replicas)
+    free = [len(domain.gpus) for domain in domains]
+    taken: list[GpuSet] = []
+    # Sets that are needed in any case leave what the fractions of each degree may use at most.
+    least = {tp: len(whole[tp]) + lower_bound(parts[tp]) for tp in _SIZES}
+    if not _fits(least, free):
+        return None
+    for tp in _SIZES:
+        taken.extend((tp, (part,)) for part in whole[tp])
+        if parts[tp]:
+            packed = fewest_bins(parts[tp], _most(tp, least, free) - len(whole[tp]))
+            if packed is None:
+                return None
+            least[tp] = len(whole[tp]) + len(packed)
+            taken.extend((tp, tuple(content)) for content in packed)
+    return taken if _fits(least, free) else None
+
+
+def _fits(sets: dict[int, int], free: Sequence[int]) -> bool:
+    """Tell whether domains with so many free GPUs hold so many sets of each size, largest first."""
+    slots = {size: sum(f // size for f in free) for size in _SIZES}
+    used = 0
+    for size in _SIZES:
+        used += sets[size] * size
+        # Larger sets take size ÷ smaller slots each, wherever they are: slots of this size left = all − taken ÷ size.
+        if used > slots[size] * size:
+            return False
+    return True
+
+
+def _most(tp: int, least: dict[int, int], free: Sequence[int]) -> int:
+    """Return the most sets of `tp` GPUs that fit beside the least of the other degrees."""
+    count = least[tp]
+    while _fits({**least, tp: count + 1}, free):
+        count += 1
+    return count
+
+
+def _assign(sets: Sequence[GpuSet], domains: Sequence[Domain]) -> list[Placed]:
+    """Choose GPUs for sets that are known to fit."""
+    free = [list(domain.gpus) for domain in domains]
+    on_node: dict[tuple[str, str], int] = defaultdict(int)
+    placed: list[Placed] = []
+    for size, content in sorted(sets, key=lambda s: (-s[0], s[1])):
+        candidates = [d for d in range(len(domains)) if len(free[d]) >= size]
+
+        def preference(d: int, size: int = size, content: tuple[Part, ...] = content) -> tuple[int, int, int, int, int]:
+            lost = [len(free[d]) // s - (len(free[d]) - size) // s for s in _SIZES[:3]]
+            together = sum(on_node[domains[d].node, part.llm] for part in content)
+            return (lost[0], lost[1], lost[2], together, d)
+
+        best = min(candidates, key=preference)
+        gpus, free[best] = tuple(free[best][:size]), free[best][size:]
+        for part in content:
+            on_node[domains[best].node, part.llm] += 1
+            placed.append(Placed(part.llm, domains[best].node, gpus, part.tenths))
+    return placed

@@ -1,0 +1,1 @@
+"""The examples that ship with Scepsy, as package data."""

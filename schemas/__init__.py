@@ -1,0 +1,1 @@
+"""The schemas that ship with Scepsy, as package data."""
