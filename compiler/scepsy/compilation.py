@@ -12,8 +12,17 @@ from dataclasses import dataclass
 from scepsy import __version__
 from scepsy.allocation import OBJECTIVE, Infeasible, Problem, Solution, build_problem, remedy, solve
 from scepsy.demand import Demand, demand_of
-from scepsy.documents import API_VERSION, Cluster, Diagnostic, DocumentError, Loaded, Plan, Workflow, Workspace
-from scepsy.documents import did_you_mean
+from scepsy.documents import (
+    API_VERSION,
+    Cluster,
+    Diagnostic,
+    DocumentError,
+    Loaded,
+    Plan,
+    Workflow,
+    Workspace,
+    did_you_mean,
+)
 from scepsy.documents.model import Metadata
 from scepsy.documents.plan import (
     FreeGpus,
@@ -123,11 +132,19 @@ def compile_plan(workspace: Workspace, cluster: str) -> Compilation:
 
 
 def _relevant(workspace: Workspace, cluster: Loaded[Cluster]) -> dict[str, str]:
-    """Return the digests of the input files that bear on this cluster: all but those that hold only other clusters."""
-    others = {
-        workspace.relative(workspace.directory / c.source.file.name) for c in workspace.clusters.values()
-    } - {workspace.relative(workspace.directory / cluster.source.file.name)}
-    return {path: value for path, value in workspace.inputs.items() if path not in others}
+    """Return the digests of the inputs that bear on this cluster.
+
+    Files that hold nothing but other clusters, or profiles of models that nobody calls, do not: a plan should change
+    only when something that it rests on did.
+    """
+    called = {llm.model for w in workspace.workflows.values() for llm in w.document.spec.llms}
+    bearing = {cluster.source.file.name}
+    bearing |= {p.source.file.name for p in workspace.profiles.values() if p.document.spec.model in called}
+    every = [c.source.file.name for c in workspace.clusters.values()]
+    every += [p.source.file.name for p in workspace.profiles.values()]
+    idle = set(every) - bearing
+    left_out = {workspace.relative(workspace.directory / name) for name in idle}
+    return {path: value for path, value in workspace.inputs.items() if path not in left_out}
 
 
 def _check_models(
@@ -139,7 +156,9 @@ def _check_models(
         where = ("spec", "llms", index)
         if llm.model not in catalog.models:
             hint = did_you_mean(llm.model, catalog.models) + "; or add a Profile of it"
-            problems.append(workflow.problem((*where, "model"), f"no profile for the model {llm.model}", hint.strip("; ")))
+            problems.append(
+                workflow.problem((*where, "model"), f"no profile for the model {llm.model}", hint.strip("; "))
+            )
             continue
         architecture = catalog.architecture(llm.model)
         for i, tp in enumerate(llm.tensor_parallel):
@@ -218,7 +237,9 @@ def instances(placed: tuple[Placed, ...], inventory: Inventory) -> tuple[Instanc
     Names count per LLM in the order of the cluster's GPUs. Co-tenants start in waves 0, 1, …: two engines that start
     at once would each take the other's memory for their own.
     """
-    order = {gpu: i for i, gpu in enumerate(g for p in inventory.products for d in inventory.domains[p] for g in d.gpus)}
+    order = {
+        gpu: i for i, gpu in enumerate(g for p in inventory.products for d in inventory.domains[p] for g in d.gpus)
+    }
     count: dict[str, int] = {}
     tenants: dict[tuple[str, ...], int] = {}
     named = []
@@ -257,7 +278,8 @@ def _workflow(inputs: Inputs, problem: Problem, name: str, outcome: WorkflowOutc
             slowdown=round(outcome.latency / problem.least[name], 4),
             outside=Si(problem.outside[name]),
             llms=tuple(
-                LatencyShare(llm=llm, latency=Si(outcome.parts[llm]), call=Si(outcome.calls[llm])) for llm in outcome.parts
+                LatencyShare(llm=llm, latency=Si(outcome.parts[llm]), call=Si(outcome.calls[llm]))
+                for llm in outcome.parts
             ),
         ),
     )
@@ -273,7 +295,7 @@ def _llm(inputs: Inputs, outcome: LlmOutcome) -> PlannedLlm:
         model=llm.model,
         revision=llm.revision,
         product=model.shape.product,
-        tp=model.shape.tp,
+        tp=model.shape.tp,  # type: ignore[arg-type] # pydantic checks it
         share=model.shape.tenths / 10,
         replicas=outcome.replicas,
         max_model_len=llm.max_model_len or architecture.context_length,
@@ -290,7 +312,7 @@ def _llm(inputs: Inputs, outcome: LlmOutcome) -> PlannedLlm:
 def _warnings(workspace: Workspace, inputs: Inputs, solution: Solution) -> list[str]:
     """What a reviewer should know: what is estimated, not pinned, not enforced, or beyond what was profiled."""
     project = workspace.project.document.spec
-    warnings = []
+    warnings: list[str] = []
     used = {times.profile for outcome in solution.outcomes for times in outcome.model.times}
     warnings.extend(message for name, message in sorted(inputs.catalog.warnings.items()) if name in used)
     warnings.extend(message + "; it is not used" for message in inputs.catalog.stale.values())
@@ -303,19 +325,18 @@ def _warnings(workspace: Workspace, inputs: Inputs, solution: Solution) -> list[
                     f" {caller.mix.output:.0f} output tokens are predicted from a series for {base.computed:.0f} and"
                     f" {base.output:.0f} in profile {times.profile}"
                 )
-        if outcome.load.llm.revision is None:
-            warnings.append(f"{outcome.load.name}: the revision of {outcome.load.llm.model} is not pinned")
+    unpinned = sorted({o.load.llm.model for o in solution.outcomes if o.load.llm.revision is None})
+    if unpinned:
+        warnings.append(f"the revision of {', '.join(unpinned)} is not pinned (spec.llms[].revision)")
     shared = sorted({o.load.name for o in solution.outcomes if o.model.times[0].share_model})
     if shared:
         model = next(o.model.times[0].share_model for o in solution.outcomes if o.model.times[0].share_model)
         warnings.append(f"shares of {', '.join(shared)} rest on the model {model}, not on a measurement")
     for name, image in (("engine", project.engine.image), ("gateway", project.gateway.image)):
         if "@sha256:" not in image:
-            warnings.append(f"the {name} image {image} is not pinned by a digest")
+            warnings.append(f"the {name} image {image} is not pinned by a digest (spec.{name}.image in scepsy.yaml)")
     for name, workflow in inputs.workflows.items():
         for quantile in ("p50", "p95", "p99"):
             if getattr(workflow.spec.objective, quantile) is not None:
                 warnings.append(f"{name}: the {quantile} objective is not enforced yet, the predictor gives means only")
     return warnings
-
-

@@ -1,4 +1,4 @@
-"""Write the synthetic trace of the beam-search example; `python examples/traces/synthesize.py` reproduces it byte for byte.
+"""Write the synthetic trace of the beam-search example; running it again reproduces it byte for byte.
 
 Fourteen executions. Each takes a number of steps; at every step the generator extends all beams at once (their number
 shrinks as beams finish), the verifier scores the results, and a little bookkeeping follows. The number of generator

@@ -5,9 +5,9 @@ Section 2.4 of the model: a multiple-choice knapsack over GPU units, solved exac
 
 from scepsy.allocation.infeasible import Infeasible
 from scepsy.allocation.options import Option, OptionTable, option_tables
-from scepsy.allocation.problem import OBJECTIVE, Problem, build_problem
+from scepsy.allocation.problem import OBJECTIVE, Problem, build_problem, reweighed
 from scepsy.allocation.remedy import remedy
-from scepsy.allocation.search import Candidate, candidates, frontier
+from scepsy.allocation.search import Candidate, candidates
 from scepsy.allocation.solution import Solution, solve
 
 __all__ = [
@@ -20,8 +20,8 @@ __all__ = [
     "Solution",
     "build_problem",
     "candidates",
-    "frontier",
     "option_tables",
     "remedy",
+    "reweighed",
     "solve",
 ]

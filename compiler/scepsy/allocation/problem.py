@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,7 @@ class Problem:
         least: per workflow L⁰, the least latency that it alone could have on this inventory, seconds.
         bounds: per workflow with an enforced objective, its greatest mean latency, seconds.
         outside: per workflow, seconds outside LLMs.
+        weight: per workflow, what a second of its latency adds to the objective.
     """
 
     tables: tuple[OptionTable, ...]
@@ -42,13 +43,15 @@ class Problem:
     least: dict[str, float]
     bounds: dict[str, float]
     outside: dict[str, float]
+    weight: dict[str, float]
 
     def path_latency(self, table: int, workflow: str) -> Array:
         """Return what each option of a table adds to a workflow's latency, (B,) seconds."""
         rows = self.tables[table]
         for i, caller in enumerate(rows.load.callers):
             if caller.workflow == workflow:
-                return caller.demand.steps * rows.latency[i]
+                latency: Array = caller.demand.steps * rows.latency[i]
+                return latency
         return np.zeros(len(rows.index))
 
 
@@ -71,22 +74,24 @@ def build_problem(
         if len(workflows) > 1:
             alone = option_tables(loads({name: workflow}, {name: demands[name]}, factor), catalog, inventory)
         least[name] = demands[name].outside + _least_latency(alone, capacity)
-    return assemble(workflows, {name: demands[name].outside for name in workflows}, tables, capacity, least)
-
-
-def assemble(
-    workflows: Mapping[str, Workflow],
-    outside: dict[str, float],
-    tables: list[OptionTable],
-    capacity: tuple[int, ...],
-    least: dict[str, float],
-) -> Problem:
-    """Weigh the tables' latencies: a workflow's second counts priority ÷ (Σ priorities · L⁰)."""
     total = sum(workflow.spec.priority for workflow in workflows.values())
     weight = {
         name: workflow.spec.priority / total / least[name] if np.isfinite(least[name]) else 0.0
         for name, workflow in workflows.items()
     }
+    bounds = {n: w.spec.objective.mean for n, w in workflows.items() if w.spec.objective.mean is not None}
+    return weighed(tables, capacity, least, bounds, {n: demands[n].outside for n in workflows}, weight)
+
+
+def weighed(
+    tables: Sequence[OptionTable],
+    capacity: tuple[int, ...],
+    least: dict[str, float],
+    bounds: dict[str, float],
+    outside: dict[str, float],
+    weight: dict[str, float],
+) -> Problem:
+    """Return the problem over `tables` in which a second of a workflow's latency counts its weight."""
     cost = tuple(
         np.rint(
             sum(
@@ -97,13 +102,13 @@ def assemble(
         ).astype(np.int64)
         for table in tables
     )
-    constant = round(sum(weight[name] * outside[name] for name in workflows) / RESOLUTION)
-    bounds = {
-        name: workflow.spec.objective.mean
-        for name, workflow in workflows.items()
-        if workflow.spec.objective.mean is not None
-    }
-    return Problem(tuple(tables), cost, capacity, constant, least, bounds, outside)
+    constant = round(sum(weight[name] * outside[name] for name in outside) / RESOLUTION)
+    return Problem(tuple(tables), cost, capacity, constant, least, bounds, outside, weight)
+
+
+def reweighed(other: Problem, problem: Problem) -> Problem:
+    """Return `other` with the weights and L⁰ of `problem`, so that their objectives can be compared."""
+    return weighed(other.tables, other.capacity, problem.least, other.bounds, other.outside, problem.weight)
 
 
 def _least_latency(tables: list[OptionTable], capacity: tuple[int, ...]) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 
 from scepsy.allocation.options import OptionTable
 from scepsy.allocation.problem import Problem
+from scepsy.performance.shares import Array
 from scepsy.pipeline.instance import Ints
 
 NEVER = np.iinfo(np.int64).max // 4
@@ -137,7 +138,7 @@ def _enumerate(problem: Problem, suffixes: Suffixes) -> Iterator[Candidate]:
     order = itertools.count()
     heap: list[tuple[int, int, int, tuple[int, ...], Ints, Ints]] = []
 
-    def push(rows: tuple[int, ...], spent: int, left: tuple[int, ...], latency: np.ndarray) -> None:  # type: ignore[type-arg]
+    def push(rows: tuple[int, ...], spent: int, left: tuple[int, ...], latency: Array) -> None:
         i = len(rows)
         table = problem.tables[i]
         remaining = [np.full(len(table.index), c, dtype=np.int64) for c in left]
@@ -174,8 +175,3 @@ def _enumerate(problem: Problem, suffixes: Suffixes) -> Iterator[Candidate]:
             left[int(table.product[row])] -= int(table.units[row])
             latency += adds[i][:, row]
         push(extended, spent, tuple(left), latency)
-
-
-def frontier(problem: Problem) -> Suffixes:
-    """Return the objective for every budget at once: `best(capacity)` of the result, placement not considered."""
-    return suffix_values(problem.tables, problem.cost, problem.capacity)

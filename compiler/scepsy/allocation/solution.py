@@ -61,7 +61,8 @@ def solve(problem: Problem, inventory: Inventory) -> Solution:
     empty = [table for table in problem.tables if not len(table.index)]
     if empty:
         raise Infeasible(problem, empty[0])
-    first = bound = None
+    first: int | None = None
+    bound = 0
     proving, tried = True, 0
     for stage in (problem, _packable(problem)):
         for candidate in itertools.islice(candidates(stage), MAX_CANDIDATES):
@@ -74,8 +75,15 @@ def solve(problem: Problem, inventory: Inventory) -> Solution:
             except Undecided:
                 proving, placed = False, None
             if placed is not None:
-                objective = [(problem.constant + steps) * RESOLUTION for steps in (bound, first, candidate.cost)]
-                return Solution(_original(problem, stage, candidate), problem, tuple(placed), *objective, tried)
+                return Solution(
+                    rows=_original(problem, stage, candidate),
+                    problem=problem,
+                    placed=tuple(placed),
+                    lower_bound=(problem.constant + bound) * RESOLUTION,
+                    unplaced_bound=(problem.constant + first) * RESOLUTION,
+                    achieved=(problem.constant + candidate.cost) * RESOLUTION,
+                    tried=tried,
+                )
         proving = False
     raise Infeasible(problem, None)
 
@@ -96,7 +104,7 @@ def _packable(problem: Problem) -> Problem:
     return replace(problem, tables=tuple(tables), cost=tuple(costs))
 
 
-def _only(table: OptionTable, keep: np.ndarray) -> OptionTable:  # type: ignore[type-arg]
+def _only(table: OptionTable, keep: np.ndarray) -> OptionTable:
     return replace(
         table,
         index=table.index[keep],

@@ -104,7 +104,9 @@ def demand_of(workspace: Workspace, loaded: Loaded[Workflow]) -> tuple[Demand, d
     called = {call.model for call in calls}
     missing = [
         loaded.problem(
-            ("spec", "llms", index, "name"), f'no call of the trace goes to "{llm}"', f"record it in {name}, or remove it"
+            ("spec", "llms", index, "name"),
+            f'no call of the trace goes to "{llm}"',
+            f"record it in {name}, or remove it",
         )
         for index, llm in enumerate(names)
         if llm not in called

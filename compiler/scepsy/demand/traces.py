@@ -84,7 +84,9 @@ def read_trace(data: bytes, name: str, llms: Collection[str]) -> list[Call]:
             else:
                 more += 1
     if more:
-        problems.append(Diagnostic(Position(name, problems[-1].position.line + 1), f"and {more} more lines with problems"))
+        problems.append(
+            Diagnostic(Position(name, problems[-1].position.line + 1), f"and {more} more lines with problems")
+        )
     if not calls and not problems:
         problems.append(Diagnostic(Position(name), "the trace holds no calls"))
     if problems:
@@ -102,18 +104,7 @@ def _call(line: bytes, llms: Collection[str]) -> Call:
         record: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ValueError("the line is not a JSON object" + ("; is it cut off?" if line[:1] == b"{" else "")) from error
-    if not isinstance(record, dict):
-        raise ValueError("the line is not a JSON object")
-    for key in _REQUIRED:
-        if key not in record:
-            near = [k for k in record if k not in _KNOWN]
-            raise ValueError(f'"{key}" is missing' + (f"\nfound unknown keys: {', '.join(near[:5])}" if near else ""))
-    for key in record:
-        if key not in _KNOWN:
-            raise ValueError(f'unknown key "{key[:60]}"\n{did_you_mean(key, _KNOWN)}')
-    for key in ("execution", "model", "id", "parent"):
-        if not isinstance(record.get(key, ""), str | None):
-            raise ValueError(f'"{key}" must be a string')
+    _check_keys(record)
     numbers = {}
     for key in ("start", "end", "inputTokens", "outputTokens", "cachedTokens"):
         value = record.get(key, 0)
@@ -139,3 +130,21 @@ def _call(line: bytes, llms: Collection[str]) -> Call:
         record.get("id"),
         record.get("parent"),
     )
+
+
+def _check_keys(record: Any) -> None:
+    """Check that a record is an object with the keys of a call, and that names are strings."""
+    if not isinstance(record, dict):
+        raise ValueError("the line is not a JSON object")
+    for key in _REQUIRED:
+        if key not in record:
+            near = [k for k in record if k not in _KNOWN]
+            raise ValueError(f'"{key}" is missing' + (f"\nfound unknown keys: {', '.join(near[:5])}" if near else ""))
+    for key in record:
+        if key not in _KNOWN:
+            raise ValueError(f'unknown key "{key[:60]}"\n{did_you_mean(key, _KNOWN)}')
+    for key in ("execution", "model", "id", "parent"):
+        if not isinstance(record.get(key, ""), str | None):
+            raise ValueError(f'"{key}" must be a string')
+    if not record["execution"] or record["model"] is None:
+        raise ValueError('"execution" and "model" must not be empty')

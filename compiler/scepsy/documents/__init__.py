@@ -13,7 +13,7 @@ from scepsy.documents.paths import PathEscapes, contained
 from scepsy.documents.plan import Plan
 from scepsy.documents.profile import Architecture, Profile, Series
 from scepsy.documents.project import Project
-from scepsy.documents.schema import schema, schema_text
+from scepsy.documents.schema import PUBLISHED, schema, schema_text
 from scepsy.documents.workflow import Llm, Objective, Workflow
 from scepsy.documents.workspace import PROJECT_FILE, Workspace, digest, load_workspace
 
@@ -21,6 +21,7 @@ __all__ = [
     "API_VERSION",
     "KINDS",
     "PROJECT_FILE",
+    "PUBLISHED",
     "Architecture",
     "Cluster",
     "Diagnostic",

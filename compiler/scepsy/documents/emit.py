@@ -13,6 +13,7 @@ from typing import Any
 
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_/.@-]*(:[A-Za-z0-9_/.@-]+)*")
 _RESERVED = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", "infinity"}
+_BEYOND_ASCII = re.compile(r"[^\x20-\x7e]")
 _BLOCK = re.compile(r"[^\s][\x20-\x7e\n]*[^\s]\n")
 
 
@@ -67,9 +68,16 @@ def _scalar(value: Any) -> str:
     if isinstance(value, str):
         if _PLAIN.fullmatch(value) and value.lower() not in _RESERVED:
             return value
-        return json.dumps(value, ensure_ascii=True)
+        return _BEYOND_ASCII.sub(_escaped, json.dumps(value, ensure_ascii=False))
     if isinstance(value, dict):
         return "{}"
     if isinstance(value, list | tuple):
         return "[]"
-    return json.dumps(value)
+    text = json.dumps(value)
+    # A float needs a dot to be one in YAML 1.1.
+    return text.replace("e", ".0e") if isinstance(value, float) and "e" in text and "." not in text else text
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-API_VERSION = "scepsy.dev/v1alpha1"
+API_VERSION: Final = "scepsy.dev/v1alpha1"
 
 T = TypeVar("T")
 Items = Annotated[tuple[T, ...], Field(strict=False)]
@@ -77,9 +77,7 @@ def _string(pattern: str, what: str, maximum: int) -> Any:
 
 _DNS = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _name = _string(_DNS, "a Kubernetes name (lower-case letters, digits and '-', a letter or digit at both ends)", 40)
-_model = _string(
-    r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?", "a model id such as Qwen/Qwen3-8B", 120
-)
+_model = _string(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?", "a model id such as Qwen/Qwen3-8B", 120)
 _instance = _string(_DNS, "a Kubernetes name", 63)
 _revision = _string(r"[A-Za-z0-9][A-Za-z0-9._/-]*", "a Git revision of the model", 80)
 _image = _string(

@@ -1,43 +1,168 @@
-"""Paths that documents name: relative, and inside the repository whatever `..` and symlinks try."""
+"""Paths that documents name: kept inside the repository, and away from its ``.git``."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import stat
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from scepsy.errors import ScepsyError
 
+_MOST_LINKS = 40  # as Linux: more symlinks than this on one path are a loop
+
 
 class PathEscapes(ScepsyError):
-    """A path that leaves the repository, or enters its `.git`.
-
-    Attributes:
-        path: the path as it was written.
-    """
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f'the path "{path}" {reason}', "use a path inside the repository")
-        self.path = path
+    """A path leads, or could lead, out of the repository."""
 
 
-def contained(root: Path, path: str, base: Path) -> Path:
-    """Resolve `path`, written relative to `base`, and make sure that it stays inside `root`.
-
-    Symlinks are followed, and may point anywhere inside `root`. The path need not exist.
+def contained(root: Path, path: str | Path, base: Path) -> Path:
+    """Resolve a path that a document names, for reading.
 
     Args:
-        root: the repository's top, a real path.
-        path: what a document says.
-        base: the directory that it is relative to.
+        root: the work tree that must contain it.
+        path: what the document says; ``..`` may be used as long as it stays inside.
+        base: the directory of the document, absolute or relative to ``root``.
+
+    Returns:
+        The absolute path with every symlink resolved; nothing need exist there.
 
     Raises:
-        PathEscapes: it is absolute, leaves `root`, or lies in `.git`.
+        PathEscapes: when the path is absolute, leaves the root (by ``..`` or by a symlink), or enters ``.git``.
     """
-    if os.path.isabs(path) or "\0" in path:
-        raise PathEscapes(path, "is not a relative path")
-    resolved = Path(os.path.realpath(base / path))
-    if resolved != root and root not in resolved.parents:
-        raise PathEscapes(path, "leaves the repository")
-    if any(part.lower() == ".git" for part in resolved.relative_to(root).parts):
-        raise PathEscapes(path, "lies in the repository's .git directory")
-    return resolved
+    return follow(root, path, base)[0]
+
+
+def follow(root: Path, path: str | Path, base: Path) -> tuple[Path, tuple[Path, ...]]:
+    """Resolve as :func:`contained` does, and tell which symlinks were passed.
+
+    Args:
+        root: the work tree that must contain it.
+        path: what the document says.
+        base: the directory of the document, absolute or relative to ``root``.
+
+    Returns:
+        The resolved absolute path, and the absolute paths of the symlinks on the way, in order.
+
+    Raises:
+        PathEscapes: as :func:`contained`.
+    """
+    text = os.fspath(path)
+    _refuse_null(text)
+    if os.path.isabs(text):
+        raise PathEscapes(f"{text!r} is an absolute path", "name it relative to the document that mentions it")
+    real_root = Path(os.path.realpath(root))
+    here = Path(os.path.realpath(real_root / base))
+    if not here.is_relative_to(real_root):
+        raise PathEscapes(f"{str(base)!r} lies outside the repository {real_root}", "keep documents in the repository")
+
+    links: list[Path] = []
+    ahead = _components(text)
+    while ahead:
+        name = ahead.pop(0)
+        if name == "..":
+            if here == real_root:
+                raise PathEscapes(
+                    f"{text!r} leads out of the repository {real_root}", "name a file inside the repository"
+                )
+            here = here.parent
+            continue
+        _refuse_git(name, text)
+        step = here / name
+        if not _is_link(step, text):
+            here = step
+            continue
+        links.append(step)
+        if len(links) > _MOST_LINKS:
+            raise PathEscapes(f"{text!r} goes through a loop of symlinks", f"remove the symlink {step}")
+        target = os.readlink(step)
+        if os.path.isabs(target):
+            if not Path(target).is_relative_to(real_root):
+                raise PathEscapes(
+                    f"{text!r} goes through the symlink {step}, which leads out of the repository to {target}",
+                    "commit the file itself instead of a link to it",
+                )
+            here, target = real_root, os.path.relpath(target, real_root)
+        ahead = _components(target) + ahead
+    return here, tuple(links)
+
+
+def output_path(root: Path, path: PurePosixPath) -> Path:
+    """Return where a file that we write or delete lies; no part of the way may be a symlink.
+
+    Args:
+        root: the work tree, a real path.
+        path: the file, relative to the root.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        PathEscapes: when the path is absolute, has ``..``, enters ``.git`` or passes through (or is) a symlink.
+    """
+    check_output_name(path)
+    here = root
+    for name in path.parts:
+        here = here / name
+        if _is_link(here, str(path)):
+            raise PathEscapes(
+                f"{str(path)!r} would be written through the symlink {here}",
+                "remove the link: output is only written to real directories and files",
+            )
+    return root / path
+
+
+def check_output_name(path: PurePosixPath) -> None:
+    """Check what the name alone tells about an output path.
+
+    Args:
+        path: the file, relative to the root.
+
+    Raises:
+        PathEscapes: when it is empty or absolute, has ``..`` or a NUL byte, or enters ``.git``.
+    """
+    _refuse_null(str(path))
+    if path.is_absolute() or not path.parts or ".." in path.parts:
+        raise PathEscapes(
+            f"{str(path)!r} is not a path below the repository's root", "use a relative path without '..'"
+        )
+    for name in path.parts:
+        _refuse_git(name, str(path))
+
+
+def _components(text: str) -> list[str]:
+    return [part for part in text.split("/") if part not in ("", ".")]
+
+
+def _is_link(step: Path, text: str) -> bool:
+    try:
+        return stat.S_ISLNK(step.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:  # no permission, a name too long or not encodable
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise PathEscapes(f"{text!r} cannot be followed: {reason}", "name a path that can be opened") from None
+
+
+def _refuse_null(text: str) -> None:
+    if "\0" in text:
+        raise PathEscapes(f"{text!r} holds a NUL byte", "remove it from the path")
+
+
+def _refuse_git(name: str, text: str) -> None:
+    # Whatever the case: on some file systems .GIT is the same directory.
+    if name.casefold() == ".git":
+        raise PathEscapes(f"{text!r} lies inside {name}, which belongs to git", "name a file outside it")
+
+
+def relative(root: Path, paths: Sequence[Path]) -> tuple[PurePosixPath, ...]:
+    """Return absolute paths as paths relative to the root.
+
+    Args:
+        root: the work tree.
+        paths: paths below it.
+
+    Returns:
+        The same paths, relative, in the same order.
+    """
+    return tuple(PurePosixPath(path.relative_to(root).as_posix()) for path in paths)

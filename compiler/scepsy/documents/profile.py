@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -106,7 +108,7 @@ class Series(Model):
     @model_validator(mode="after")
     def _rising(self) -> Self:
         ks = [point.concurrency for point in self.points]
-        if any(a >= b for a, b in zip(ks, ks[1:], strict=False)):
+        if any(a >= b for a, b in itertools.pairwise(ks)):
             raise ValueError("the points must have strictly rising concurrency")
         if any(point.latency <= 0 for point in self.points):
             raise ValueError("latency must be greater than zero")

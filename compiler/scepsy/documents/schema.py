@@ -6,6 +6,11 @@ import json
 from typing import Any
 
 from scepsy.documents.loading import KINDS
+from scepsy.documents.model import Document
+from scepsy.documents.result import CompileResult, ExplainResult
+
+PUBLISHED: dict[str, type[Document]] = {**KINDS, "CompileResult": CompileResult, "ExplainResult": ExplainResult}
+"""Everything that has a published schema: documents, and what commands print."""
 
 
 def schema(kind: str) -> dict[str, Any]:
@@ -14,7 +19,7 @@ def schema(kind: str) -> dict[str, Any]:
     Raises:
         KeyError: no such kind.
     """
-    body = KINDS[kind].model_json_schema(by_alias=True, mode="validation")
+    body = PUBLISHED[kind].model_json_schema(by_alias=True, mode="validation")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"https://scepsy.dev/schemas/v1alpha1/{kind.lower()}.json",

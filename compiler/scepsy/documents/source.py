@@ -247,7 +247,7 @@ class _Composer:
         size = 1 + sum(entry.size for entry in entries.values())
         return Node(event.start_mark.line + 1, event.start_mark.column + 1, entries, keys, size)
 
-    def untagged(self, event: NodeEvent) -> None:
+    def untagged(self, event: SequenceStartEvent | MappingStartEvent) -> None:
         if event.tag not in (None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
             raise self.fail(event, f'the tag "{event.tag}" is not supported', "remove it")
 

@@ -123,7 +123,7 @@ def parse_share(value: Any) -> float:
     Raises:
         ValueError: not such a number.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         tenths = round(value * 10)
         if 1 <= tenths <= 10 and math.isclose(value * 10, tenths, abs_tol=1e-9):
             return tenths / 10
@@ -140,7 +140,7 @@ def _shown(value: Any) -> str:
 
 Duration = Annotated[
     float,
-    BeforeValidator(lambda value: parse_duration(value)),
+    BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*(us|ms|s|min|h)$", "examples": ["80ms", "8s"]}),
 ]
@@ -148,15 +148,17 @@ Duration = Annotated[
 
 Rate = Annotated[
     float,
-    BeforeValidator(lambda value: parse_rate(value)),
+    BeforeValidator(parse_rate),
     PlainSerializer(format_rate, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*/\s*(s|min|h)$", "examples": ["4/s", "30/min"]}),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*/\s*(s|min|h)$", "examples": ["4/s", "30/min"]}
+    ),
 ]
 """Events per second; written with a unit."""
 
 Memory = Annotated[
     int,
-    BeforeValidator(lambda value: parse_memory(value)),
+    BeforeValidator(parse_memory),
     PlainSerializer(format_memory, return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$", "examples": ["80Gi"]}),
 ]
@@ -164,7 +166,7 @@ Memory = Annotated[
 
 Share = Annotated[
     float,
-    BeforeValidator(lambda value: parse_share(value)),
+    BeforeValidator(parse_share),
     WithJsonSchema({"type": "number", "minimum": 0.1, "maximum": 1.0, "multipleOf": 0.1, "examples": [0.3, 1.0]}),
 ]
 """A share of a GPU in tenths."""

@@ -16,7 +16,7 @@ from scepsy.documents.model import Document
 from scepsy.documents.paths import PathEscapes, contained
 from scepsy.documents.profile import Profile
 from scepsy.documents.project import Project
-from scepsy.documents.source import SourceFile
+from scepsy.documents.source import SourceFile, read_bytes
 from scepsy.documents.workflow import Workflow
 from scepsy.errors import ScepsyError
 
@@ -37,6 +37,7 @@ class Workspace:
         clusters: by name, in name order.
         profiles: by name, in name order.
         inputs: sha256 of each file that was read, by its path relative to `root`.
+        templates: directory of templates that override the shipped ones; None for none.
     """
 
     root: Path
@@ -46,6 +47,7 @@ class Workspace:
     clusters: dict[str, Loaded[Cluster]]
     profiles: dict[str, Loaded[Profile]]
     inputs: dict[str, str] = field(default_factory=dict)
+    templates: Path | None = None
 
     def cluster(self, name: str) -> Loaded[Cluster]:
         """Return the cluster of that name.
@@ -89,6 +91,7 @@ def load_workspace(directory: Path, root: Path) -> Workspace:
     clusters = reader.directory(project, ("clusters", paths.clusters), Cluster)
     profiles = reader.directory(project, ("profiles", paths.profiles), Profile)
     reader.outputs(project)
+    templates = reader.templates(project)
     for workflow in workflows.values():
         reader.problems.extend(_check_workflow(workflow))
     for cluster in clusters.values():
@@ -97,7 +100,9 @@ def load_workspace(directory: Path, root: Path) -> Workspace:
     reader.problems.extend(_check_profiles(profiles.values()))
     if reader.problems:
         raise DocumentError(reader.problems)
-    return Workspace(root, directory, project, workflows, clusters, profiles, dict(sorted(reader.inputs.items())))
+    return Workspace(
+        root, directory, project, workflows, clusters, profiles, dict(sorted(reader.inputs.items())), templates
+    )
 
 
 class _Reader:
@@ -157,6 +162,27 @@ class _Reader:
                 else:
                     found[title] = item
         return dict(sorted(found.items()))
+
+    def templates(self, project: Loaded[Project]) -> Path | None:
+        """Take the override templates for inputs; what is in them is checked when they are rendered."""
+        setting = project.document.spec.paths.templates
+        if setting is None:
+            return None
+        location = ("spec", "paths", "templates")
+        try:
+            folder = contained(self.root, setting, self.base)
+            if not folder.is_dir():
+                self.problems.append(project.problem(location, f'there is no directory "{setting}"'))
+                return None
+            for path in sorted(p for p in folder.iterdir() if p.suffix == ".j2"):
+                real = contained(self.root, os.path.relpath(path, self.base), self.base)
+                self.add(real, SourceFile(path.name, read_bytes(real, path.name)))
+        except PathEscapes as error:
+            self.problems.append(project.problem(location, error.message, error.hint))
+            return None
+        except DocumentError as error:
+            self.problems.extend(error.diagnostics)
+        return folder
 
     def outputs(self, project: Loaded[Project]) -> None:
         """Check the directories that are written: inside the repository, apart from each other and from the inputs."""
@@ -250,15 +276,14 @@ def _check_cluster(loaded: Loaded[Cluster]) -> list[Diagnostic]:
         placed: dict[int, int] = {}
         for d, domain in enumerate(node.nvlink_domains):
             for i, gpu_index in enumerate(domain):
-                where = ("spec", "nodes", n, "nvlinkDomains", d, i)
+                place = ("spec", "nodes", n, "nvlinkDomains", d, i)
                 if gpu_index >= len(node.gpus):
                     message = f"GPU {gpu_index} does not exist: the node has {len(node.gpus)}, counted from 0"
-                    problems.append(loaded.problem(where, message))
+                    problems.append(loaded.problem(place, message))
                 elif gpu_index in placed:
                     other = "twice in this domain" if placed[gpu_index] == d else f"also in domain {placed[gpu_index]}"
-                    problems.append(
-                        loaded.problem(where, f"GPU {gpu_index} is {other}", "NVLink domains may not overlap")
-                    )
+                    message = f"GPU {gpu_index} is {other}"
+                    problems.append(loaded.problem(place, message, "NVLink domains may not overlap"))
                 placed.setdefault(gpu_index, d)
         for i, gpu_index in enumerate(node.reserved):
             if gpu_index >= len(node.gpus):
@@ -301,6 +326,7 @@ def _check_profiles(profiles: Iterable[Loaded[Profile]]) -> list[Diagnostic]:
     first: dict[str, Loaded[Profile]] = {}
     for loaded in profiles:
         spec = loaded.document.spec
+        where: tuple[str | int, ...]
         for index, series in enumerate(spec.series):
             heads = spec.architecture.attention_heads
             if heads % series.tp:
@@ -324,5 +350,3 @@ def _duplicates(loaded: Loaded[D], key: str, names: list[str]) -> list[Diagnosti
         for index, name in enumerate(names)
         if name in names[:index]
     ]
-
-

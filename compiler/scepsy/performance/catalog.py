@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scepsy.documents import Architecture, Profile, Series
+from scepsy.documents.profile import ProfileSource
 from scepsy.performance.shares import SHARE_MODEL, Array, slowed
 
 SAME_MIX = 1.25
@@ -51,7 +52,7 @@ class ServiceTimes:
 
     seconds: Array
     profile: str
-    source: str
+    source: ProfileSource
     share_model: str | None
     series_mix: Mix
     rescaled: float
@@ -76,7 +77,9 @@ class Catalog:
             self._architectures.setdefault(spec.model, spec.architecture)
             if version != engine_version:
                 if spec.source != "estimated":
-                    self.stale[name] = f"profile {name} was {spec.source} with {version}; the engine is {engine_version}"
+                    self.stale[name] = (
+                        f"profile {name} was {spec.source} with {version}; the engine is {engine_version}"
+                    )
                     continue
                 self.warnings[name] = f"profile {name} is estimated for {version}; the engine is {engine_version}"
             for series in spec.series:

@@ -57,7 +57,7 @@ def latencies(streams: list[Stream]) -> tuple[list[Array], Array, Array]:
         utilisation: (B,) load ÷ capacity.
         busy: (B,) part of the time in which at least one call runs.
     """
-    limit, batch = streams[0].seconds.shape
+    limit = len(streams[0].seconds)
     size = np.stack([s.size for s in streams])
     rate = np.stack([s.rate for s in streams])
     calls = size * rate

@@ -76,9 +76,7 @@ def instance_model(load: LlmLoad, shape: Shape, catalog: Catalog, card: int) -> 
         return f"the weights leave no memory for the KV cache ({missing:.1f} GiB short)"
     if memory.kv_tokens < longest:
         return f"the KV cache holds {memory.kv_tokens:,} tokens, one call may have {longest:,}"
-    times = tuple(
-        catalog.service(load.llm.model, shape.product, shape.tp, shape.tenths, c.mix) for c in load.callers
-    )
+    times = tuple(catalog.service(load.llm.model, shape.product, shape.tp, shape.tenths, c.mix) for c in load.callers)
     share = np.array([c.calls / load.calls for c in load.callers])
     tokens = sum(s * (c.demand.input.mean + c.demand.output.mean) for s, c in zip(share, load.callers, strict=True))
     limit = min(
@@ -117,7 +115,7 @@ def evaluate(load: LlmLoad, models: list[InstanceModel], index: Ints, replicas: 
     share = np.array([c.calls / load.calls for c in load.callers])
     padded = np.stack([_padded(model, share, limit) for model in models])  # (models, callers, K)
     streams: list[Stream] = []
-    parts: list[tuple[int, float, Ints, Ints]] = []
+    parts: list[tuple[int, float, Ints]] = []
     for c, caller in enumerate(load.callers):
         seconds = np.ascontiguousarray(padded[:, c, :].T[:, index])
         for size, frequency in caller.demand.groups:
@@ -129,12 +127,12 @@ def evaluate(load: LlmLoad, models: list[InstanceModel], index: Ints, replicas: 
             )
             if (rest > 0).any():
                 streams.append(Stream(seconds, low + 1, rate * rest / replicas))
-            parts.append((c, frequency, np.where(rest > 0, len(streams) - 1, low_id), size))
+            parts.append((c, frequency, np.where(rest > 0, len(streams) - 1, low_id)))
     per_stream, utilisation, busy = latencies(streams)
     stacked = np.stack(per_stream)
     columns = np.arange(len(index))
     latency = np.zeros((len(load.callers), len(index)))
-    for c, frequency, which, _ in parts:
+    for c, frequency, which in parts:
         total = sum(f for _, f in load.callers[c].demand.groups)
         latency[c] += frequency / total * stacked[which, columns]
     while_busy = np.array([_drawn(model) for model in models])

@@ -66,7 +66,7 @@ def predict(outcomes: Sequence[LlmOutcome], outside: Mapping[str, float]) -> dic
     """
     parts: dict[str, dict[str, float]] = {name: {} for name in outside}
     calls: dict[str, dict[str, float]] = {name: {} for name in outside}
-    capacity: dict[str, tuple[float, str]] = {name: (math.inf, "") for name in outside}
+    capacity: dict[str, tuple[float, str]] = dict.fromkeys(outside, (math.inf, ""))
     for outcome in outcomes:
         callers = outcome.load.callers
         work = [c.demand.calls * float(s) for c, s in zip(callers, outcome.model.work, strict=True)]

@@ -71,9 +71,7 @@ def _first_fit(parts: Sequence[Part]) -> list[list[Part]]:
     bins: list[list[Part]] = []
     room: list[tuple[int, float]] = []
     for part in parts:
-        fits = [
-            i for i, (units, width) in enumerate(room) if part.tenths <= units and part.bandwidth <= width + _SLACK
-        ]
+        fits = [i for i, (units, width) in enumerate(room) if part.tenths <= units and part.bandwidth <= width + _SLACK]
         if fits:
             chosen = min(fits, key=lambda i: (any(p.llm == part.llm for p in bins[i]), i))
             bins[chosen].append(part)
@@ -124,7 +122,7 @@ def _exact(parts: Sequence[Part], at_most: int) -> list[list[Part]] | None:
 
 
 def _fillings(left: tuple[int, ...], sizes: list[tuple[int, float]], first: int) -> list[list[int]]:
-    """Return the contents of a set that hold one part of size `first` and cannot take any further part, fullest first."""
+    """Return the contents of a set with one part of size `first` that can take no further part, fullest first."""
     found: list[list[int]] = []
 
     def extend(content: list[int], start: int, units: int, width: float, rest: list[int]) -> None:

@@ -49,6 +49,14 @@ class Inventory:
         """Return how many groups of `size` GPUs inside one domain there are."""
         return sum(len(domain.gpus) // size for domain in self.domains[product])
 
+    def without_one(self, product: str) -> Inventory:
+        """Return the inventory with one GPU of a product less, taken from its smallest domain."""
+        own = self.domains[product]
+        smallest = min(range(len(own)), key=lambda d: (len(own[d].gpus), -d))
+        left = [Domain(d.node, d.gpus[:-1] if i == smallest else d.gpus) for i, d in enumerate(own)]
+        domains = {**self.domains, product: tuple(domain for domain in left if domain.gpus)}
+        return Inventory({p: d for p, d in domains.items() if d}, self.card, self.reserved, self.fractions)
+
     def extended(self, product: str, extra: int) -> Inventory:
         """Return the inventory with `extra` more GPUs of a product, as nodes like its largest domain."""
         size = max(len(domain.gpus) for domain in self.domains[product])

@@ -1,0 +1,41 @@
+# `make demo` and `make test` need Python 3.11 or later, git and make; everything else they install into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint schemas golden bench clean
+
+demo: $(STAMP)
+	@[ -d .demo ] || $(BIN)/scepsy init .demo --example
+	@$(BIN)/scepsy compile --project .demo --commit
+	@echo "Look at: .demo/plans/one-node.yaml (the plan), .demo/rendered/ (the manifests), git -C .demo log --stat"
+	@echo "Try: edit .demo/workflows/rag-reranker.yaml, then: $(BIN)/scepsy compile --project .demo"
+	@echo "Why this allocation: $(BIN)/scepsy explain --project .demo"
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest -n auto
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+schemas: $(STAMP)
+	$(BIN)/python -c 'from pathlib import Path; from scepsy.documents import PUBLISHED, schema_text; [Path("schemas", k.lower() + ".json").write_text(schema_text(k), encoding="utf-8") for k in PUBLISHED]'
+
+golden: $(STAMP)
+	$(BIN)/python -m pytest -n auto tests/examples --update-golden
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+# Installed again when the project's requirements change, and only then.
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; try: make PYTHON=python3.12")'
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --group dev --editable .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .demo build compiler/*.egg-info

@@ -1,0 +1,5 @@
+"""`python -m scepsy`."""
+
+from scepsy.cli import main
+
+main()

@@ -1,0 +1,102 @@
+"""`scepsy compile`: read, compile, render, write, commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from rich.console import Console
+
+from scepsy.compilation import compile_plan
+from scepsy.documents import API_VERSION, Workspace, load_workspace
+from scepsy.documents.result import ClusterResult, CompileResult, FileChanges
+from scepsy.errors import ScepsyError
+from scepsy.manifests import check as check_manifests
+from scepsy.manifests import render
+from scepsy.report import show_plan, show_state
+from scepsy.repository import WorkTree, open_worktree_or_none
+from scepsy.repository.publication import (
+    Output,
+    State,
+    apply,
+    check_commit,
+    check_inputs,
+    commit_outputs,
+    compare,
+    output_of,
+)
+
+
+def open_project(project: Path) -> tuple[Workspace, WorkTree | None]:
+    """Load a project, and find the Git work tree around it, if any.
+
+    Raises:
+        ScepsyError: there is no project, or its documents are wrong.
+    """
+    tree = open_worktree_or_none(project)
+    return load_workspace(project, tree.root if tree else project), tree
+
+
+def run(project: Path, cluster: str | None, check: bool, commit: bool, force: bool) -> CompileResult:
+    """Compile one cluster or all; write and commit as asked.
+
+    Raises:
+        ScepsyError: something is wrong; nothing was written then.
+    """
+    workspace, tree = open_project(project)
+    if commit and tree is None:
+        raise ScepsyError(f"{project} is not in a Git repository, so nothing can be committed", "run: git init")
+    names = [cluster] if cluster is not None else list(workspace.clusters)
+    outputs = [_output(workspace, name) for name in names]
+    state = compare(workspace.root, tree, outputs)
+    result = [_result(output, state, tree is not None) for output in outputs]
+    made = None
+    if not check:
+        if commit and tree is not None:
+            check_inputs(tree, outputs)
+            check_commit(tree, outputs)
+        apply(workspace.root, tree, outputs, state, force)
+        if commit and tree is not None:
+            made = commit_outputs(tree, outputs)
+    return CompileResult(api_version=API_VERSION, clusters=tuple(result), checked=check, commit=made)
+
+
+def _output(workspace: Workspace, name: str) -> Output:
+    plan = compile_plan(workspace, name).plan
+    cluster = workspace.cluster(name).document
+    check_manifests(plan, cluster)
+    return output_of(workspace, plan, render(plan, cluster, workspace.project.document, workspace.templates))
+
+
+def _result(output: Output, state: State, repository: bool) -> ClusterResult:
+    def own(paths: Sequence[PurePosixPath]) -> tuple[str, ...]:
+        return tuple(p.as_posix() for p in paths if p == output.path or output.directory in p.parents)
+
+    changes = FileChanges(
+        added=own(state.changes.added),
+        changed=own(state.changes.changed),
+        removed=own(state.changes.removed),
+        edited=own((*state.changes.edited, *state.changes.foreign)),
+        uncommitted=own(state.uncommitted),
+    )
+    current = not (changes.added or changes.changed or changes.removed or changes.uncommitted)
+    return ClusterResult(cluster=output.plan.spec.cluster, up_to_date=current, plan=output.plan.spec, changes=changes)
+
+
+def show(console: Console, result: CompileResult) -> None:
+    """Print a result for people."""
+    for cluster in result.clusters:
+        show_plan(console, cluster.plan)
+        if cluster.up_to_date:
+            console.print("Output: up to date")
+        else:
+            show_state(console, cluster.changes, "out of date, " if result.checked else "")
+        console.print()
+    if result.commit:
+        console.print(f"Committed {result.commit[:12]}: Argo CD syncs it once it is pushed (git push).")
+    elif result.checked:
+        stale = [c.cluster for c in result.clusters if not c.up_to_date]
+        if stale:
+            console.print(f"Out of date: {', '.join(stale)}. Run: scepsy compile --commit")
+    elif any(c.changes.uncommitted or not c.up_to_date for c in result.clusters):
+        console.print("Next: look at the files (git diff), then: scepsy compile --commit")

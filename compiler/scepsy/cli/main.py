@@ -1,0 +1,180 @@
+"""The `scepsy` command.
+
+Each command imports what it needs when it runs, so that `scepsy --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from scepsy import __version__
+from scepsy.errors import ScepsyError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from scepsy.documents.result import CompileResult, ExplainResult, Failure
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+_PROJECT = click.option(
+    "--project",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    show_default="the current directory",
+    help="Directory with scepsy.yaml.",
+)
+_OUTPUT = click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How to print the result; json prints one versioned object (scepsy schema CompileResult, ExplainResult).",
+)
+
+R = TypeVar("R")
+
+ERROR = 1
+OUT_OF_DATE = 2
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(__version__, prog_name="scepsy")
+def cli() -> None:
+    """Compile agentic workflows into Kubernetes manifests that share GPUs among their LLMs."""
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--example",
+    is_flag=False,
+    flag_value="rag-reranker",
+    default=None,
+    metavar="[NAME]",
+    help="Fill it with an example (default rag-reranker) and commit that; NAME `list` lists them.",
+)
+def init(directory: Path, example: str | None) -> None:
+    """Start a project in DIRECTORY: a Git repository with scepsy.yaml."""
+    from scepsy.cli.init import create, examples
+
+    if example == "list":
+        for name, about in examples().items():
+            click.echo(f"{name:18} {about}")
+        return
+    for line in create(directory, example):
+        click.echo(line)
+
+
+@cli.command("compile")
+@_PROJECT
+@click.option("--cluster", metavar="NAME", help="Only this cluster; all of them if not given.")
+@click.option("--check", is_flag=True, help="Write nothing; exit with 2 when the committed output is out of date.")
+@click.option("--commit", is_flag=True, help="Commit what was written.")
+@click.option("--force", is_flag=True, help="Overwrite output files that were edited by hand.")
+@_OUTPUT
+def compile_(project: Path, cluster: str | None, check: bool, commit: bool, force: bool, output: str) -> None:
+    """Compile the project's workflows into a Plan and manifests.
+
+    Exit codes: 0 done (or up to date), 1 error, 2 out of date (with --check).
+    """
+    if check and (commit or force):
+        raise click.UsageError("--check writes nothing, so it cannot go with --commit or --force")
+    from scepsy.cli.compile import run
+    from scepsy.documents import API_VERSION
+    from scepsy.documents.result import CompileResult
+
+    def failed(failure: Failure) -> CompileResult:
+        return CompileResult(api_version=API_VERSION, checked=check, error=failure)
+
+    result = _reporting(lambda: run(project, cluster, check, commit, force), output, failed)
+    if output == "json":
+        _print_json(result)
+    else:
+        from scepsy.cli.compile import show
+
+        show(_console(), result)
+    if check and not all(c.up_to_date for c in result.clusters):
+        sys.exit(OUT_OF_DATE)
+
+
+@cli.command()
+@click.argument("workflow", required=False)
+@_PROJECT
+@click.option("--cluster", metavar="NAME", help="The cluster; needed when the project has several.")
+@_OUTPUT
+def explain(workflow: str | None, project: Path, cluster: str | None, output: str) -> None:
+    """Say why the allocation is as it is: latency shares, bottleneck, next-best options, other budgets."""
+    from scepsy.cli.explain import run
+    from scepsy.documents import API_VERSION
+    from scepsy.documents.result import ExplainResult
+
+    def failed(failure: Failure) -> ExplainResult:
+        return ExplainResult(api_version=API_VERSION, error=failure)
+
+    result = _reporting(lambda: run(project, cluster, workflow), output, failed)
+    if output == "json":
+        _print_json(result)
+    else:
+        from scepsy.report import show_explanation
+
+        show_explanation(_console(), result)
+
+
+@cli.command()
+@click.argument("kind", required=False)
+def schema(kind: str | None) -> None:
+    """Print the JSON Schema of KIND, or the list of kinds."""
+    from scepsy.documents import PUBLISHED, did_you_mean, schema_text
+
+    if kind is None:
+        for name, model in PUBLISHED.items():
+            click.echo(f"{name:14} {(model.__doc__ or '').strip().splitlines()[0]}")
+        return
+    names = {name.lower(): name for name in PUBLISHED}
+    if kind.lower() not in names:
+        raise ScepsyError(f'there is no kind "{kind}"', did_you_mean(kind, list(PUBLISHED)))
+    click.echo(schema_text(names[kind.lower()]), nl=False)
+
+
+def main() -> None:
+    """Run the command line; every error a user can cause ends as a message and exit code 1."""
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+    except click.ClickException as error:
+        error.show()
+    except ScepsyError as error:
+        click.echo(f"error: {error}", err=True)
+    except BrokenPipeError:
+        sys.stderr.close()
+    sys.exit(ERROR)
+
+
+def _reporting(work: Callable[[], R], output: str, failed: Callable[[Failure], Any]) -> R:
+    """Run `work`; with JSON output an error is printed as the result object too."""
+    try:
+        return work()
+    except ScepsyError as error:
+        if output == "json":
+            from scepsy.documents.failure import failure_of
+
+            _print_json(failed(failure_of(error)))
+        raise
+
+
+def _print_json(result: CompileResult | ExplainResult) -> None:
+    click.echo(json.dumps(result.plain(), indent=2, ensure_ascii=False))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # Tables must not depend on the width of a terminal that is not there.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)

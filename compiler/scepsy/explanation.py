@@ -1,0 +1,111 @@
+"""Why this allocation: where latency comes from, what limits the rate, and what else was possible."""
+
+from __future__ import annotations
+
+from scepsy.allocation import Infeasible, Solution, build_problem, reweighed, solve
+from scepsy.allocation.problem import RESOLUTION
+from scepsy.compilation import Compilation
+from scepsy.documents import API_VERSION
+from scepsy.documents.result import Alternative, Budget, ExplainResult, ShareOfLatency, WorkflowExplanation
+from scepsy.placement import Inventory, Undecided, place
+
+ALTERNATIVES = 3
+"""Next-best options per LLM."""
+
+
+def explain(compilation: Compilation, workflow: str | None = None) -> ExplainResult:
+    """Explain a compilation.
+
+    Args:
+        compilation: what was decided.
+        workflow: only this one, and the LLMs that it calls.
+    """
+    solution = compilation.solution
+    problem = solution.problem
+    names = [workflow] if workflow is not None else list(compilation.outcomes)
+    llms = {c.name for n in names for c in compilation.inputs.workflows[n].spec.llms}
+    return ExplainResult(
+        api_version=API_VERSION,
+        cluster=compilation.plan.metadata.name,
+        objective=round(solution.achieved, 6),
+        workflows=tuple(_workflow(compilation, name) for name in names),
+        alternatives=tuple(
+            alternative
+            for i, table in enumerate(problem.tables)
+            if table.load.name in llms
+            for alternative in _alternatives(compilation, i)
+        ),
+        budgets=tuple(_budgets(compilation)),
+    )
+
+
+def _workflow(compilation: Compilation, name: str) -> WorkflowExplanation:
+    outcome = compilation.outcomes[name]
+    parts = {**outcome.parts, "": compilation.solution.problem.outside[name]}
+    return WorkflowExplanation(
+        workflow=name,
+        latency=outcome.latency,
+        least=compilation.solution.problem.least[name],
+        capacity=outcome.capacity,
+        bottleneck=outcome.bottleneck,
+        parts=tuple(
+            ShareOfLatency(llm=llm, seconds=seconds, fraction=seconds / outcome.latency)
+            for llm, seconds in sorted(parts.items(), key=lambda item: -item[1])
+            if seconds > 0
+        ),
+    )
+
+
+def _alternatives(compilation: Compilation, index: int) -> list[Alternative]:
+    """Return the best other options of one LLM that fit into the units left, best objective first."""
+    solution, problem = compilation.solution, compilation.solution.problem
+    table, cost, row = problem.tables[index], problem.cost[index], solution.rows[index]
+    spare = list(problem.capacity)
+    for i, chosen in enumerate(solution.rows):
+        if i != index:
+            spare[int(problem.tables[i].product[chosen])] -= int(problem.tables[i].units[chosen])
+    fitting = [b for b in range(len(cost)) if b != row and table.units[b] <= spare[int(table.product[b])]]
+    best = sorted(fitting, key=lambda b: (int(cost[b]), int(table.units[b]), b))[:ALTERNATIVES]
+    return [
+        Alternative(
+            llm=table.load.name,
+            option=f"{table.option(b).replicas} × {table.option(b).shape}",
+            gpus=float(table.units[b]) / 10,
+            objective=round(solution.achieved + float(cost[b] - cost[row]) * RESOLUTION, 6),
+            placeable=_placeable(compilation, solution, index, b),
+        )
+        for b in best
+    ]
+
+
+def _placeable(compilation: Compilation, solution: Solution, index: int, row: int) -> bool:
+    rows = [*solution.rows[:index], row, *solution.rows[index + 1 :]]
+    requests = [table.request(r) for table, r in zip(solution.problem.tables, rows, strict=True)]
+    try:
+        return place(requests, compilation.inputs.inventory) is not None
+    except Undecided:
+        return False
+
+
+def _budgets(compilation: Compilation) -> list[Budget]:
+    """Return the objective of the best plan with one GPU less, and with one more on a node of its own."""
+    stock = compilation.inputs.inventory
+    budgets = []
+    for product in stock.products:
+        for inventory in (stock.without_one(product), stock.extended(product, 1)):
+            gpus = inventory.gpus(product) if product in inventory.domains else 0
+            budgets.append(Budget(product=product, gpus=gpus, objective=_objective(compilation, inventory)))
+    return budgets
+
+
+def _objective(compilation: Compilation, inventory: Inventory) -> float | None:
+    """Return the objective on another inventory, by the weights of this plan; None if the targets are not sustained."""
+    inputs, problem = compilation.inputs, compilation.solution.problem
+    if not inventory.domains:
+        return None
+    other = build_problem(inputs.workflows, inputs.demands, inputs.catalog, inventory)
+    try:
+        solution = solve(reweighed(other, problem), inventory)
+    except Infeasible:
+        return None
+    return round(solution.achieved, 6)

@@ -1,0 +1,300 @@
+"""One commit of exactly the files we wrote, made beside whatever the person has staged or left unfinished.
+
+Nothing is visible until the branch moves, and every step before that leaves at most objects that nothing refers to (git
+collects them). In the order of :func:`commit`, a crash leaves:
+
+1. after the objects are written: nothing that anyone can see;
+2. after ``index.lock`` is taken: the same, and the lock, which git asks to have removed by hand, as after any killed
+   git;
+3. after the branch moved: the complete commit, and the new index waiting in ``index.lock``. Renaming it to ``index``,
+   or removing it and ``git reset -q -- <our paths>``, finishes the job; what the person had staged is in both.
+
+The lock comes before the branch moves, so that an index which another process holds stops us while nothing has
+happened.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+from scepsy.documents.paths import check_output_name
+from scepsy.errors import ScepsyError
+from scepsy.repository.git import GitFailed, ask, git, line, no_filters
+from scepsy.repository.workshop import opened, workshop_in
+from scepsy.repository.worktree import (
+    Entry,
+    WorkTree,
+    blob_hash,
+    entries_at_head,
+    entries_in_index,
+    where_head_is,
+)
+
+_FILE = "100644"
+
+# What git leaves in its directory while it waits for somebody to finish: marker, name, what to do.
+_OPERATIONS = (
+    ("rebase-merge", "a rebase", "git rebase --continue, or git rebase --abort"),
+    ("rebase-apply", "a rebase or git am", "git rebase --continue or --abort, or git am --continue or --abort"),
+    ("MERGE_HEAD", "a merge", "git merge --continue, or git merge --abort"),
+    ("CHERRY_PICK_HEAD", "a cherry-pick", "git cherry-pick --continue, or git cherry-pick --abort"),
+    ("REVERT_HEAD", "a revert", "git revert --continue, or git revert --abort"),
+    ("sequencer", "a cherry-pick or revert of several commits", "git cherry-pick --continue, or --abort"),
+    ("BISECT_LOG", "a bisection", "git bisect reset"),
+)
+
+
+class CannotCommit(ScepsyError):
+    """The repository is not in a state to be committed to; nothing was done."""
+
+
+class StagedChange(CannotCommit):
+    """Somebody staged another change in a file that we are about to commit."""
+
+
+class HeadMoved(CannotCommit):
+    """HEAD is not where it was when the work tree was opened."""
+
+
+def check_committable(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None]) -> None:
+    """Check, without writing anything, that :func:`commit` would work; call it before files are written.
+
+    Args:
+        tree: the work tree.
+        files: what would be committed: the content of each path, or None where it is to be deleted.
+
+    Raises:
+        PathEscapes: when a path leads out of the root or into ``.git``.
+        StagedChange: when the index holds another change at one of the paths.
+        HeadMoved: when HEAD moved since the tree was opened.
+        CannotCommit: during a merge, rebase or the like; without an identity; while the index is locked; when a
+            committed file is where a path needs a directory, or the other way round.
+        GitFailed: when git fails.
+    """
+    for path in files:
+        check_output_name(path)
+    _check_no_operation(tree)
+    _check_head(tree)
+    _check_identity(tree)
+    if _lock_of(tree).exists():
+        raise _locked(tree)
+    _check_index(tree, files)
+
+
+def commit(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None], message: str) -> str | None:
+    """Commit the given content of the given paths, and nothing else.
+
+    The work tree is not looked at. No hook and no filter runs, and the commit is not signed.
+
+    Args:
+        tree: the work tree, as it was when the compile began.
+        files: the content of each path, or None where it is to be deleted.
+        message: the commit message.
+
+    Returns:
+        The hash of the commit; None when HEAD already holds all of it.
+
+    Raises:
+        PathEscapes: as :func:`check_committable`.
+        CannotCommit: as :func:`check_committable`.
+        GitFailed: when git fails, for example because the disk is full; the branch has not moved then.
+        Busy: when another scepsy process works in the repository.
+    """
+    check_committable(tree, files)
+    try:
+        with opened(workshop_in(tree.git_dir)) as bench:
+            edits = _edits(tree, files)
+            new_tree = _write_tree(tree, edits, bench / "tree-index")
+            if new_tree == _head_tree(tree):
+                return None
+            parent = ("-p", tree.head) if tree.head else ()
+            text = (message.replace("\0", "").rstrip("\n") + "\n").encode(errors="backslashreplace")
+            made = line(tree.root, "commit-tree", "--no-gpg-sign", new_tree, *parent, "-F", "-", stdin=text)
+            reason = "scepsy: " + text.decode().partition("\n")[0]
+            _publish(tree, made, reason, files, edits=edits, draft=bench / "index")
+            return made
+    except OSError as error:
+        place = error.filename2 or error.filename or tree.git_dir
+        raise CannotCommit(f"cannot commit: {place}: {error.strerror or error}", "mend that, then run again") from None
+
+
+def _publish(
+    tree: WorkTree,
+    made: str,
+    reason: str,
+    files: Mapping[PurePosixPath, bytes | None],
+    *,
+    edits: bytes,
+    draft: Path,
+) -> None:
+    """Move the branch to the commit and our paths in the index along with it, by git's own protocol: lock, rename."""
+    index, lock = tree.git_dir / "index", _lock_of(tree)
+    try:
+        os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    except FileExistsError:
+        raise _locked(tree) from None
+    try:
+        _check_index(tree, files)  # again: from here on nobody can stage anything
+        if index.exists():
+            shutil.copy2(index, draft)  # with its time: git compares it with the files' to notice late edits
+        _edit_index(tree, edits, draft)
+        os.replace(draft, lock)
+        _move_head(tree, made, reason)
+    finally:
+        # Asked, not remembered: an interrupt may come while git moves the branch.
+        if _head_is(tree, made):
+            _put_in_place(lock, index, made)
+        else:
+            lock.unlink(missing_ok=True)
+
+
+def _put_in_place(lock: Path, index: Path, made: str) -> None:
+    try:
+        os.replace(lock, index)
+    except OSError as error:
+        raise ScepsyError(
+            f"commit {made} was made, but {index} could not be updated: {error.strerror}",
+            f"make it writable, then: mv {lock} {index}",
+        ) from None
+
+
+def _move_head(tree: WorkTree, made: str, reason: str) -> None:
+    reference = f"refs/heads/{tree.branch}" if tree.branch else "HEAD"
+    try:
+        # The old value makes git refuse when somebody else moved it; empty means that it must not exist.
+        git(tree.root, "update-ref", "--no-deref", "-m", reason, reference, made, tree.head or "")
+    except GitFailed as error:
+        _check_head(tree)
+        raise CannotCommit(f"{reference} could not be moved to the new commit: {error.stderr}") from None
+
+
+def _head_is(tree: WorkTree, made: str) -> bool:
+    try:
+        return where_head_is(tree.root)[0] == made
+    except GitFailed:
+        return False
+
+
+def _edits(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None]) -> bytes:
+    """Store the new contents, and say in the words of ``update-index --index-info`` what differs from HEAD."""
+    head, lines = entries_at_head(tree), []
+    for path, data in sorted(files.items()):
+        old = head.get(path)
+        if data is None:
+            if old:
+                lines.append(_edit("0", "0" * len(old.oid), path))
+        elif not _holds(old, data):
+            # From standard input and without a path: no attribute applies, so no filter runs.
+            oid = line(tree.root, "hash-object", "-w", "--stdin", stdin=data)
+            lines.append(_edit(_FILE, oid, path))
+    return b"".join(lines)
+
+
+def _edit(mode: str, oid: str, path: PurePosixPath) -> bytes:
+    return f"{mode} {oid}\t".encode() + os.fsencode(str(path)) + b"\0"
+
+
+def _edit_index(tree: WorkTree, edits: bytes, index: Path) -> None:
+    variables = {"GIT_INDEX_FILE": str(index), **no_filters(tree.root)}
+    git(tree.root, "update-index", "-z", "--index-info", stdin=edits, variables=variables)
+
+
+def _write_tree(tree: WorkTree, edits: bytes, index: Path) -> str:
+    variables = {"GIT_INDEX_FILE": str(index)}
+    git(tree.root, "read-tree", tree.head or "--empty", variables=variables)
+    _edit_index(tree, edits, index)
+    # A partial clone lacks content that we neither touch nor need.
+    return line(tree.root, "write-tree", "--missing-ok", variables=variables)
+
+
+def _head_tree(tree: WorkTree) -> str:
+    if tree.head is None:
+        return line(tree.root, "hash-object", "-t", "tree", "--stdin")  # of nothing: the empty tree
+    return line(tree.root, "rev-parse", "--verify", f"{tree.head}^{{tree}}")
+
+
+def _holds(entry: Entry | None, data: bytes) -> bool:
+    return (
+        entry is not None
+        and entry.mode == _FILE
+        and not entry.unmerged
+        and entry.oid == blob_hash(data, like=entry.oid)
+    )
+
+
+def _check_no_operation(tree: WorkTree) -> None:
+    for marker, name, remedy in _OPERATIONS:
+        # Some reference formats keep the *_HEADs elsewhere than in files.
+        if (tree.git_dir / marker).exists() or (
+            marker.endswith("_HEAD") and ask(tree.root, "rev-parse", "-q", "--verify", marker)
+        ):
+            raise CannotCommit(f"{name} is in progress in {tree.root}", f"finish it first: {remedy}")
+
+
+def _check_head(tree: WorkTree) -> None:
+    now = where_head_is(tree.root)
+    if now != (tree.head, tree.branch):
+        before = _describe(tree.head, tree.branch)
+        raise HeadMoved(
+            f"HEAD moved from {before} to {_describe(*now)} in the meantime", "compile again, for the new HEAD"
+        )
+
+
+def _describe(head: str | None, branch: str | None) -> str:
+    return f"{branch or 'detached'} at {head[:12] if head else 'no commit'}"
+
+
+def _check_identity(tree: WorkTree) -> None:
+    for identity in ("GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"):
+        try:
+            git(tree.root, "var", identity)
+        except GitFailed as error:
+            raise CannotCommit(
+                f"git does not know who commits: {error.stderr.splitlines()[-1] if error.stderr else error.message}",
+                'git config user.name "Your Name" && git config user.email you@example.com',
+            ) from None
+
+
+def _check_index(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None]) -> None:
+    head, index = entries_at_head(tree), entries_in_index(tree)
+    staged = [path for path in sorted(files) if _is_staged_change(index.get(path), head.get(path), files[path])]
+    if staged:
+        names = " ".join(str(path) for path in staged)
+        raise StagedChange(
+            f"a change is already staged in: {', '.join(str(path) for path in staged)}",
+            f"commit it first, or unstage it: git reset -q -- {names}",
+        )
+    deleted = {path for path, data in files.items() if data is None}
+    _check_places({*files} - deleted, {*head, *index} - deleted)
+
+
+def _is_staged_change(index: Entry | None, head: Entry | None, data: bytes | None) -> bool:
+    unchanged = head is None if index is None else index.same_content(head)
+    return not unchanged and not (index is None if data is None else _holds(index, data))
+
+
+def _check_places(new: Iterable[PurePosixPath], kept: set[PurePosixPath]) -> None:
+    """Refuse a file where another's directory is, or below another file: git would drop that other one."""
+    directories = {parent for path in kept for parent in path.parents}
+    for path in sorted(new):
+        other = next((parent for parent in path.parents if parent in kept), path if path in directories else None)
+        if other:
+            what = "a directory" if other == path else "a file"
+            raise CannotCommit(
+                f"{path} cannot be committed: {other} is {what} in HEAD or in the index",
+                f"remove it from Git first: git rm -r --cached {other}, and commit that",
+            )
+
+
+def _lock_of(tree: WorkTree) -> Path:
+    return tree.git_dir / "index.lock"
+
+
+def _locked(tree: WorkTree) -> CannotCommit:
+    return CannotCommit(
+        f"another process works on the index of {tree.root}: {_lock_of(tree)} exists; nothing was committed",
+        "wait for it and run again; if no git process is running any more, remove that file",
+    )

@@ -1,0 +1,210 @@
+"""From a plan and its manifests to files in the work tree, and to a commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from scepsy.documents import Plan, Workspace, contained, digest, emit, load_file
+from scepsy.documents.source import SourceFile, parse
+from scepsy.errors import ScepsyError
+from scepsy.repository.commit import CannotCommit, check_committable, commit
+from scepsy.repository.files import Changes, plan_changes, write
+from scepsy.repository.message import message, trailers
+from scepsy.repository.worktree import WorkTree, differing, read_at_head
+
+_HEADER = (
+    "# Written by scepsy; do not edit. Reproduce with: scepsy compile --cluster {cluster}\n"
+    "# Predictions are estimates: see spec.llms[].profile.source and spec.warnings.\n"
+)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Everything that the compiler wants to exist for one cluster.
+
+    Attributes:
+        plan: the plan, its `files` filled in.
+        path: where the plan lies, relative to the repository.
+        files: content by path, the plan's included.
+        directory: the directory below which all other files of this cluster lie.
+    """
+
+    plan: Plan
+    path: PurePosixPath
+    files: Mapping[PurePosixPath, bytes]
+    directory: PurePosixPath
+
+
+@dataclass(frozen=True)
+class State:
+    """How the outputs compare with the repository.
+
+    Attributes:
+        changes: against the work tree.
+        uncommitted: outputs that are as wanted in the work tree, but not in HEAD.
+    """
+
+    changes: Changes
+    uncommitted: tuple[PurePosixPath, ...]
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether the committed output is what the compiler wants."""
+        return not self.changes.any and not self.uncommitted
+
+
+def output_of(workspace: Workspace, plan: Plan, manifests: Mapping[str, bytes]) -> Output:
+    """Lay out a plan and its manifests in the repository.
+
+    Args:
+        workspace: says where.
+        plan: the plan.
+        manifests: content by file name.
+
+    Raises:
+        PathEscapes: an output directory leaves the repository.
+    """
+    paths = workspace.project.document.spec.paths
+    plans = _place(workspace, paths.plans)
+    directory = _place(workspace, paths.rendered) / plan.spec.cluster
+    files = {directory / plan.spec.namespace / name: data for name, data in sorted(manifests.items())}
+    owned = {path.as_posix(): digest(data) for path, data in files.items()}
+    whole = plan.model_copy(update={"spec": plan.spec.model_copy(update={"files": owned})})
+    path = plans / f"{plan.spec.cluster}.yaml"
+    text = _HEADER.format(cluster=plan.spec.cluster).encode() + emit(whole.plain())
+    return Output(whole, path, {**files, path: text}, directory)
+
+
+def compare(root: Path, tree: WorkTree | None, outputs: Iterable[Output]) -> State:
+    """Compare the outputs with the work tree, and with HEAD where there is a repository.
+
+    Raises:
+        ScepsyError: an existing plan cannot be read, or a path is not ours to write.
+    """
+    wanted = list(outputs)
+    files = _together(wanted)
+    changes = plan_changes(root, files, _owned(root, wanted))
+    uncommitted: tuple[PurePosixPath, ...] = ()
+    if tree is not None and tree.head is not None:
+        uncommitted = tuple(sorted(differing(tree, changes.unchanged)))
+    elif tree is not None:
+        uncommitted = changes.unchanged
+    return State(changes, uncommitted)
+
+
+def check_inputs(tree: WorkTree, outputs: Iterable[Output]) -> None:
+    """Refuse to commit what was compiled from inputs that HEAD does not hold.
+
+    Raises:
+        CannotCommit: an input is not committed; names all of them.
+    """
+    inputs = {PurePosixPath(path) for output in outputs for path in output.plan.spec.inputs}
+    different = differing(tree, inputs) if tree.head is not None else dict.fromkeys(inputs, "untracked")
+    if different:
+        listed = "".join(f"\n    {path}: {reason}" for path, reason in sorted(different.items()))
+        raise CannotCommit(
+            f"these inputs differ from HEAD, so the commit would not say what it was made from:{listed}",
+            "commit them first (git add, git commit), then compile again",
+        )
+
+
+def apply(root: Path, tree: WorkTree | None, outputs: Iterable[Output], state: State, force: bool) -> None:
+    """Write the outputs into the work tree: all or nothing.
+
+    Raises:
+        WouldOverwrite: files were edited by hand, and not `force`.
+        WriteFailed: the disk refuses; nothing changed then.
+    """
+    write(root, _together(list(outputs)), state.changes, overwrite=force)
+
+
+def commit_outputs(tree: WorkTree, outputs: Iterable[Output]) -> str | None:
+    """Commit the outputs; the work tree must hold them already.
+
+    Returns:
+        the commit, or None when HEAD holds them.
+
+    Raises:
+        CannotCommit: the repository is not in a state to be committed to.
+    """
+    wanted = list(outputs)
+    files = committed_files(tree, wanted)
+    inputs = {PurePosixPath(p): d for output in wanted for p, d in output.plan.spec.inputs.items()}
+    return commit(tree, files, message(_subject(wanted), _body(wanted), trailers(tree, inputs)))
+
+
+def check_commit(tree: WorkTree, outputs: Iterable[Output]) -> None:
+    """Check that `commit_outputs` would work; nothing is written.
+
+    Raises:
+        CannotCommit: it would not.
+    """
+    check_committable(tree, committed_files(tree, list(outputs)))
+
+
+def committed_files(tree: WorkTree, outputs: list[Output]) -> dict[PurePosixPath, bytes | None]:
+    """Return what the commit changes: every output, and None for files that HEAD's plans own and nobody wants now."""
+    files: dict[PurePosixPath, bytes | None] = dict(_together(outputs))
+    for output in outputs:
+        data = read_at_head(tree, output.path)
+        if data is None:
+            continue
+        for path in _files_of(data, output):
+            if path not in files and read_at_head(tree, path) is not None:
+                files[path] = None
+    return files
+
+
+def _together(outputs: list[Output]) -> dict[PurePosixPath, bytes]:
+    return {path: data for output in outputs for path, data in output.files.items()}
+
+
+def _place(workspace: Workspace, setting: str) -> PurePosixPath:
+    return PurePosixPath(workspace.relative(contained(workspace.root, setting, workspace.directory)))
+
+
+def _owned(root: Path, outputs: list[Output]) -> dict[PurePosixPath, str]:
+    """Return the files that the plans in the work tree list as written, with their sha256 in hexadecimal."""
+    owned: dict[PurePosixPath, str] = {}
+    for output in outputs:
+        path = root / output.path
+        if not path.is_file():
+            continue
+        data = path.read_bytes()
+        _, plans, _ = load_file(path, output.path.as_posix(), Plan)
+        if not plans:
+            raise ScepsyError(
+                f"{output.path} is not a Plan that this version can read",
+                "restore it (git checkout), or remove it to compile from nothing",
+            )
+        owned[output.path] = digest(data).removeprefix("sha256:")
+        owned.update(_files_of(data, output))
+    return owned
+
+
+def _files_of(data: bytes, output: Output) -> dict[PurePosixPath, str]:
+    """Return the files that a plan lists, below its own directory only: it is no licence to remove anything else."""
+    documents = parse(SourceFile(output.path.as_posix(), data))
+    plain = documents[0].root.plain() if documents else {}
+    listed = (plain.get("spec") or {}).get("files") or {} if isinstance(plain, dict) else {}
+    files = {}
+    for name, value in listed.items() if isinstance(listed, dict) else ():
+        path = PurePosixPath(str(name))
+        if output.directory in path.parents and ".." not in path.parts:
+            files[path] = str(value).removeprefix("sha256:")
+    return files
+
+
+def _subject(outputs: list[Output]) -> str:
+    return f"Compile {', '.join(output.plan.spec.cluster for output in outputs)}"
+
+
+def _body(outputs: list[Output]) -> str:
+    lines = []
+    for output in outputs:
+        spec = output.plan.spec
+        for llm in spec.llms:
+            lines.append(f"{spec.cluster}: {llm.name} {llm.replicas} x {llm.product} tp {llm.tp} share {llm.share:g}")
+    return "\n".join(lines)

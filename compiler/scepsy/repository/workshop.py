@@ -1,0 +1,178 @@
+"""Where files wait before they are put in place: a private folder, for one process at a time.
+
+It lies in the repository's ``.git`` when that is on the same file system (a rename is atomic only there), so that
+nothing half-made is ever seen in the work tree, not even after a kill. Its ``journal`` outlives a killed run: it holds
+the digests that an unfinished write may have left, so that the next run does not take them for edits by hand.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+from scepsy.errors import ScepsyError
+
+_IN_GIT = "scepsy"
+_IN_TREE = ".scepsy-tmp"
+_JOURNAL = "journal"
+
+
+class Busy(ScepsyError):
+    """Another Scepsy process works in the same repository."""
+
+
+def workshop_for(root: Path, target: Path) -> Path:
+    """Choose the workshop for a file.
+
+    Args:
+        root: the work tree, a real path.
+        target: the file that is to be put in place, below the root; it need not exist.
+
+    Returns:
+        A directory (which may not exist yet) on the file system of the target.
+    """
+    place = target.parent
+    while not place.is_dir():
+        place = place.parent
+    device = place.stat().st_dev
+    git_dir = _git_dir(root)
+    if git_dir and git_dir.stat().st_dev == device:
+        return git_dir / _IN_GIT
+    while place != root and place.parent.stat().st_dev == device:
+        place = place.parent
+    return place / _IN_TREE
+
+
+def workshop_in(git_dir: Path) -> Path:
+    """Return the workshop of a git directory.
+
+    Args:
+        git_dir: the git directory of a work tree.
+
+    Returns:
+        A directory, which may not exist yet.
+    """
+    return git_dir / _IN_GIT
+
+
+@contextmanager
+def opened(workshop: Path) -> Iterator[Path]:
+    """Lock the workshop and clear away what a killed run left in it.
+
+    Args:
+        workshop: as chosen by :func:`workshop_for`.
+
+    Yields:
+        An empty directory to work in; it is removed at the end.
+
+    Raises:
+        Busy: when another process has it.
+        OSError: when the folder cannot be made.
+    """
+    # The kernel drops this lock when the process dies, however it dies: no stale lock file to clean up.
+    handle = os.open(workshop.parent, os.O_RDONLY)
+    try:
+        _lock(handle, workshop)
+        if workshop.is_symlink():
+            workshop.unlink()  # a name that a hostile commit could hold, where it leads out of the tree
+        bench = workshop / "work"
+        shutil.rmtree(bench, ignore_errors=True)
+        try:
+            bench.mkdir(parents=True)
+            yield bench
+        finally:
+            shutil.rmtree(bench, ignore_errors=True)
+            with suppress(OSError):  # the journal of an unfinished write keeps it
+                workshop.rmdir()
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, workshop: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Busy(
+            f"another scepsy process is writing in {workshop.parent}", "wait until it is done, then run again"
+        ) from None
+    except OSError:
+        pass  # some network file systems know no such lock; two runs at once are rare enough to go on
+
+
+def read_journal(root: Path) -> dict[PurePosixPath, frozenset[str]]:
+    """Read which bytes an unfinished write may have left in which files.
+
+    Args:
+        root: the work tree, a real path.
+
+    Returns:
+        For each path, sha256 digests that are ours; empty when the last write finished.
+    """
+    try:
+        text = (_home(root) / _JOURNAL).read_text(encoding="ascii")
+        return {PurePosixPath(path): frozenset(digests) for path, digests in json.loads(text).items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}  # replaced atomically, so unreadable means not ours; without it files only look edited by hand
+
+
+def keep_journal(root: Path, bench: Path, ours: Mapping[PurePosixPath, frozenset[str]]) -> None:
+    """Note, before the first file is touched, which bytes a write may leave.
+
+    Args:
+        root: the work tree, a real path.
+        bench: the opened workshop of the root.
+        ours: for each path, sha256 digests.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    draft = bench / _JOURNAL
+    text = json.dumps({str(path): sorted(digests) for path, digests in ours.items()})
+    write_durably(draft, text.encode("ascii"))
+    os.replace(draft, _home(root) / _JOURNAL)
+
+
+def drop_journal(root: Path) -> None:
+    """Forget the journal: the write is finished, or undone.
+
+    Args:
+        root: the work tree, a real path.
+    """
+    with suppress(OSError):  # a journal too many only means that fewer edits are noticed
+        (_home(root) / _JOURNAL).unlink()
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a new file with mode 0644 and wait until the disk has it.
+
+    Args:
+        path: the file, which must not exist.
+        data: its content.
+
+    Raises:
+        OSError: when that fails.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    with os.fdopen(handle, "wb") as file:
+        os.fchmod(handle, 0o644)  # whatever the umask
+        file.write(data)
+        file.flush()
+        os.fsync(handle)
+
+
+def _home(root: Path) -> Path:
+    return workshop_for(root, root / _JOURNAL)
+
+
+def _git_dir(root: Path) -> Path | None:
+    """Find the git directory without git: writing also works in a tree that git refuses."""
+    place = root / ".git"
+    if place.is_file():  # a linked work tree or a submodule
+        with suppress(OSError, ValueError):
+            place = root / place.read_text(encoding="utf-8").removeprefix("gitdir: ").rstrip("\n")
+    return place.resolve() if place.is_dir() else None

@@ -1,0 +1,287 @@
+"""A Git work tree: where it is, what HEAD holds, and where files differ from it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+
+from scepsy.documents.paths import follow, relative
+from scepsy.errors import ScepsyError
+from scepsy.repository.git import GitFailed, ask, git, line
+
+_LINK = "120000"
+_FILES = ("100644", "100755")
+
+
+class NotAWorkTree(ScepsyError):
+    """There is no Git work tree to compile in.
+
+    Args:
+        message: what is there instead.
+        hint: what to do next.
+        repository: whether there is a repository all the same (a bare one, or its ``.git`` was entered).
+    """
+
+    def __init__(self, message: str, hint: str = "", repository: bool = False) -> None:
+        super().__init__(message, hint)
+        self.repository = repository
+
+
+@dataclass(frozen=True)
+class WorkTree:
+    """A work tree as it was when it was opened.
+
+    Attributes:
+        root: its top directory, a real path.
+        git_dir: the directory with its index and HEAD (of this work tree, where the repository has several).
+        head: the hash of the commit at HEAD; None when there is none yet.
+        branch: the branch that HEAD names, such as ``main``; None when HEAD is detached.
+    """
+
+    root: Path
+    git_dir: Path
+    head: str | None
+    branch: str | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file in a tree or in the index.
+
+    Attributes:
+        mode: git's octal mode, such as ``100644``.
+        oid: the hash of its content.
+        skipped: the work tree need not hold it (a sparse checkout).
+        unmerged: a merge left several versions of it.
+    """
+
+    mode: str
+    oid: str
+    skipped: bool = False
+    unmerged: bool = False
+
+    def same_content(self, other: Entry | None) -> bool:
+        """Tell whether another entry holds the same content as the same kind of file."""
+        return other is not None and (self.mode, self.oid, self.unmerged) == (other.mode, other.oid, other.unmerged)
+
+
+def open_worktree(path: Path) -> WorkTree:
+    """Find the Git work tree that contains a path.
+
+    Args:
+        path: an existing directory or file.
+
+    Returns:
+        The work tree, with HEAD as it is now.
+
+    Raises:
+        NotAWorkTree: when the path does not exist, or is not inside a work tree.
+        GitFailed: when git is not installed, or refuses the repository.
+    """
+    if not os.path.exists(path):  # also where we may not look
+        raise NotAWorkTree(f"{path} does not exist", "name a directory inside a Git repository")
+    start = Path(os.path.realpath(path if os.path.isdir(path) else path.parent))
+    try:
+        bare = line(start, "rev-parse", "--is-bare-repository") == "true"
+    except GitFailed as error:
+        if "not a git repository" in error.stderr:
+            raise NotAWorkTree(f"{start} is not in a Git repository", f"git init {start}") from None
+        raise
+    if bare:
+        raise NotAWorkTree(f"{start} is a bare repository: it has no files", "clone it and compile in the clone", True)
+    if line(start, "rev-parse", "--is-inside-work-tree") != "true":
+        raise NotAWorkTree(f"{start} is inside a .git directory", "run in the work tree, one level above .git", True)
+    root = Path(os.path.realpath(line(start, "rev-parse", "--show-toplevel")))
+    git_dir = Path(os.path.realpath(line(start, "rev-parse", "--absolute-git-dir")))
+    head, branch = where_head_is(root)
+    return WorkTree(root=root, git_dir=git_dir, head=head, branch=branch)
+
+
+def where_head_is(root: Path) -> tuple[str | None, str | None]:
+    """Look up HEAD now.
+
+    Args:
+        root: the work tree.
+
+    Returns:
+        The hash of the commit (None before the first), and the name of the branch (None when detached).
+
+    Raises:
+        GitFailed: when git fails.
+    """
+    reference = ask(root, "symbolic-ref", "-q", "HEAD")
+    return ask(root, "rev-parse", "-q", "--verify", "HEAD"), reference and reference.removeprefix("refs/heads/")
+
+
+def entries_at_head(tree: WorkTree) -> Mapping[PurePosixPath, Entry]:
+    """List every file of HEAD's tree.
+
+    Args:
+        tree: the work tree.
+
+    Returns:
+        The files by path, with submodules as entries of mode ``160000``; none before the first commit.
+
+    Raises:
+        GitFailed: when git fails.
+    """
+    return _entries_of(tree.root, tree.head) if tree.head else {}
+
+
+@lru_cache(maxsize=4)  # a commit never changes, and a compile asks for every file that it owns
+def _entries_of(root: Path, commit: str) -> Mapping[PurePosixPath, Entry]:
+    listing = git(root, "ls-tree", "-r", "-z", "--full-tree", commit)
+    entries = {}
+    for record in listing.split(b"\0")[:-1]:
+        about, _, name = record.partition(b"\t")
+        mode, _, oid = about.decode().split(" ")
+        entries[_path(name)] = Entry(mode, oid)
+    return MappingProxyType(entries)
+
+
+def entries_in_index(tree: WorkTree) -> dict[PurePosixPath, Entry]:
+    """List every file of the index.
+
+    Args:
+        tree: the work tree.
+
+    Returns:
+        The entries by path.
+
+    Raises:
+        GitFailed: when git fails.
+    """
+    listing = git(tree.root, "ls-files", "-t", "--stage", "-z", "--full-name")
+    entries = {}
+    for record in listing.split(b"\0")[:-1]:
+        about, _, name = record.partition(b"\t")
+        tag, mode, oid, stage = about.decode().split(" ")
+        entries[_path(name)] = Entry(mode, oid, skipped=tag == "S", unmerged=stage != "0")
+    return entries
+
+
+def read_at_head(tree: WorkTree, path: PurePosixPath) -> bytes | None:
+    """Read a file as it was committed.
+
+    Args:
+        tree: the work tree.
+        path: the file, relative to the root.
+
+    Returns:
+        Its bytes; None when HEAD holds no regular file there.
+
+    Raises:
+        GitFailed: when git fails.
+    """
+    entry = entries_at_head(tree).get(path)
+    if entry is None or entry.mode not in _FILES:
+        return None
+    return git(tree.root, "cat-file", "blob", entry.oid)
+
+
+def differing(tree: WorkTree, paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
+    """Tell which files are not, in the work tree and in the index, what HEAD holds.
+
+    Bytes are compared, so that no filter of the repository runs. Two conversions that git makes on checkout are
+    undone first: CRLF line ends, and Git LFS content in place of its pointer. A path that goes through symlinks
+    differs also when one of the links does.
+
+    Args:
+        tree: the work tree.
+        paths: files relative to the root.
+
+    Returns:
+        For each path that differs, in sorted order: ``untracked``, ``modified``, ``staged`` or ``deleted``.
+
+    Raises:
+        PathEscapes: when a path leads out of the repository.
+        GitFailed: when git fails.
+        ScepsyError: when a file cannot be read.
+    """
+    head, index = entries_at_head(tree), entries_in_index(tree)
+    found = {}
+    for path in sorted(set(paths)):
+        final, links = follow(tree.root, str(path), tree.root)
+        for step in relative(tree.root, (*links, final)):
+            reason = _difference(tree, step, head.get(step), index.get(step))
+            if reason:
+                found[path] = reason
+                break
+    return found
+
+
+def _difference(tree: WorkTree, path: PurePosixPath, head: Entry | None, index: Entry | None) -> str | None:
+    there, content = _on_disk(tree.root / path)
+    if head is None:
+        return "staged" if index else ("untracked" if there else None)
+    if not there and not (index and index.skipped):
+        return "deleted"
+    if not head.same_content(index):
+        return "staged"
+    if there and (content is None or not _is_checkout_of(head, *content)):
+        return "modified"
+    return None
+
+
+def _on_disk(path: Path) -> tuple[bool, tuple[str, bytes] | None]:
+    """Return whether something is there, and its mode and bytes when it is a file or a symlink."""
+    try:
+        if path.is_symlink():
+            return True, (_LINK, os.fsencode(os.readlink(path)))
+        if path.is_file():
+            return True, (_FILES[0], path.read_bytes())
+    except OSError as error:
+        raise ScepsyError(f"cannot read {path}: {error.strerror}", "make the file readable") from None
+    return os.path.lexists(path), None
+
+
+def _is_checkout_of(entry: Entry, mode: str, data: bytes) -> bool:
+    if (entry.mode == _LINK) != (mode == _LINK):
+        return False
+    # One after the other: the first form is the right one for nearly every file, and traces are long.
+    forms = (form(data) for form in (bytes, with_line_feeds, _lfs_pointer))
+    return any(entry.oid == blob_hash(form, like=entry.oid) for form in forms)
+
+
+def _lfs_pointer(data: bytes) -> bytes:
+    """Return what Git LFS commits in place of this content."""
+    digest = hashlib.sha256(data).hexdigest()
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {len(data)}\n".encode()
+
+
+def blob_hash(data: bytes, like: str) -> str:
+    """Return the hash that git gives to content.
+
+    Args:
+        data: the content.
+        like: any hash of the repository, whose length tells its object format.
+
+    Returns:
+        The hash in hexadecimal digits.
+    """
+    # S324: SHA-1 is what git names objects with; nothing here relies on it for security.
+    digest = hashlib.sha256() if len(like) == 64 else hashlib.sha1()  # noqa: S324
+    digest.update(b"blob %d\0" % len(data))
+    digest.update(data)
+    return digest.hexdigest()
+
+
+def with_line_feeds(data: bytes) -> bytes:
+    """Undo the line ends of a Windows checkout (``core.autocrlf``); binary content is left alone.
+
+    Args:
+        data: the content of a file.
+
+    Returns:
+        The content with LF line ends.
+    """
+    return data if b"\0" in data else data.replace(b"\r\n", b"\n")
+
+
+def _path(name: bytes) -> PurePosixPath:
+    return PurePosixPath(os.fsdecode(name))

@@ -1,0 +1,240 @@
+"""The search against brute force: same optimum, and nothing that it places breaks a rule."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scepsy.allocation import Infeasible, OptionTable, Problem, candidates, solution, solve
+from scepsy.allocation.problem import RESOLUTION
+from scepsy.documents import Llm
+from scepsy.performance import InstanceMemory
+from scepsy.pipeline import InstanceModel, LlmLoad, Shape
+from scepsy.placement import Domain, Inventory, Placed, Request, place
+
+Row = tuple[int, int, int, int, float]  # product, tp, tenths, replicas, bandwidth
+
+
+def inventory(*domains: Sequence[int], fractions: bool = True) -> Inventory:
+    """Products A, B, … with domains of so many GPUs; every second domain starts a new node."""
+    stock = {
+        chr(65 + p): tuple(
+            Domain(f"node-{p}-{d // 2}", tuple(f"GPU-{p}-{d}-{g}" for g in range(size))) for d, size in enumerate(sizes)
+        )
+        for p, sizes in enumerate(domains)
+    }
+    return Inventory(stock, dict.fromkeys(stock, 80 * 2**30), 0, fractions)
+
+
+def table(name: str, rows: list[Row], stock: Inventory) -> OptionTable:
+    shapes = sorted({Shape(stock.products[p], tp, tenths) for p, tp, tenths, _, _ in rows})
+    nothing = np.zeros((1, 1))
+    models = tuple(InstanceModel(s, InstanceMemory(1, 1, 1, 1), 1, nothing, nothing[0], ()) for s in shapes)
+    index = np.array([shapes.index(Shape(stock.products[p], tp, tenths)) for p, tp, tenths, _, _ in rows])
+    replicas = np.array([r for _, _, _, r, _ in rows])
+    return OptionTable(
+        load=LlmLoad(Llm(name=name, model="m"), ()),
+        models=models,
+        index=index,
+        replicas=replicas,
+        product=np.array([p for p, *_ in rows]),
+        products=tuple(stock.products),
+        units=np.array([s.units for s in shapes])[index] * replicas,
+        latency=np.zeros((0, len(rows))),
+        utilisation=np.zeros(len(rows)),
+        bandwidth=np.array([b for *_, b in rows]),
+        excluded=(),
+    )
+
+
+def problem(tables: list[list[Row]], costs: list[list[int]], stock: Inventory) -> Problem:
+    built = tuple(table(f"llm{i}", rows, stock) for i, rows in enumerate(tables))
+    capacity = tuple(10 * stock.gpus(p) for p in stock.products)
+    return Problem(built, tuple(np.array(c, dtype=np.int64) for c in costs), capacity, 0, {}, {}, {}, {})
+
+
+def fits_by_trying_everything(requests: list[Request], stock: Inventory) -> bool:
+    """Place instance after instance on every possible GPU set, by the rules alone."""
+    todo = [r for r in requests for _ in range(r.replicas)]
+    todo.sort(key=lambda r: (-r.tp, -r.tenths, r.bandwidth))
+    used: dict[str, tuple[tuple[str, ...], int, float]] = {}  # GPU → its set, tenths taken, bandwidth taken
+
+    def put(i: int) -> bool:
+        if i == len(todo):
+            return True
+        r = todo[i]
+        seen: set[object] = set()
+        for d, domain in enumerate(stock.domains.get(r.product, ())):
+            free = [g for g in domain.gpus if g not in used]
+            shared = {used[g][0] for g in domain.gpus if g in used}
+            sets = [s for s in shared if len(s) == r.tp] + ([tuple(free[: r.tp])] if len(free) >= r.tp else [])
+            for gpus in sets:
+                _, tenths, width = used.get(gpus[0], (gpus, 0, 0.0))
+                looks_like = (d, gpus[0] in used, tenths, round(width, 9), gpus if gpus[0] in used else len(free))
+                if looks_like in seen or tenths + r.tenths > 10 or width + r.bandwidth > 1 + 1e-9:
+                    continue
+                seen.add(looks_like)
+                before = {g: used.get(g) for g in gpus}
+                used.update(dict.fromkeys(gpus, (gpus, tenths + r.tenths, width + r.bandwidth)))
+                if put(i + 1):
+                    return True
+                for g, state in before.items():
+                    if state is None:
+                        del used[g]
+                    else:
+                        used[g] = state
+        return False
+
+    return put(0)
+
+
+def brute_force(p: Problem, stock: Inventory) -> tuple[int, int] | None:
+    """Return the least (cost, units) of any combination that fits."""
+    combinations = sorted(
+        (sum(int(c[r]) for c, r in zip(p.cost, rows, strict=True)),
+         sum(int(t.units[r]) for t, r in zip(p.tables, rows, strict=True)), rows)
+        for rows in itertools.product(*(range(len(t.index)) for t in p.tables))
+    )  # fmt: skip
+    for cost, units, rows in combinations:
+        if fits_by_trying_everything([t.request(r) for t, r in zip(p.tables, rows, strict=True)], stock):
+            return cost, units
+    return None
+
+
+def check_rules(placed: Sequence[Placed], requests: list[Request], stock: Inventory) -> None:
+    """No GPU oversubscribed, no group split over domains, identical sets for whoever shares a GPU, nothing lost."""
+    domains = [(d.node, set(d.gpus)) for own in stock.domains.values() for d in own]
+    tenants: dict[str, list[Placed]] = {}
+    width = {(r.llm): r.bandwidth for r in requests}
+    for item in placed:
+        assert any(item.node == node and set(item.gpus) <= gpus for node, gpus in domains)
+        assert len(set(item.gpus)) == len(item.gpus)
+        for gpu in item.gpus:
+            tenants.setdefault(gpu, []).append(item)
+    for own in tenants.values():
+        assert sum(i.tenths for i in own) <= 10
+        assert sum(width[i.llm] for i in own) <= 1 + 1e-9 or len(own) == 1
+        assert len({i.gpus for i in own}) == 1
+    for r in requests:
+        mine = [i for i in placed if i.llm == r.llm]
+        assert len(mine) == r.replicas
+        assert all((len(i.gpus), i.tenths) == (r.tp, r.tenths) for i in mine)
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[Problem, Inventory]:
+    products = draw(st.integers(1, 2))
+    stock = inventory(*(draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)) for _ in range(products)))
+    row = st.tuples(
+        st.integers(0, products - 1),
+        st.sampled_from([1, 1, 2, 4]),
+        st.sampled_from([1, 3, 4, 5, 6, 7, 10, 10]),
+        st.integers(1, 3),
+        st.sampled_from([0.0, 0.2, 0.45, 0.6]),
+    ).map(lambda r: (*r[:4], 0.0 if r[2] == 10 else r[4]))
+    tables = draw(st.lists(st.lists(row, min_size=1, max_size=5, unique=True), min_size=1, max_size=3))
+    costs = [draw(st.lists(st.integers(0, 30), min_size=len(t), max_size=len(t))) for t in tables]
+    return problem(tables, costs, stock), stock
+
+
+@settings(max_examples=400, deadline=None)
+@given(problems())
+def test_the_search_equals_brute_force_and_breaks_no_rule(case: tuple[Problem, Inventory]) -> None:
+    p, stock = case
+    best = brute_force(p, stock)
+    if best is None:
+        with pytest.raises(Infeasible):
+            solve(p, stock)
+        return
+    found = solve(p, stock)
+    units = sum(int(t.units[r]) for t, r in zip(p.tables, found.rows, strict=True))
+    assert (round(found.achieved / RESOLUTION), units) == best
+    assert found.lower_bound == found.achieved
+    assert found.gap == 0
+    assert found.unplaced_bound <= found.achieved
+    check_rules(found.placed, [t.request(r) for t, r in zip(p.tables, found.rows, strict=True)], stock)
+
+
+@settings(max_examples=100, deadline=None)
+@given(problems())
+def test_candidates_come_in_order_and_all_of_them_come(case: tuple[Problem, Inventory]) -> None:
+    p, _ = case
+    found = list(candidates(p))
+    assert [(c.cost, c.units) for c in found] == sorted((c.cost, c.units) for c in found)
+    within = [
+        rows
+        for rows in itertools.product(*(range(len(t.index)) for t in p.tables))
+        if all(
+            sum(int(t.units[r]) for t, r in zip(p.tables, rows, strict=True) if t.product[r] == product) <= capacity
+            for product, capacity in enumerate(p.capacity)
+        )
+    ]
+    assert sorted(c.rows for c in found) == sorted(within)
+
+
+def test_equal_objectives_are_decided_by_fewer_gpus() -> None:
+    stock = inventory([4])
+    p = problem([[(0, 1, 10, 3, 0.0), (0, 1, 10, 2, 0.0), (0, 1, 10, 1, 0.0)]], [[5, 5, 7]], stock)
+    assert solve(p, stock).rows == (1,)
+
+
+def test_what_the_tables_allow_but_cannot_be_packed_is_passed_over_with_a_proof() -> None:
+    # 7 + 7 + 6 tenths are two GPUs' worth, and fit on no two GPUs.
+    stock = inventory([2])
+    rows: list[list[Row]] = [[(0, 1, 7, 1, 0.0), (0, 1, 4, 1, 0.0)], [(0, 1, 7, 1, 0.0)], [(0, 1, 6, 1, 0.0)]]
+    found = solve(problem(rows, [[1, 5], [1], [1]], stock), stock)
+    assert found.rows == (1, 0, 0)
+    assert (found.tried, found.gap) == (2, 0)
+    assert found.unplaced_bound == pytest.approx(3 * RESOLUTION)
+    assert found.lower_bound == pytest.approx(7 * RESOLUTION)
+
+
+def test_when_the_list_of_candidates_is_cut_off_the_gap_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solution, "MAX_CANDIDATES", 1)
+    stock = inventory([2])
+    rows: list[list[Row]] = [[(0, 1, 7, 1, 0.0), (0, 1, 5, 1, 0.0)], [(0, 1, 7, 1, 0.0), (0, 1, 5, 1, 0.0)], [(0, 1, 6, 1, 0.0), (0, 1, 5, 1, 0.0)]]  # fmt: skip
+    found = solve(problem(rows, [[1, 5], [1, 5], [1, 5]], stock), stock)
+    assert found.achieved == pytest.approx(15 * RESOLUTION)
+    assert found.gap == pytest.approx((15 - 3) / 3)
+
+
+@pytest.mark.parametrize(
+    ("domains", "requests", "fits"),
+    [
+        ([4, 4], [(4, 10, 1), (2, 10, 2)], True),
+        ([3, 3], [(2, 10, 3)], False),  # a pair may not be split over domains
+        ([2], [(2, 5, 1), (2, 5, 1)], True),  # two pairs on one identical set
+        ([2], [(2, 5, 1), (1, 5, 1)], False),  # sets that overlap but are not identical
+        ([8], [(8, 1, 10)], True),
+        ([1], [(1, 3, 3), (1, 1, 1)], True),
+        ([1], [(1, 3, 3), (1, 2, 1)], False),
+    ],
+)
+def test_placement_keeps_the_rules(domains: list[int], requests: list[tuple[int, int, int]], fits: bool) -> None:
+    stock = inventory(domains)
+    wanted = [Request(f"llm{i}", "A", tp, tenths, n, 0.0) for i, (tp, tenths, n) in enumerate(requests)]
+    placed = place(wanted, stock)
+    assert (placed is not None) == fits
+    if placed is not None:
+        check_rules(placed, wanted, stock)
+
+
+def test_bandwidth_keeps_tenants_apart_whose_shares_would_fit() -> None:
+    stock = inventory([1])
+    assert place([Request("a", "A", 1, 3, 2, 0.6)], stock) is None
+    assert place([Request("a", "A", 1, 3, 2, 0.5)], stock) is not None
+
+
+def test_large_holes_are_kept_whole_and_replicas_spread_where_that_is_free() -> None:
+    stock = inventory([8, 4, 2])
+    placed = place([Request("small", "A", 1, 10, 2, 0.0)], stock)
+    assert placed is not None
+    assert {i.gpus for i in placed} == {("GPU-0-2-0",), ("GPU-0-2-1",)}  # the pair is broken up, the 8 and 4 are not
+    spread = place([Request("four", "A", 4, 10, 2, 0.0)], inventory([4, 4, 4]))
+    assert spread is not None
+    assert {i.node for i in spread} == {"node-0-0", "node-0-1"}

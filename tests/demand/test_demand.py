@@ -1,0 +1,119 @@
+"""Demand from calls: known executions, known statistics."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scepsy.demand import Call, from_calls, from_statistics, read_trace
+from scepsy.demand.statistics import GROUP_SIZES
+from scepsy.documents import DocumentError
+from scepsy.documents.workflow import LlmStatistics, Statistics, TokenDistribution
+
+
+def call(start: float, end: float, model: str = "m", execution: str = "e") -> Call:
+    return Call(execution, model, start, end, 100, 10)
+
+
+def line(**changes: object) -> bytes:
+    record = {"execution": "e", "model": "m", "start": 0, "end": 1, "inputTokens": 5, "outputTokens": 2, **changes}
+    return json.dumps({key: value for key, value in record.items() if value is not None}).encode()
+
+
+def test_serial_calls_have_parallelism_one_and_one_step_each() -> None:
+    demand = from_calls([call(0, 1), call(1, 3), call(4, 5)])
+    llm = demand.llms["m"]
+    assert (llm.calls, llm.parallelism, llm.groups) == (3, 1.0, ((1, 3.0),))
+    assert llm.steps == pytest.approx(3.0)
+    assert demand.outside == pytest.approx(1.0)  # from 3 to 4 nothing ran
+
+
+def test_a_fan_out_of_four_equal_calls_is_one_step_of_a_group_of_four() -> None:
+    llm = from_calls([call(0, 2)] * 4).llms["m"]
+    assert (llm.calls, llm.parallelism, llm.steps, llm.groups) == (4, 4.0, 1.0, ((4, 1.0),))
+
+
+def test_parallelism_is_a_ratio_of_sums_not_a_mean_of_ratios() -> None:
+    # Execution a: ten calls of 1 s, one after another; execution b: twenty calls of 1 s at once.
+    serial = [call(i, i + 1, execution="a") for i in range(10)]
+    wide = [call(0, 1, execution="b") for _ in range(20)]
+    assert from_calls(serial + wide).llms["m"].parallelism == pytest.approx(30 / 11)
+
+
+def test_time_outside_llms_counts_gaps_between_calls_of_any_llm() -> None:
+    demand = from_calls([call(0, 1, "a"), call(0.5, 2, "b"), call(5, 6, "a")])
+    assert demand.outside == pytest.approx(3.0)
+
+
+def test_group_sizes_beyond_the_limit_are_merged_without_losing_calls() -> None:
+    calls = [call(10 * size, 10 * size + 1) for size in range(1, 30) for _ in range(size)]
+    llm = from_calls(calls).llms["m"]
+    assert len(llm.groups) <= GROUP_SIZES
+    assert sum(size * number for size, number in llm.groups) == pytest.approx(llm.calls)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20), st.sampled_from("ab"), st.sampled_from("xy")), min_size=1, max_size=40))  # fmt: skip
+def test_any_trace_gives_consistent_statistics(raw: list[tuple[int, int, str, str]]) -> None:
+    calls = [call(start, start + length, model, execution) for start, length, model, execution in raw]
+    demand = from_calls(calls)
+    executions = len({c.execution for c in calls})
+    assert demand.outside >= 0
+    assert sum(llm.calls for llm in demand.llms.values()) == pytest.approx(len(calls) / executions)
+    for llm in demand.llms.values():
+        assert llm.parallelism >= 1 - 1e-9
+        assert math.fsum(size * number for size, number in llm.groups) == pytest.approx(llm.calls)
+        assert llm.steps > 0
+
+
+def test_statistics_with_a_fractional_fan_out_mix_the_two_whole_sizes() -> None:
+    entry = LlmStatistics(
+        llm="m", calls=10.0, fan_out=2.5, input_tokens=TokenDistribution(mean=1.0), output_tokens=TokenDistribution(mean=1.0)
+    )  # fmt: skip
+    llm = from_statistics(Statistics(llms=(entry,))).llms["m"]
+    assert llm.groups == ((2, 2.0), (3, 2.0))
+    assert (llm.parallelism, llm.steps) == (2.5, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (line(end=-1), "t.jsonl:1:1: the call ends 1 s before it starts"),
+        (line(model="x"), 't.jsonl:1:1: unknown model "x"'),
+        (line(model="mm"), 'did you mean "m"?'),
+        (line(inputTokens=None), '"inputTokens" is missing'),
+        (line(inputTokens=-1), "token counts cannot be negative"),
+        (line(inputTokens="5"), '"inputTokens" must be a number'),
+        (line(start=True), '"start" must be a number'),
+        (line(start=1e300), '"start" must be a number'),
+        (line(cachedTokens=6), "cachedTokens is above inputTokens"),
+        (line(prompt="x"), 'unknown key "prompt"'),
+        (line(execution=7), '"execution" must be a string'),
+        (line(id="a") + b"\n" + line(id="a"), 't.jsonl:2:1: the id "a" occurs twice'),
+        (line()[:-5], "the line is not a JSON object; is it cut off?"),
+        (b"[1]", "the line is not a JSON object"),
+        (b"[" * 100_000, "the line is not a JSON object"),
+        (b"\xff\xfe", "the line is not a JSON object"),
+        (b"\n\n", "the trace holds no calls"),
+        (b"", "the trace holds no calls"),
+    ],
+)
+def test_a_wrong_trace_is_refused_with_its_line(data: bytes, expected: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        read_trace(data, "t.jsonl", ["m"])
+    assert expected in str(caught.value)
+
+
+def test_many_wrong_lines_are_counted_not_all_listed() -> None:
+    with pytest.raises(DocumentError) as caught:
+        read_trace(b"\n".join([b"x"] * 500), "t.jsonl", ["m"])
+    assert len(caught.value.diagnostics) == 21
+    assert "and 480 more lines with problems" in str(caught.value)
+
+
+def test_calls_that_take_no_time_are_refused() -> None:
+    with pytest.raises(ValueError, match="take no time"):
+        from_calls([call(1, 1)])

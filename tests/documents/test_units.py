@@ -1,0 +1,71 @@
+"""Units are part of a value, and what is written can be read again."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scepsy.documents.units import (
+    format_duration,
+    format_memory,
+    format_rate,
+    parse_duration,
+    parse_memory,
+    parse_rate,
+    parse_share,
+    significant,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("80ms", 0.08), ("8s", 8.0), ("2min", 120.0), ("1.5 h", 5400.0), ("250us", 0.00025)]
+)
+def test_durations_are_seconds(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("text", "rate"), [("4/s", 4.0), ("30/min", 0.5), ("90 / h", 0.025)])
+def test_rates_are_events_per_second(text: str, rate: float) -> None:
+    assert parse_rate(text) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(("text", "size"), [("80Gi", 80 * 2**30), ("80G", 80 * 10**9), ("1.5Ki", 1536), (512, 512)])
+def test_memory_is_bytes(text: object, size: int) -> None:
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["8", "8 seconds", "-1s", "s", "1e3s", "８s", "", None, True, 8, 1.5, "8s\n8s"])
+def test_a_duration_without_its_unit_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("value", [0, 0.05, 0.25, 1.1, "0.5", True, math.nan])
+def test_shares_are_tenths(value: object) -> None:
+    with pytest.raises(ValueError, match="is not a share"):
+        parse_share(value)
+
+
+@given(st.floats(min_value=1e-6, max_value=1e6))
+def test_a_written_duration_reads_back_within_four_digits(seconds: float) -> None:
+    assert parse_duration(format_duration(seconds)) == pytest.approx(seconds, rel=1e-3)
+
+
+@given(st.floats(min_value=1e-5, max_value=1e6))
+def test_a_written_rate_reads_back_within_four_digits(rate: float) -> None:
+    assert parse_rate(format_rate(rate)) == pytest.approx(rate, rel=1e-3)
+
+
+@given(st.integers(min_value=1, max_value=2**50))
+def test_written_memory_reads_back_exactly(size: int) -> None:
+    assert parse_memory(format_memory(size)) == size
+
+
+@given(st.floats(min_value=1e-12, max_value=1e12))
+def test_four_significant_digits_are_never_in_exponent_form(value: float) -> None:
+    text = significant(value)
+    assert "e" not in text
+    assert float(text) == pytest.approx(value, rel=1e-3)
