@@ -25,7 +25,7 @@ schemas: $(STAMP)
 	$(BIN)/python -c 'from pathlib import Path; from scepsy.documents import PUBLISHED, schema_text; [Path("schemas", k.lower() + ".json").write_text(schema_text(k), encoding="utf-8") for k in PUBLISHED]'
 
 golden: $(STAMP)
-	$(BIN)/python -m pytest -n auto tests/examples --update-golden
+	$(BIN)/python -m pytest tests/examples -k golden_directory --update-golden
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
@@ -34,7 +34,7 @@ bench: $(STAMP)
 $(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; try: make PYTHON=python3.12")'
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --group dev --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[dev]"
 	@touch $@
 
 clean:

@@ -162,9 +162,9 @@ def test_the_search_equals_brute_force_and_breaks_no_rule(case: tuple[Problem, I
 
 @settings(max_examples=100, deadline=None)
 @given(problems())
-def test_candidates_come_in_order_and_all_of_them_come(case: tuple[Problem, Inventory]) -> None:
-    p, _ = case
-    found = list(candidates(p))
+def test_candidates_come_in_order_and_all_that_fit_come(case: tuple[Problem, Inventory]) -> None:
+    p, stock = case
+    found = list(candidates(p, stock))
     assert [(c.cost, c.units) for c in found] == sorted((c.cost, c.units) for c in found)
     within = [
         rows
@@ -174,7 +174,11 @@ def test_candidates_come_in_order_and_all_of_them_come(case: tuple[Problem, Inve
             for product, capacity in enumerate(p.capacity)
         )
     ]
-    assert sorted(c.rows for c in found) == sorted(within)
+    assert {c.rows for c in found} <= set(within)
+    assert len({c.rows for c in found}) == len(found)
+    for rows in set(within) - {c.rows for c in found}:
+        requests = [t.request(r) for t, r in zip(p.tables, rows, strict=True)]
+        assert not fits_by_trying_everything(requests, stock)
 
 
 def test_equal_objectives_are_decided_by_fewer_gpus() -> None:

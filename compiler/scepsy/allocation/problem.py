@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scepsy.allocation.options import OptionTable, option_tables
+from scepsy.allocation.programme import suffix_values
 from scepsy.demand import Demand
 from scepsy.documents import Workflow
 from scepsy.performance import Catalog
@@ -113,8 +114,6 @@ def reweighed(other: Problem, problem: Problem) -> Problem:
 
 def _least_latency(tables: list[OptionTable], capacity: tuple[int, ...]) -> float:
     """Return the least Σ steps · latency of one workflow's tables within the capacity, seconds; inf if none fits."""
-    from scepsy.allocation.search import suffix_values
-
     nano = tuple(
         np.rint(1e9 * table.load.callers[0].demand.steps * table.latency[0]).astype(np.int64) for table in tables
     )

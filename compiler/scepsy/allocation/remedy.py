@@ -45,7 +45,7 @@ def remedy(
 
     ways = []
     for product in inventory.products:
-        extra = _fewest(lambda n, product=product: feasible(inventory.extended(product, n), 1.0))  # type: ignore[misc]
+        extra = _fewest(lambda n, p=product: feasible(inventory.extended(p, n), 1.0))  # type: ignore[misc]
         if extra is not None:
             ways.append(f"{extra} more {product}")
     factor = _highest(lambda f: feasible(inventory, f))
@@ -78,8 +78,8 @@ def _unreachable_bound(error: Infeasible, workflows: Mapping[str, Workflow]) -> 
         if least > bound and least < float("inf"):
             rate = format_rate(workflows[name].spec.target.rate)
             return (
-                f"{name} cannot reach a mean latency of {format_duration(bound)} at {rate}: the least that it could have"
-                f" with the whole cluster to itself is {format_duration(least)}",
+                f"{name} cannot reach a mean latency of {format_duration(bound)} at {rate}:"
+                f" with the whole cluster to itself it has {format_duration(least)} at least",
                 "raise objective.mean, lower the rate, or use faster GPUs",
             )
     return None

@@ -10,7 +10,8 @@ import numpy as np
 from scepsy.allocation.infeasible import Infeasible
 from scepsy.allocation.options import OptionTable
 from scepsy.allocation.problem import RESOLUTION, Problem
-from scepsy.allocation.search import Candidate, candidates
+from scepsy.allocation.programme import suffix_values
+from scepsy.allocation.search import Candidate, candidates, first_guess
 from scepsy.pipeline import LlmOutcome
 from scepsy.placement import Inventory, Placed, Undecided, place
 
@@ -61,13 +62,14 @@ def solve(problem: Problem, inventory: Inventory) -> Solution:
     empty = [table for table in problem.tables if not len(table.index)]
     if empty:
         raise Infeasible(problem, empty[0])
-    first: int | None = None
-    bound = 0
-    proving, tried = True, 0
+    known = _known(problem, inventory)
+    unplaced = suffix_values(problem.tables, problem.cost, problem.capacity).best()
+    if unplaced is None:
+        raise Infeasible(problem, None)
+    bound, tried, proving = unplaced, 0, True
     for stage in (problem, _packable(problem)):
-        for candidate in itertools.islice(candidates(stage), MAX_CANDIDATES):
+        for candidate in itertools.islice(candidates(stage, inventory, known), MAX_CANDIDATES):
             tried += 1
-            first = candidate.cost if first is None else first
             # Candidates come in order: all cheaper ones have been refuted, as long as every refutation was exact.
             bound = candidate.cost if proving else bound
             try:
@@ -75,17 +77,35 @@ def solve(problem: Problem, inventory: Inventory) -> Solution:
             except Undecided:
                 proving, placed = False, None
             if placed is not None:
-                return Solution(
-                    rows=_original(problem, stage, candidate),
-                    problem=problem,
-                    placed=tuple(placed),
-                    lower_bound=(problem.constant + bound) * RESOLUTION,
-                    unplaced_bound=(problem.constant + first) * RESOLUTION,
-                    achieved=(problem.constant + candidate.cost) * RESOLUTION,
-                    tried=tried,
-                )
+                return _solution(problem, _original(problem, stage, candidate), placed, (unplaced, bound, tried))
         proving = False
+    if known is not None:
+        placed = _placed(problem, known, inventory)
+        return _solution(problem, known, placed or [], (unplaced, bound, tried))
     raise Infeasible(problem, None)
+
+
+def _solution(problem: Problem, chosen: Candidate, placed: list[Placed], search: tuple[int, int, int]) -> Solution:
+    """Put a solution together; `search` holds the unplaced bound, the proven bound, and how many were tried."""
+    unplaced, bound, tried = search
+    return Solution(
+        rows=chosen.rows,
+        problem=problem,
+        placed=tuple(placed),
+        lower_bound=(problem.constant + bound) * RESOLUTION,
+        unplaced_bound=(problem.constant + unplaced) * RESOLUTION,
+        achieved=(problem.constant + chosen.cost) * RESOLUTION,
+        tried=tried,
+    )
+
+
+def _known(problem: Problem, inventory: Inventory) -> Candidate | None:
+    """Return an allocation that can be placed, where one is found at once."""
+    guess = first_guess(problem, inventory)
+    try:
+        return guess if guess is not None and _placed(problem, guess, inventory) is not None else None
+    except Undecided:
+        return None
 
 
 def _placed(problem: Problem, candidate: Candidate, inventory: Inventory) -> list[Placed] | None:
@@ -117,10 +137,12 @@ def _only(table: OptionTable, keep: np.ndarray) -> OptionTable:
     )
 
 
-def _original(problem: Problem, stage: Problem, candidate: Candidate) -> tuple[int, ...]:
-    """Return the rows of the full tables that a restricted candidate means."""
+def _original(problem: Problem, stage: Problem, candidate: Candidate) -> Candidate:
+    """Return the allocation in rows of the full tables that a candidate of restricted ones means."""
+    if stage is problem:
+        return candidate
     rows = []
     for full, part, row in zip(problem.tables, stage.tables, candidate.rows, strict=True):
         same = (full.index == part.index[row]) & (full.replicas == part.replicas[row])
         rows.append(int(np.flatnonzero(same)[0]))
-    return tuple(rows)
+    return replace(candidate, rows=tuple(rows))

@@ -68,14 +68,10 @@ def create(directory: Path, example: str | None) -> list[str]:
             _fill(directory, example)
     except OSError as error:
         raise ScepsyError(f"cannot write to {directory}: {error.strerror}", "name another directory") from error
-    return create_repository(directory, f"Start from the example {example}" if example else None) + [
-        "Next: "
-        + (
-            f"scepsy compile --project {directory} --commit"
-            if example
-            else "add documents to workflows/, clusters/ and profiles/ (kinds: scepsy schema), then: scepsy compile"
-        )
-    ]
+    first = "add documents to workflows/, clusters/ and profiles/ (kinds: scepsy schema), then: scepsy compile"
+    following = f"scepsy compile --project {directory} --commit" if example else first
+    done = create_repository(directory, f"Start from the example {example}" if example else None)
+    return [*done, f"Next: {following}"]
 
 
 def _index() -> dict[str, dict[str, object]]:

@@ -164,7 +164,7 @@ class Proof(Model):
     gap: Fraction
     """(achieved − lowerBound) ÷ lowerBound; 0 when the plan is proven best."""
     unplaced_bound: float
-    """The least objective if GPUs could be cut at will, placement not considered."""
+    """The least objective if instances could be placed anywhere: the dynamic programme over GPU units alone."""
     candidates: Annotated[int, Field(ge=1)]
     """Allocations that were tried, best first, until one could be placed."""
 

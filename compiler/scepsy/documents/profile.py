@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator

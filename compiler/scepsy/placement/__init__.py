@@ -2,6 +2,16 @@
 
 from scepsy.placement.bins import Undecided
 from scepsy.placement.inventory import Domain, Inventory, inventory_of
-from scepsy.placement.packing import Placed, Request, largest_group, place
+from scepsy.placement.packing import TP_SIZES, Placed, Request, largest_group, place
 
-__all__ = ["Domain", "Inventory", "Placed", "Request", "Undecided", "inventory_of", "largest_group", "place"]
+__all__ = [
+    "TP_SIZES",
+    "Domain",
+    "Inventory",
+    "Placed",
+    "Request",
+    "Undecided",
+    "inventory_of",
+    "largest_group",
+    "place",
+]

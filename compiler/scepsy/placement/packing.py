@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from scepsy.placement.bins import WHOLE, Part, fewest_bins, lower_bound
 from scepsy.placement.inventory import Domain, Inventory
 
-_SIZES = (8, 4, 2, 1)
+TP_SIZES = (8, 4, 2, 1)
+"""Tensor-parallel degrees, largest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def largest_group(inventory: Inventory, placed: Sequence[Placed]) -> tuple[int, 
     """Return how many GPUs have no instance, and the largest tensor-parallel group that fits on them (0 for none)."""
     used = {uuid for instance in placed for uuid in instance.gpus}
     free = [sum(gpu not in used for gpu in d.gpus) for domains in inventory.domains.values() for d in domains]
-    return sum(free), max((size for size in _SIZES if any(f >= size for f in free)), default=0)
+    return sum(free), max((size for size in TP_SIZES if any(f >= size for f in free)), default=0)
 
 
 def _sets(requests: Sequence[Request], domains: Sequence[Domain]) -> list[GpuSet] | None:
@@ -96,10 +97,10 @@ def _sets(requests: Sequence[Request], domains: Sequence[Domain]) -> list[GpuSet
     free = [len(domain.gpus) for domain in domains]
     taken: list[GpuSet] = []
     # Sets that are needed in any case leave what the fractions of each degree may use at most.
-    least = {tp: len(whole[tp]) + lower_bound(parts[tp]) for tp in _SIZES}
+    least = {tp: len(whole[tp]) + lower_bound(parts[tp]) for tp in TP_SIZES}
     if not _fits(least, free):
         return None
-    for tp in _SIZES:
+    for tp in TP_SIZES:
         taken.extend((tp, (part,)) for part in whole[tp])
         if parts[tp]:
             packed = fewest_bins(parts[tp], _most(tp, least, free) - len(whole[tp]))
@@ -112,9 +113,9 @@ def _sets(requests: Sequence[Request], domains: Sequence[Domain]) -> list[GpuSet
 
 def _fits(sets: dict[int, int], free: Sequence[int]) -> bool:
     """Tell whether domains with so many free GPUs hold so many sets of each size, largest first."""
-    slots = {size: sum(f // size for f in free) for size in _SIZES}
+    slots = {size: sum(f // size for f in free) for size in TP_SIZES}
     used = 0
-    for size in _SIZES:
+    for size in TP_SIZES:
         used += sets[size] * size
         # Larger sets take size ÷ smaller slots each, wherever they are: slots of this size left = all − taken ÷ size.
         if used > slots[size] * size:
@@ -139,7 +140,7 @@ def _assign(sets: Sequence[GpuSet], domains: Sequence[Domain]) -> list[Placed]:
         candidates = [d for d in range(len(domains)) if len(free[d]) >= size]
 
         def preference(d: int, size: int = size, content: tuple[Part, ...] = content) -> tuple[int, int, int, int, int]:
-            lost = [len(free[d]) // s - (len(free[d]) - size) // s for s in _SIZES[:3]]
+            lost = [len(free[d]) // s - (len(free[d]) - size) // s for s in TP_SIZES[:3]]
             together = sum(on_node[domains[d].node, part.llm] for part in content)
             return (lost[0], lost[1], lost[2], together, d)
 

@@ -1,0 +1,21 @@
+"""Run benchmarks by name, or all."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import compilation, search, startup
+
+ALL = {"search": search.main, "compilation": compilation.main, "startup": startup.main}
+
+
+def main() -> None:
+    """Run what is named on the command line, or everything."""
+    for name in sys.argv[1:] or ALL:
+        if name not in ALL:
+            sys.exit(f"there is no benchmark {name}; there are: {', '.join(ALL)}")
+        ALL[name]()
+        print()
+
+
+main()

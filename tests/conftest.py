@@ -1,0 +1,64 @@
+"""What several test folders share: the command line as a function, and Git without this machine's settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from scepsy.cli import main
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command printed, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Scepsy = Callable[..., Ran]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite the golden directories")
+
+
+@pytest.fixture
+def git_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home in which Git knows who commits, and nothing of this machine."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    (home / ".gitconfig").write_text("[user]\n name = Ada Lovelace\n email = ada@example.com\n")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    return home
+
+
+@pytest.fixture
+def scepsy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, git_home: Path) -> Scepsy:
+    """Run a command as a user would: `scepsy("compile", "--project", path)`."""
+
+    def run(*arguments: object) -> Ran:
+        monkeypatch.setattr("sys.argv", ["scepsy", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        code = ended.value.code
+        return Ran(code if isinstance(code, int) else 0, printed.out, printed.err)
+
+    return run
+
+
+def git(directory: Path, *arguments: str) -> str:
+    """Run git in a directory and return what it printed."""
+    done = subprocess.run(["git", "-C", str(directory), *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
