@@ -1,0 +1,20 @@
+"""Plan → Kubernetes objects: serving pods on shared GPUs, and one OpenAI endpoint in front of them."""
+
+from scepsy.manifests.engine import BadPodTemplate
+from scepsy.manifests.gateway import MODEL_HEADER, Backend, BodyTooLarge, Server, gateway_config
+from scepsy.manifests.render import render
+from scepsy.manifests.safety import UnsafePlan, check
+from scepsy.manifests.template import Templates
+
+__all__ = [
+    "MODEL_HEADER",
+    "Backend",
+    "BadPodTemplate",
+    "BodyTooLarge",
+    "Server",
+    "Templates",
+    "UnsafePlan",
+    "check",
+    "gateway_config",
+    "render",
+]

@@ -1,0 +1,1 @@
+"""The templates that ship with Scepsy, as package data."""
