@@ -31,7 +31,10 @@ def inventory(nodes: int) -> Inventory:
 def main() -> None:
     """Report the time of the tables, and of the exact search with placement, by cluster size."""
     workflow = load("workflows/support-desk.yaml", Workflow)
-    profiles = [load(f"profiles/{p.name}", Profile) for p in sorted((files("scepsy.examples") / "profiles").iterdir(), key=lambda p: p.name)]
+    profiles = [
+        load(f"profiles/{p.name}", Profile)
+        for p in sorted((files("scepsy.examples") / "profiles").iterdir(), key=lambda p: p.name)
+    ]
     workflows = {"support-desk": workflow}
     demands = {"support-desk": from_statistics(workflow.spec.demand.statistics)}
     catalog = Catalog(profiles, "0.24.0")

@@ -24,5 +24,7 @@ def main() -> None:
     pairs = [(_cpu(ours), _cpu(click)) for _ in range(PAIRS)]
     ratios = [a / b for a, b in pairs]
     print("Start-up: scepsy --help against python -c 'import click'")
-    print(f"  {statistics.median(a for a, _ in pairs) * 1e3:.0f} ms against {statistics.median(b for _, b in pairs) * 1e3:.0f} ms CPU")
+    print(
+        f"  {statistics.median(a for a, _ in pairs) * 1e3:.0f} ms against {statistics.median(b for _, b in pairs) * 1e3:.0f} ms CPU"
+    )
     print(f"  ratio: min {min(ratios):.2f}, median {statistics.median(ratios):.2f}, max {max(ratios):.2f}")

@@ -51,7 +51,15 @@ def plan(project: Path, cluster: str = "one-node") -> dict:
 def test_compile_writes_a_plan_and_manifests_and_says_what_to_do_next(project: Path, scepsy: Scepsy) -> None:
     ran = scepsy("compile", "--project", project)
     assert (ran.code, ran.err) == (0, "")
-    for word in ("generator", "reranker", "Qwen/Qwen3-8B", "NVIDIA-H100-80GB-HBM3", "mean latency", "capacity", "estimated"):
+    for word in (
+        "generator",
+        "reranker",
+        "Qwen/Qwen3-8B",
+        "NVIDIA-H100-80GB-HBM3",
+        "mean latency",
+        "capacity",
+        "estimated",
+    ):
         assert word in ran.out
     assert "Next: look at the files (git diff), then: scepsy compile --commit" in ran.out
     spec = plan(project)["spec"]
@@ -90,7 +98,9 @@ def test_compile_twice_gives_the_same_bytes_and_no_second_commit(project: Path, 
     {"PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "Asia/Kathmandu"},
     {"PYTHONHASHSEED": "4242", "LC_ALL": "C.UTF-8", "TZ": "America/New_York", "COLUMNS": "40"},
 ])  # fmt: skip
-def test_no_hash_seed_locale_or_time_zone_is_in_the_output(project: Path, scepsy: Scepsy, environment: dict[str, str]) -> None:
+def test_no_hash_seed_locale_or_time_zone_is_in_the_output(
+    project: Path, scepsy: Scepsy, environment: dict[str, str]
+) -> None:
     scepsy("compile", "--project", project)
     expected = tree(project)
     shutil.rmtree(project / "plans")
@@ -162,7 +172,9 @@ def test_stale_files_of_an_earlier_compile_go_and_other_files_stay(project: Path
     commit_all(project)
     assert scepsy("compile", "--project", project, "--commit").code == 0
     after = set(tree(project))
-    assert {f for f in after if f.startswith("rendered/one-node/llm-serving/")} == {mine.relative_to(project).as_posix()}
+    assert {f for f in after if f.startswith("rendered/one-node/llm-serving/")} == {
+        mine.relative_to(project).as_posix()
+    }
     assert len(after) == len(before)
     assert git(project, "status", "--porcelain") == ""
 
@@ -173,7 +185,11 @@ def test_a_plan_is_no_licence_to_remove_other_files(project: Path, scepsy: Sceps
     digest = subprocess.run(["sha256sum", victim], check=True, capture_output=True, text=True).stdout.split()[0]
     path = project / "plans/one-node.yaml"
     path.write_text(
-        path.read_text().replace("  files:\n", f"  files:\n    README.md: sha256:{digest}\n    rendered/one-node/../../README.md: sha256:{digest}\n", 1)
+        path.read_text().replace(
+            "  files:\n",
+            f"  files:\n    README.md: sha256:{digest}\n    rendered/one-node/../../README.md: sha256:{digest}\n",
+            1,
+        )
     )
     scepsy("compile", "--project", project, "--force")
     assert victim.exists()
@@ -181,7 +197,9 @@ def test_a_plan_is_no_licence_to_remove_other_files(project: Path, scepsy: Sceps
 
 def test_commit_refuses_while_an_input_differs_from_head(project: Path, scepsy: Scepsy) -> None:
     edit(project / "workflows/rag-reranker.yaml", "12/s", "10/s")
-    (project / "workflows/new.yaml").write_text((project / "workflows/rag-reranker.yaml").read_text().replace("name: rag-reranker", "name: other"))
+    (project / "workflows/new.yaml").write_text(
+        (project / "workflows/rag-reranker.yaml").read_text().replace("name: rag-reranker", "name: other")
+    )
     head, before = git(project, "rev-parse", "HEAD"), tree(project)
     ran = scepsy("compile", "--project", project, "--commit")
     assert ran.code == 1
@@ -221,7 +239,9 @@ def test_json_output_of_an_error_is_an_object_too_with_positions(project: Path, 
 
 def test_only_what_bears_on_a_cluster_is_an_input_of_its_plan(project: Path, scepsy: Scepsy) -> None:
     text = (project / "clusters/one-node.yaml").read_text()
-    (project / "clusters/second.yaml").write_text(text.replace("name: one-node", "name: second").replace("GPU-", "GPU-2"))
+    (project / "clusters/second.yaml").write_text(
+        text.replace("name: one-node", "name: second").replace("GPU-", "GPU-2")
+    )
     assert scepsy("compile", "--project", project).code == 0
     assert "clusters/second.yaml" not in plan(project)["spec"]["inputs"]
     assert "clusters/one-node.yaml" not in plan(project, "second")["spec"]["inputs"]
@@ -321,7 +341,9 @@ def test_an_objective_on_a_percentile_is_reported_as_not_enforced_yet(project: P
         (["frobnicate"], "No such command"),
     ],
 )
-def test_usage_errors_exit_with_1_too(scepsy: Scepsy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
+def test_usage_errors_exit_with_1_too(
+    scepsy: Scepsy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     ran = scepsy(*arguments)
     assert ran.code == 1
@@ -411,7 +433,9 @@ def test_an_empty_project_says_what_is_missing(tmp_path: Path, scepsy: Scepsy) -
     assert 'there is no Workflow document: no .yaml file in "workflows"' in ran.err
 
 
-def test_an_example_on_a_machine_where_git_knows_nobody_still_commits(tmp_path: Path, scepsy: Scepsy, git_home: Path) -> None:
+def test_an_example_on_a_machine_where_git_knows_nobody_still_commits(
+    tmp_path: Path, scepsy: Scepsy, git_home: Path
+) -> None:
     (git_home / ".gitconfig").write_text("")
     ran = scepsy("init", tmp_path / "demo", "--example", "both")
     assert ran.code == 0

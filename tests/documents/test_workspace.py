@@ -83,6 +83,7 @@ def test_a_whole_project_loads(project: Path) -> None:
         ("scepsy.yaml", "namespace:", "paths: {workflows: ../specs}\n  namespace:", "'../specs' leads out of the repository"),
         ("scepsy.yaml", "namespace:", "paths: {rendered: workflows/out}\n  namespace:", "overlaps the one for workflows"),
         ("scepsy.yaml", "namespace:", "paths: {rendered: .git/hooks}\n  namespace:", "'.git/hooks' lies inside .git"),
+        ("scepsy.yaml", "version: 0.24.0", "version: 0.14.0", "vLLM 0.14.0 lacks flags that are rendered"),
         ("scepsy.yaml", "namespace:", "paths: {profiles: empty}\n  namespace:", "there is no Profile document"),
     ],
 )  # fmt: skip

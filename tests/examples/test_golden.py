@@ -37,7 +37,9 @@ def compiled(request: pytest.FixtureRequest, tmp_path: Path, scepsy: Scepsy) -> 
 
 
 @pytest.mark.parametrize(("compiled", "name"), [(e, e) for e in EXAMPLES], indirect=["compiled"])
-def test_the_example_compiles_to_its_golden_directory(compiled: Path, name: str, request: pytest.FixtureRequest) -> None:
+def test_the_example_compiles_to_its_golden_directory(
+    compiled: Path, name: str, request: pytest.FixtureRequest
+) -> None:
     found = tree(compiled)
     if request.config.getoption("--update-golden"):
         shutil.rmtree(GOLDEN / name, ignore_errors=True)

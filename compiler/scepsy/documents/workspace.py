@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -98,6 +99,7 @@ def load_workspace(directory: Path, root: Path) -> Workspace:
         reader.problems.extend(_check_cluster(cluster))
     reader.problems.extend(_check_shared_llms(workflows.values()))
     reader.problems.extend(_check_profiles(profiles.values()))
+    reader.problems.extend(_check_engine(project))
     if reader.problems:
         raise DocumentError(reader.problems)
     return Workspace(
@@ -204,6 +206,18 @@ class _Reader:
                 if mine == path or mine in path.parents or path in mine.parents:
                     message = f"the directory for {written} overlaps the one for {other}"
                     self.problems.append(project.problem(("spec", "paths", written), message, "keep them apart"))
+
+
+OLDEST_ENGINE = (0, 18)
+"""vLLM that knows every flag that is rendered; --shutdown-timeout is the youngest."""
+
+
+def _check_engine(project: Loaded[Project]) -> list[Diagnostic]:
+    version = project.document.spec.engine.version
+    if tuple(int(part) for part in re.findall(r"[0-9]+", version)[:2]) >= OLDEST_ENGINE:
+        return []
+    message = f"vLLM {version} lacks flags that are rendered (--shutdown-timeout); 0.18 is the oldest that has them"
+    return [project.problem(("spec", "engine", "version"), message, "use a newer engine image")]
 
 
 def _check_workflow(loaded: Loaded[Workflow]) -> list[Diagnostic]:

@@ -42,7 +42,9 @@ class WouldOverwrite(ScepsyError):
             parts.append(f"edited by hand since the last compile: {_some(changes.edited)}")
         if changes.foreign:
             parts.append(f"not written by scepsy: {_some(changes.foreign)}")
-        super().__init__("; ".join(parts), "move those changes into the specs, or let them be overwritten: scepsy compile --force")
+        super().__init__(
+            "; ".join(parts), "move those changes into the specs, or let them be overwritten: scepsy compile --force"
+        )
         self.changes = changes
 
 
