@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.resources import files
 from typing import TypeVar
 
@@ -42,11 +43,12 @@ def main() -> None:
     print(HEAD)
     for nodes in (2, 8, 32):
         stock = inventory(nodes)
-        problem = build_problem(workflows, demands, catalog, stock)
+        build = partial(build_problem, workflows, demands, catalog, stock)
+        problem = build()
         found = solve(problem, stock)
         options = sum(len(table.index) for table in problem.tables)
         name = f"{nodes * 8} GPUs, {options} options"
         runs = 9 if nodes < 32 else 3
-        print(row(f"{name}: tables", cpu_ms(lambda: build_problem(workflows, demands, catalog, stock), runs)))
-        print(row(f"{name}: search and placement", cpu_ms(lambda: solve(problem, stock), runs)))
+        print(row(f"{name}: tables", cpu_ms(build, runs)))
+        print(row(f"{name}: search and placement", cpu_ms(partial(solve, problem, stock), runs)))
         print(f"    gap {found.gap:.4%}, {found.tried} allocation(s) tried for placement")

@@ -24,7 +24,6 @@ def main() -> None:
     pairs = [(_cpu(ours), _cpu(click)) for _ in range(PAIRS)]
     ratios = [a / b for a, b in pairs]
     print("Start-up: scepsy --help against python -c 'import click'")
-    print(
-        f"  {statistics.median(a for a, _ in pairs) * 1e3:.0f} ms against {statistics.median(b for _, b in pairs) * 1e3:.0f} ms CPU"
-    )
+    mine, theirs = (statistics.median(times) * 1e3 for times in zip(*pairs, strict=True))
+    print(f"  {mine:.0f} ms against {theirs:.0f} ms CPU")
     print(f"  ratio: min {min(ratios):.2f}, median {statistics.median(ratios):.2f}, max {max(ratios):.2f}")

@@ -40,6 +40,7 @@ from scepsy.documents.plan import (
 from scepsy.documents.units import Si
 from scepsy.performance import Catalog
 from scepsy.performance.catalog import SAME_MIX
+from scepsy.performance.memory import MIB
 from scepsy.pipeline import PREDICTOR, LlmOutcome, WorkflowOutcome, predict
 from scepsy.placement import Inventory, Placed, inventory_of, largest_group
 
@@ -302,7 +303,7 @@ def _llm(inputs: Inputs, outcome: LlmOutcome) -> PlannedLlm:
         max_num_seqs=model.limit,
         memory_per_gpu=model.memory.total,
         kv_cache_per_gpu=model.memory.kv_cache,
-        weights=math.ceil(architecture.parameters * architecture.bytes_per_parameter),
+        weights=math.ceil(architecture.parameters * architecture.bytes_per_parameter / MIB) * MIB,
         pod_template=llm.pod_template,
         profile=ProfileReference(name=times.profile, source=times.source, share_model=times.share_model),
         predicted=LlmPrediction(load=Si(outcome.load.calls), utilisation=round(outcome.utilisation, 4)),

@@ -12,9 +12,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 from ruamel.yaml import YAML
+from tests.conftest import Scepsy, git
 
 from scepsy.documents import schema
-from tests.conftest import Scepsy, git
 
 
 @pytest.fixture

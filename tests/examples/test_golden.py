@@ -11,11 +11,11 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
+from tests.conftest import Scepsy
 
 from scepsy.cli.init import examples
 from scepsy.documents import Cluster, Plan, Profile, load_file
 from scepsy.manifests import check
-from tests.conftest import Scepsy
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).resolve().parents[2]

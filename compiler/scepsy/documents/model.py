@@ -29,8 +29,17 @@ class Model(BaseModel):
     )
 
     def plain(self) -> dict[str, Any]:
-        """Return the document as plain data, as it is written to YAML: camelCase keys, units, nothing that is unset."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        """Return the document as plain data, as it is written to YAML: camelCase keys, units, nothing unset or empty."""
+        dumped: dict[str, Any] = _pruned(self.model_dump(mode="json", by_alias=True, exclude_none=True))
+        return dumped
+
+
+def _pruned(value: Any) -> Any:
+    """Leave out empty mappings and lists: every field that may hold one has it as its default."""
+    if isinstance(value, dict):
+        kept = {key: _pruned(item) for key, item in value.items()}
+        return {key: item for key, item in kept.items() if item not in ({}, [])}
+    return [_pruned(item) for item in value] if isinstance(value, list) else value
 
 
 class Metadata(Model):

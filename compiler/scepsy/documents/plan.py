@@ -70,7 +70,7 @@ class PlannedWorkflow(Model):
     """The rate that the plan is for."""
     priority: float
     """Its weight in the objective."""
-    objective: Objective
+    objective: Objective = Objective()
     """Its latency bounds."""
     predicted: WorkflowPrediction
     """What to expect."""

@@ -58,7 +58,7 @@ class ClusterResult(Model):
     """Whether nothing had to change."""
     plan: PlanSpec
     """The plan."""
-    changes: FileChanges
+    changes: FileChanges = FileChanges()
     """The files."""
 
 
