@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import compilation, search, startup
+from benchmarks import compilation, replanning, search, startup
 
-ALL = {"search": search.main, "compilation": compilation.main, "startup": startup.main}
+ALL = {"search": search.main, "replanning": replanning.main, "compilation": compilation.main, "startup": startup.main}
 
 
 def main() -> None:

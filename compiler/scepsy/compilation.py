@@ -6,11 +6,11 @@ Pure: everything is read before, and written after. One call compiles all workfl
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scepsy import __version__
-from scepsy.allocation import OBJECTIVE, Infeasible, Problem, Solution, build_problem, remedy, solve
+from scepsy.allocation import OBJECTIVE, Infeasible, Problem, Replanned, Solution, build_problem, remedy, replan, solve
 from scepsy.demand import Demand, demand_of
 from scepsy.documents import (
     API_VERSION,
@@ -25,6 +25,7 @@ from scepsy.documents import (
 )
 from scepsy.documents.model import Metadata
 from scepsy.documents.plan import (
+    Change,
     FreeGpus,
     Instance,
     Latency,
@@ -42,7 +43,8 @@ from scepsy.performance import Catalog
 from scepsy.performance.catalog import SAME_MIX
 from scepsy.performance.memory import MIB
 from scepsy.pipeline import PREDICTOR, LlmOutcome, WorkflowOutcome, predict
-from scepsy.placement import Inventory, Placed, inventory_of, largest_group
+from scepsy.placement import Inventory, inventory_of, largest_group, running, schedule
+from scepsy.placement import name as name_instances
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,14 @@ class Compilation:
         inputs: what it was made from.
         solution: the allocation.
         outcomes: per workflow what the predictor says.
+        replanned: what was kept of the plan in force; None for a first plan.
     """
 
     plan: Plan
     inputs: Inputs
     solution: Solution
     outcomes: Mapping[str, WorkflowOutcome]
+    replanned: Replanned | None = None
 
 
 def gather(workspace: Workspace, cluster: str) -> Inputs:
@@ -113,23 +117,36 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
     return Inputs(workflows, demands, catalog, target.document, inventory, dict(sorted(digests.items())))
 
 
-def compile_plan(workspace: Workspace, cluster: str) -> Compilation:
+def compile_plan(workspace: Workspace, cluster: str, previous: Sequence[Plan] = ()) -> Compilation:
     """Compile all workflows onto one cluster.
+
+    Args:
+        workspace: the project.
+        cluster: the cluster.
+        previous: the plan in force, then earlier ones that may not have been applied in full; none for a first plan.
 
     Raises:
         DocumentError: the documents are wrong or do not fit together.
         Infeasible: no allocation sustains the targets; says what would.
     """
     inputs = gather(workspace, cluster)
-    problem = build_problem(inputs.workflows, inputs.demands, inputs.catalog, inputs.inventory)
+    inventory = inputs.inventory
+    problem = build_problem(inputs.workflows, inputs.demands, inputs.catalog, inventory)
     try:
-        solution = solve(problem, inputs.inventory)
+        solution = solve(problem, inventory)
     except Infeasible as error:
-        message, hint = remedy(error, inputs.workflows, inputs.demands, inputs.catalog, inputs.inventory)
+        message, hint = remedy(error, inputs.workflows, inputs.demands, inputs.catalog, inventory)
         raise Infeasible(error.problem, error.table, f'cluster "{cluster}": {message}', hint) from error
+    replanned: Replanned | None = None
+    if previous:
+        before = previous[0].spec
+        still = running(before.instances, {llm.name: llm.product for llm in before.llms}, inventory)
+        settings = workspace.project.document.spec.replanning
+        replanned = replan(solution, inventory, before.instances, still, settings.tolerance, settings.minimum_gain)
+        solution = replanned.solution
     outcomes = predict(solution.outcomes, problem.outside)
-    plan = _plan(workspace, inputs, problem, solution, outcomes)
-    return Compilation(plan, inputs, solution, outcomes)
+    plan = _plan(workspace, inputs, solution, outcomes, previous)
+    return Compilation(plan, inputs, solution, outcomes, replanned)
 
 
 def _relevant(workspace: Workspace, cluster: Loaded[Cluster]) -> dict[str, str]:
@@ -198,8 +215,14 @@ def _check_lengths(workflow: Loaded[Workflow], demand: Demand, catalog: Catalog)
 
 
 def _plan(
-    workspace: Workspace, inputs: Inputs, problem: Problem, solution: Solution, outcomes: Mapping[str, WorkflowOutcome]
+    workspace: Workspace,
+    inputs: Inputs,
+    solution: Solution,
+    outcomes: Mapping[str, WorkflowOutcome],
+    previous: Sequence[Plan],
 ) -> Plan:
+    problem = solution.problem
+    arranged, change = _arranged(solution, previous, inputs.inventory)
     project = workspace.project.document.spec
     cluster = inputs.cluster
     free, largest = largest_group(inputs.inventory, solution.placed)
@@ -215,7 +238,8 @@ def _plan(
             engine_image=project.engine.image,
             workflows=tuple(_workflow(inputs, problem, name, outcome) for name, outcome in outcomes.items()),
             llms=tuple(_llm(inputs, outcome) for outcome in solution.outcomes),
-            instances=instances(solution.placed, inputs.inventory),
+            instances=arranged,
+            change=change,
             free=FreeGpus(gpus=free, largest_tensor_parallel=largest, reserved=inputs.inventory.reserved),
             proof=Proof(
                 objective=OBJECTIVE,
@@ -232,33 +256,28 @@ def _plan(
     )
 
 
-def instances(placed: tuple[Placed, ...], inventory: Inventory) -> tuple[Instance, ...]:
-    """Name the placed instances, and order the start of those that share GPUs.
-
-    Names count per LLM in the order of the cluster's GPUs. Co-tenants start in waves 0, 1, …: two engines that start
-    at once would each take the other's memory for their own.
-    """
-    order = {
-        gpu: i for i, gpu in enumerate(g for p in inventory.products for d in inventory.domains[p] for g in d.gpus)
-    }
-    count: dict[str, int] = {}
-    tenants: dict[tuple[str, ...], int] = {}
-    named = []
-    for item in sorted(placed, key=lambda p: (order[p.gpus[0]], p.llm)):
-        number = count.get(item.llm, 0)
-        wave = tenants.get(item.gpus, 0)
-        count[item.llm], tenants[item.gpus] = number + 1, wave + 1
-        named.append(
-            Instance(
-                name=f"{item.llm}-{number}",
-                llm=item.llm,
-                node=item.node,
-                gpus=item.gpus,
-                share=item.tenths / 10,
-                wave=wave,
-            )
-        )
-    return tuple(sorted(named, key=lambda i: (i.llm, int(i.name.rsplit("-", 1)[1]))))
+def _arranged(
+    solution: Solution, previous: Sequence[Plan], inventory: Inventory
+) -> tuple[tuple[Instance, ...], Change | None]:
+    """Name the placed instances, put their start in order, and say what changes against the plan in force."""
+    olds = [plan.spec.instances for plan in previous]
+    in_force = olds[0] if olds else ()
+    taken = {item.name for old in olds for item in old}
+    named = name_instances(solution.placed, in_force, taken, inventory)
+    if previous and [i.model_copy(update={"wave": 0}) for i in in_force] == named:
+        return in_force, previous[0].spec.change
+    order = schedule(named, olds)
+    arranged = tuple(item.model_copy(update={"wave": order.wave[item.name]}) for item in named)
+    if not previous:
+        return arranged, None
+    before = {item.name: (item.node, item.gpus, item.share) for item in in_force}
+    now = {item.name: (item.node, item.gpus, item.share) for item in named}
+    return arranged, Change(
+        started=tuple(n for n in now if n not in before),
+        moved=tuple(n for n in now if n in before and now[n] != before[n]),
+        removed=tuple(n for n in before if n not in now),
+        circles=order.circles,
+    )
 
 
 def _rounded(value: float) -> float:

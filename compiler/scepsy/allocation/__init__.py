@@ -7,6 +7,7 @@ from scepsy.allocation.infeasible import Infeasible
 from scepsy.allocation.options import Option, OptionTable, option_tables
 from scepsy.allocation.problem import OBJECTIVE, Problem, build_problem, reweighed
 from scepsy.allocation.remedy import remedy
+from scepsy.allocation.replan import Replanned, replan
 from scepsy.allocation.search import Candidate, candidates
 from scepsy.allocation.solution import Solution, solve
 
@@ -17,11 +18,13 @@ __all__ = [
     "Option",
     "OptionTable",
     "Problem",
+    "Replanned",
     "Solution",
     "build_problem",
     "candidates",
     "option_tables",
     "remedy",
+    "replan",
     "reweighed",
     "solve",
 ]

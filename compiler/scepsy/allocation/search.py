@@ -37,7 +37,22 @@ class Candidate:
     units: int
 
 
-def candidates(problem: Problem, inventory: Inventory, known: Candidate | None = None) -> Iterator[Candidate]:
+@dataclass(frozen=True)
+class Limit:
+    """A bound on a second cost, beside the one that orders the candidates.
+
+    Attributes:
+        cost: per LLM, (B,) the second cost of each option.
+        most: the greatest sum that is allowed.
+    """
+
+    cost: tuple[Ints, ...]
+    most: int
+
+
+def candidates(
+    problem: Problem, inventory: Inventory, known: Candidate | None = None, limit: Limit | None = None
+) -> Iterator[Candidate]:
     """Yield allocations in order of their objective, ties by units, until there are no more.
 
     Those that break a workflow's latency bound are left out, and those that need more GPU sets than the inventory's
@@ -47,13 +62,14 @@ def candidates(problem: Problem, inventory: Inventory, known: Candidate | None =
         problem: the problem.
         inventory: the GPUs.
         known: an allocation that can be placed; none that is worse is of interest, which saves time.
+        limit: leave out those that exceed it.
     """
-    return _Enumeration(problem, inventory, known).run()
+    return _Enumeration(problem, inventory, known, limit).run()
 
 
 def first_guess(problem: Problem, inventory: Inventory) -> Candidate | None:
     """Return a good allocation quickly: LLM after LLM the option that looks best; None where that leads nowhere."""
-    search = _Enumeration(problem, inventory, None)
+    search = _Enumeration(problem, inventory, None, None)
     prefix, value = search.empty(), 0
     for _ in problem.tables:
         chosen, values = search.ordered(prefix)
@@ -71,7 +87,7 @@ class _Enumeration:
     many allocations at once (tried: 76 instead of 3,300 prefixes for five LLMs on 16 GPUs).
     """
 
-    def __init__(self, problem: Problem, inventory: Inventory, known: Candidate | None) -> None:
+    def __init__(self, problem: Problem, inventory: Inventory, known: Candidate | None, limit: Limit | None) -> None:
         self.position = sorted(range(len(problem.tables)), key=lambda i: (-int(problem.cost[i].min(initial=NEVER)), i))
         problem = replace(
             problem,
@@ -83,16 +99,19 @@ class _Enumeration:
         self.at_most = NEVER - 1 if known is None else known.cost * self.suffixes.scale + known.units
         self.heap: list[tuple[int, int, int, _Prefix, Ints, Ints]] = []
         self.order = itertools.count()
-        names = sorted(problem.bounds)
-        self.adds = [
-            np.stack([problem.path_latency(i, name) for name in names]) if names else np.zeros((0, len(table.index)))
-            for i, table in enumerate(problem.tables)
-        ]
-        # Least latency that the LLMs from i on can add, for pruning by the bounds.
-        self.least = [np.zeros(len(names))]
-        for added in reversed(self.adds):
-            self.least.insert(0, self.least[0] + (added.min(axis=1) if added.shape[1] else np.inf))
-        self.allowed = np.array([problem.bounds[name] - problem.outside[name] for name in names]) + 1e-12
+        bounds = sorted(problem.bounds.items())
+        # Per LLM, what each option adds to every sum that is bounded: latencies of workflows, and the second cost.
+        self.adds = []
+        for i, table in enumerate(problem.tables):
+            added = [problem.path_latency(i, name) for name, _ in bounds]
+            added += [] if limit is None else [limit.cost[self.position[i]].astype(float)]
+            self.adds.append(np.stack(added) if added else np.zeros((0, len(table.index))))
+        allowed = [bound - problem.outside[name] + 1e-12 for name, bound in bounds]
+        self.allowed = np.array(allowed + ([] if limit is None else [limit.most]), dtype=float)
+        # The least that the LLMs from i on can add, for pruning.
+        self.least = [np.zeros(len(self.allowed))]
+        for sums in reversed(self.adds):
+            self.least.insert(0, self.least[0] + (sums.min(axis=1) if sums.shape[1] else np.inf))
         products = problem.tables[0].products if problem.tables else ()
         self.slots = np.array([[inventory.groups(p, size) * size for size in TP_SIZES] for p in products])
         self.sets = [_set_needs(table) for table in problem.tables]
@@ -121,7 +140,7 @@ class _Enumeration:
     def empty(self) -> _Prefix:
         """Return the prefix of no LLM."""
         nothing = np.zeros((len(self.problem.capacity), len(TP_SIZES), 2), dtype=np.int64)
-        return _Prefix((), 0, self.problem.capacity, np.zeros(len(self.problem.bounds)), nothing)
+        return _Prefix((), 0, self.problem.capacity, np.zeros(len(self.allowed)), nothing)
 
     def extended(self, prefix: _Prefix, row: int) -> _Prefix:
         """Return the prefix with one more LLM decided."""
@@ -182,7 +201,7 @@ class _Prefix:
         rows: their options.
         spent: cost · scale + units.
         left: units left, per product.
-        latency: per bounded workflow, seconds on its path.
+        latency: the bounded sums so far.
         needs: (products, TP sizes, 2) instances on whole GPUs, and tenths of instances on shared ones.
     """
 

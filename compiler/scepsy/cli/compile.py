@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from rich.console import Console
 
-from scepsy.compilation import compile_plan
+from scepsy.compilation import Compilation, compile_plan
 from scepsy.documents import API_VERSION, Workspace, load_workspace
 from scepsy.documents.result import ClusterResult, CompileResult, FileChanges
 from scepsy.errors import ScepsyError
@@ -24,6 +24,7 @@ from scepsy.repository.publication import (
     commit_outputs,
     compare,
     output_of,
+    previous_plans,
 )
 
 
@@ -47,9 +48,10 @@ def run(project: Path, cluster: str | None, check: bool, commit: bool, force: bo
     if commit and tree is None:
         raise ScepsyError(f"{project} is not in a Git repository, so nothing can be committed", "run: git init")
     names = [cluster] if cluster is not None else list(workspace.clusters)
-    outputs = [_output(workspace, name) for name in names]
+    compiled = [_compiled(workspace, tree, name) for name in names]
+    outputs = [_output(workspace, compilation) for compilation in compiled]
     state = compare(workspace.root, tree, outputs)
-    result = [_result(output, state, tree is not None) for output in outputs]
+    result = [_result(output, state, _note(c)) for output, c in zip(outputs, compiled, strict=True)]
     made = None
     if not check:
         if commit and tree is not None:
@@ -61,14 +63,35 @@ def run(project: Path, cluster: str | None, check: bool, commit: bool, force: bo
     return CompileResult(api_version=API_VERSION, clusters=tuple(result), checked=check, commit=made)
 
 
-def _output(workspace: Workspace, name: str) -> Output:
-    plan = compile_plan(workspace, name).plan
-    cluster = workspace.cluster(name).document
+def _compiled(workspace: Workspace, tree: WorkTree | None, cluster: str) -> Compilation:
+    return compile_plan(workspace, cluster, previous_plans(workspace, tree, cluster))
+
+
+def _output(workspace: Workspace, compilation: Compilation) -> Output:
+    plan = compilation.plan
+    cluster = workspace.cluster(plan.spec.cluster).document
     check_manifests(plan, cluster)
     return output_of(workspace, plan, render(plan, cluster, workspace.project.document, workspace.templates))
 
 
-def _result(output: Output, state: State, repository: bool) -> ClusterResult:
+def _note(compilation: Compilation) -> str:
+    """Say what a re-plan kept, moved or spared."""
+    replanned = compilation.replanned
+    if replanned is None:
+        return ""
+    if replanned.kept:
+        return (
+            f"Kept the plan in force: the best one would gain {replanned.gain:.2%}"
+            f" and start {replanned.started_by_best} instances"
+        )
+    if replanned.started < replanned.started_by_best:
+        spared = replanned.started_by_best - replanned.started
+        better = f"the best plan, which is {replanned.gain:.2%} better"
+        return f"Starts {replanned.started} instances, {spared} fewer than {better}"
+    return f"Starts {replanned.started} instances" if replanned.started else ""
+
+
+def _result(output: Output, state: State, note: str) -> ClusterResult:
     def own(paths: Sequence[PurePosixPath]) -> tuple[str, ...]:
         return tuple(p.as_posix() for p in paths if p == output.path or output.directory in p.parents)
 
@@ -80,13 +103,17 @@ def _result(output: Output, state: State, repository: bool) -> ClusterResult:
         uncommitted=own(state.uncommitted),
     )
     current = not (changes.added or changes.changed or changes.removed or changes.uncommitted)
-    return ClusterResult(cluster=output.plan.spec.cluster, up_to_date=current, plan=output.plan.spec, changes=changes)
+    return ClusterResult(
+        cluster=output.plan.spec.cluster, up_to_date=current, plan=output.plan.spec, changes=changes, note=note
+    )
 
 
 def show(console: Console, result: CompileResult) -> None:
     """Print a result for people."""
     for cluster in result.clusters:
         show_plan(console, cluster.plan)
+        if cluster.note:
+            console.print(cluster.note)
         if cluster.up_to_date:
             console.print("Output: up to date")
         else:

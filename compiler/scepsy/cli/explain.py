@@ -10,6 +10,7 @@ from scepsy.documents import did_you_mean
 from scepsy.documents.result import ExplainResult
 from scepsy.errors import ScepsyError
 from scepsy.explanation import explain
+from scepsy.repository.publication import previous_plans
 
 
 def run(project: Path, cluster: str | None, workflow: str | None) -> ExplainResult:
@@ -18,7 +19,7 @@ def run(project: Path, cluster: str | None, workflow: str | None) -> ExplainResu
     Raises:
         ScepsyError: the documents are wrong, or a name is unknown.
     """
-    workspace, _ = open_project(project)
+    workspace, tree = open_project(project)
     if cluster is None:
         if len(workspace.clusters) > 1:
             raise ScepsyError(
@@ -27,4 +28,4 @@ def run(project: Path, cluster: str | None, workflow: str | None) -> ExplainResu
         cluster = next(iter(workspace.clusters))
     if workflow is not None and workflow not in workspace.workflows:
         raise ScepsyError(f'there is no workflow "{workflow}"', did_you_mean(workflow, list(workspace.workflows)))
-    return explain(compile_plan(workspace, cluster), workflow)
+    return explain(compile_plan(workspace, cluster, previous_plans(workspace, tree, cluster)), workflow)

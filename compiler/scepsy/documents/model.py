@@ -29,7 +29,7 @@ class Model(BaseModel):
     )
 
     def plain(self) -> dict[str, Any]:
-        """Return the document as plain data, as it is written to YAML: camelCase keys, units, nothing unset or empty."""
+        """Return the document as it is written to YAML: plain data, camelCase keys, units, nothing unset or empty."""
         dumped: dict[str, Any] = _pruned(self.model_dump(mode="json", by_alias=True, exclude_none=True))
         return dumped
 

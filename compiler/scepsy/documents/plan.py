@@ -169,6 +169,19 @@ class Proof(Model):
     """Allocations that were tried, best first, until one could be placed."""
 
 
+class Change(Model):
+    """What the plan changed against the one before it; kept until instances change again."""
+
+    started: Items[InstanceName] = ()
+    """New instances."""
+    moved: Items[InstanceName] = ()
+    """Instances that restart on other GPUs or with another share."""
+    removed: Items[InstanceName] = ()
+    """Instances that go."""
+    circles: Items[Items[InstanceName]] = ()
+    """Instances that take GPUs from each other, and so share a wave."""
+
+
 class FreeGpus(Model):
     """What the plan leaves unused."""
 
@@ -199,6 +212,8 @@ class PlanSpec(Model):
     """Per LLM the shape."""
     instances: Items[Instance]
     """Per instance the place."""
+    change: Change | None = None
+    """What moved; unset in the first plan of a cluster."""
     free: FreeGpus
     """What is left."""
     proof: Proof

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from scepsy.documents.model import Document, Image, KubernetesName, Metadata, Model, RelativePath, Version
 from scepsy.documents.units import Memory
@@ -71,6 +71,21 @@ class GatewaySettings(Model):
     """Longest request in which the model name is looked for (HAProxy buffers it)."""
 
 
+class Replanning(Model):
+    """How reluctant a compile is to move what runs; every move is a model load."""
+
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Fraction by which the objective may be worse than the best in order to start fewer instances."""
+    minimum_gain: Annotated[float, Field(ge=0, le=10)] = 0.02
+    """The plan in force stays unless its objective is worse than the best by more than this fraction."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.minimum_gain < self.tolerance:
+            raise ValueError("minimumGain is below tolerance: every compile would move something")
+        return self
+
+
 class ProjectSpec(Model):
     """Settings of the repository."""
 
@@ -82,6 +97,8 @@ class ProjectSpec(Model):
     """The serving engine."""
     gateway: GatewaySettings = GatewaySettings()
     """The gateway."""
+    replanning: Replanning = Replanning()
+    """When a compile may move what runs."""
     pod_monitor: bool = False
     """Render a PodMonitor for the Prometheus operator."""
 

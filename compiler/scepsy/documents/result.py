@@ -60,6 +60,8 @@ class ClusterResult(Model):
     """The plan."""
     changes: FileChanges = FileChanges()
     """The files."""
+    note: str = ""
+    """What a re-plan kept, moved or spared."""
 
 
 class CompileResult(Document):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -126,5 +127,13 @@ def _tenants(
             yield f"{names} share {uuid}; dra-exclusive allows one instance per GPU"
         if len({frozenset(instance.gpus) for instance in group}) > 1:
             yield f"{names} share {uuid} but not all their GPUs; one container talks to one MPS daemon only"
-        if len({instance.wave for instance in group}) < len(group):
+        if _start_together(group, plan.spec.change.circles if plan.spec.change else ()):
             yield f"{names} share {uuid} and a sync wave; they must start one by one"
+
+
+def _start_together(group: Sequence[Instance], circles: Sequence[Sequence[str]]) -> bool:
+    """Tell whether two tenants of a GPU share a wave without taking GPUs from each other in a circle."""
+    return any(
+        a.wave == b.wave and not any({a.name, b.name} <= set(circle) for circle in circles)
+        for a, b in itertools.combinations(group, 2)
+    )

@@ -1,8 +1,10 @@
 """Placement: which instance runs on which GPUs (section 2.7 of the model)."""
 
 from scepsy.placement.bins import Undecided
+from scepsy.placement.continuity import name, place_around, running
 from scepsy.placement.inventory import Domain, Inventory, inventory_of
 from scepsy.placement.packing import TP_SIZES, Placed, Request, largest_group, place
+from scepsy.placement.waves import Schedule, schedule
 
 __all__ = [
     "TP_SIZES",
@@ -10,8 +12,13 @@ __all__ = [
     "Inventory",
     "Placed",
     "Request",
+    "Schedule",
     "Undecided",
     "inventory_of",
     "largest_group",
+    "name",
     "place",
+    "place_around",
+    "running",
+    "schedule",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scepsy.documents import Cluster
 
@@ -29,12 +29,14 @@ class Inventory:
         card: per product, bytes of memory of its smallest card.
         reserved: GPUs left alone.
         fractions: whether a GPU may be shared.
+        nodes: every node of the cluster, those without a usable GPU too.
     """
 
     domains: dict[str, tuple[Domain, ...]]
     card: dict[str, int]
     reserved: int
     fractions: bool
+    nodes: frozenset[str] = frozenset()
 
     @property
     def products(self) -> list[str]:
@@ -55,7 +57,7 @@ class Inventory:
         smallest = min(range(len(own)), key=lambda d: (len(own[d].gpus), -d))
         left = [Domain(d.node, d.gpus[:-1] if i == smallest else d.gpus) for i, d in enumerate(own)]
         domains = {**self.domains, product: tuple(domain for domain in left if domain.gpus)}
-        return Inventory({p: d for p, d in domains.items() if d}, self.card, self.reserved, self.fractions)
+        return replace(self, domains={p: d for p, d in domains.items() if d})
 
     def extended(self, product: str, extra: int) -> Inventory:
         """Return the inventory with `extra` more GPUs of a product, as nodes like its largest domain."""
@@ -65,7 +67,7 @@ class Inventory:
             count = min(size, extra - first)
             added.append(Domain(f"extra-{first}", tuple(f"GPU-extra-{first + i}" for i in range(count))))
         domains = {**self.domains, product: (*self.domains[product], *added)}
-        return Inventory(domains, self.card, self.reserved, self.fractions)
+        return replace(self, domains=domains)
 
 
 def inventory_of(cluster: Cluster) -> Inventory:
@@ -84,4 +86,6 @@ def inventory_of(cluster: Cluster) -> Inventory:
                 domains.setdefault(node.product, []).append(Domain(node.name, usable))
                 smallest = min(node.gpus[i].memory for i in members if i not in kept_back)
                 card[node.product] = min(card.get(node.product, smallest), smallest)
-    return Inventory({p: tuple(d) for p, d in domains.items()}, card, reserved, cluster.spec.sharing == "dra-mps")
+    nodes = frozenset(node.name for node in cluster.spec.nodes)
+    fractions = cluster.spec.sharing == "dra-mps"
+    return Inventory({p: tuple(d) for p, d in domains.items()}, card, reserved, fractions, nodes)

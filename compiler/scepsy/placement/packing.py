@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scepsy.placement.bins import WHOLE, Part, fewest_bins, lower_bound
 from scepsy.placement.inventory import Domain, Inventory
@@ -60,12 +60,17 @@ GpuSet = tuple[int, tuple[Part, ...]]
 """How many GPUs, and which instances use them; one part of ten tenths for an instance alone."""
 
 
-def place(requests: Sequence[Request], inventory: Inventory) -> list[Placed] | None:
+def place(requests: Sequence[Request], inventory: Inventory, pinned: Sequence[Placed] = ()) -> list[Placed] | None:
     """Place all instances, or return None if they cannot be placed.
 
     Tensor-parallel groups stay inside one NVLink domain; instances that share GPUs share the identical set, with
     shares and bandwidths that sum to at most one. Large holes are kept whole; where that is free, replicas of an LLM
     spread over nodes.
+
+    Args:
+        requests: what to place.
+        inventory: the GPUs.
+        pinned: instances, counted in the requests, that stay where they are.
 
     Raises:
         Undecided: no place was found, and none was ruled out.
@@ -73,11 +78,76 @@ def place(requests: Sequence[Request], inventory: Inventory) -> list[Placed] | N
     placed: list[Placed] = []
     for product in sorted({request.product for request in requests}):
         own = [request for request in requests if request.product == product]
-        sets = _sets(own, inventory.domains.get(product, ()))
+        stay = [p for p in pinned if p.llm in {r.llm for r in own}]
+        domains = inventory.domains.get(product, ())
+        opened, rest = _opened(own, stay)
+        used = {gpu for p in stay for gpu in p.gpus}
+        left = [Domain(d.node, tuple(gpu for gpu in d.gpus if gpu not in used)) for d in domains]
+        filled, rest = _filled(opened, rest)
+        sets = _sets(rest, left)
         if sets is None:
             return None
-        placed.extend(_assign(sets, inventory.domains[product]))
+        placed.extend(stay)
+        placed.extend(filled)
+        placed.extend(_assign(sets, left))
     return placed
+
+
+@dataclass
+class _Opened:
+    """A GPU set on which pinned instances leave room.
+
+    Attributes:
+        node: where.
+        gpus: the set.
+        tenths: room left.
+        bandwidth: bandwidth left.
+        llms: who is there.
+    """
+
+    node: str
+    gpus: tuple[str, ...]
+    tenths: int
+    bandwidth: float
+    llms: list[str]
+
+
+def _opened(requests: Sequence[Request], pinned: Sequence[Placed]) -> tuple[list[_Opened], list[Request]]:
+    """Return the sets that pinned instances hold in part, and the requests without the pinned instances."""
+    by_llm = {r.llm: r for r in requests}
+    sets: dict[tuple[str, ...], _Opened] = {}
+    for item in pinned:
+        own = sets.setdefault(item.gpus, _Opened(item.node, item.gpus, WHOLE, 1.0, []))
+        own.tenths -= item.tenths
+        own.bandwidth -= by_llm[item.llm].bandwidth
+        own.llms.append(item.llm)
+    rest = [replace(r, replicas=r.replicas - sum(p.llm == r.llm for p in pinned)) for r in requests]
+    return [s for s in sets.values() if s.tenths > 0], [r for r in rest if r.replicas]
+
+
+def _filled(opened: list[_Opened], requests: Sequence[Request]) -> tuple[list[Placed], list[Request]]:
+    """Put instances into the room that pinned ones leave, largest first; return them and what is left to place."""
+    placed: list[Placed] = []
+    rest: list[Request] = []
+    for request in sorted(requests, key=lambda r: (-r.tenths, -r.bandwidth, r.llm)):
+        left = request.replicas
+        while left and request.tenths < WHOLE:
+            fits = [
+                s
+                for s in opened
+                if len(s.gpus) == request.tp and s.tenths >= request.tenths and s.bandwidth >= request.bandwidth - 1e-9
+            ]
+            if not fits:
+                break
+            best = min(fits, key=lambda s: (s.llms.count(request.llm), s.tenths, s.gpus))
+            best.tenths -= request.tenths
+            best.bandwidth -= request.bandwidth
+            best.llms.append(request.llm)
+            placed.append(Placed(request.llm, best.node, best.gpus, request.tenths))
+            left -= 1
+        if left:
+            rest.append(replace(request, replicas=left))
+    return placed, rest
 
 
 def largest_group(inventory: Inventory, placed: Sequence[Placed]) -> tuple[int, int]:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from scepsy.documents import Plan, Workspace, contained, digest, emit, load_file
+from scepsy.documents import DocumentError, Plan, Workspace, contained, digest, emit, load_file
+from scepsy.documents.loading import validate
 from scepsy.documents.source import SourceFile, parse
 from scepsy.errors import ScepsyError
 from scepsy.repository.commit import CannotCommit, check_committable, commit
 from scepsy.repository.files import Changes, plan_changes, write
 from scepsy.repository.message import message, trailers
-from scepsy.repository.worktree import WorkTree, differing, read_at_head
+from scepsy.repository.worktree import WorkTree, differing, history, read_at_head
 
 _HEADER = (
     "# Written by scepsy; do not edit. Reproduce with: scepsy compile --cluster {cluster}\n"
@@ -75,6 +76,44 @@ def output_of(workspace: Workspace, plan: Plan, manifests: Mapping[str, bytes]) 
     path = plans / f"{plan.spec.cluster}.yaml"
     text = _HEADER.format(cluster=plan.spec.cluster).encode() + emit(whole.plain())
     return Output(whole, path, {**files, path: text}, directory)
+
+
+EARLIER = 2
+"""So many plans before HEAD's are looked at, in case Argo CD never applied HEAD's."""
+
+
+def previous_plans(workspace: Workspace, tree: WorkTree | None, cluster: str) -> list[Plan]:
+    """Return the plan in force for a cluster, then earlier ones with other instances, newest first.
+
+    The plan in force is HEAD's; where there is no repository, the one in the directory. Plans that this version cannot
+    read are passed over.
+
+    Raises:
+        PathEscapes: the plans' directory leaves the repository.
+    """
+    path = _place(workspace, workspace.project.document.spec.paths.plans) / f"{cluster}.yaml"
+    if tree is None:
+        file = workspace.root / path
+        versions = iter([file.read_bytes()] if file.is_file() else [])
+    else:
+        versions = history(tree, path)
+    found: list[Plan] = []
+    for data in versions:
+        plan = _plan_in(data, path)
+        if plan is None or (found and plan.spec.instances == found[-1].spec.instances):
+            continue
+        found.append(plan)
+        if len(found) > EARLIER:
+            break
+    return found
+
+
+def _plan_in(data: bytes, path: PurePosixPath) -> Plan | None:
+    try:
+        sources = parse(SourceFile(path.as_posix(), data))
+        return validate(sources[0], Plan) if sources else None
+    except DocumentError:
+        return None
 
 
 def compare(root: Path, tree: WorkTree | None, outputs: Iterable[Output]) -> State:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -182,6 +182,26 @@ def read_at_head(tree: WorkTree, path: PurePosixPath) -> bytes | None:
     if entry is None or entry.mode not in _FILES:
         return None
     return git(tree.root, "cat-file", "blob", entry.oid)
+
+
+def history(tree: WorkTree, path: PurePosixPath, most: int = 20) -> Iterator[bytes]:
+    """Yield the contents that a file had, HEAD's first, then along the first parents; versions without it are left out.
+
+    Args:
+        tree: the work tree.
+        path: the file, relative to the root.
+        most: so many commits that changed it are looked at.
+
+    Raises:
+        GitFailed: when git fails.
+    """
+    if tree.head is None:
+        return
+    listed = git(tree.root, "rev-list", "--first-parent", f"--max-count={most}", tree.head, "--", str(path))
+    for commit in listed.decode().split():
+        data = read_at_head(replace(tree, head=commit), path)
+        if data is not None:
+            yield data
 
 
 def differing(tree: WorkTree, paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:

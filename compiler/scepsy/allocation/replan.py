@@ -1,0 +1,191 @@
+"""Re-planning without shuffling: every instance that moves is a model load of minutes.
+
+The plan in force stays while the best one gains less than a threshold. Beyond it, among the allocations within a
+tolerance of the best, the one that starts the fewest instances is taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from scepsy.allocation.options import OptionTable
+from scepsy.allocation.problem import RESOLUTION, Problem
+from scepsy.allocation.search import Candidate, Limit, candidates
+from scepsy.allocation.solution import Solution
+from scepsy.documents.plan import Instance
+from scepsy.pipeline.instance import Ints
+from scepsy.placement import Inventory, Placed, Request, Undecided, place, place_around
+
+MAX_CANDIDATES = 300
+"""Allocations within the tolerance that are placed to see how many instances they start."""
+
+
+@dataclass(frozen=True)
+class Replanned:
+    """A solution and what it does to what runs.
+
+    Attributes:
+        solution: the solution.
+        kept: whether the plan in force was kept although it is not the best.
+        gain: what the best allocation would gain over `solution`, as a fraction of the latter's objective.
+        started: instances that start, or restart elsewhere or in another shape.
+        started_by_best: the same for the best allocation.
+    """
+
+    solution: Solution
+    kept: bool
+    gain: float
+    started: int
+    started_by_best: int
+
+
+def replan(
+    best: Solution,
+    inventory: Inventory,
+    previous: Sequence[Instance],
+    running: Sequence[Instance],
+    tolerance: float,
+    minimum_gain: float,
+) -> Replanned:
+    """Return the solution to put in force in place of `best`.
+
+    Args:
+        best: the best allocation that can be placed.
+        inventory: the GPUs.
+        previous: the instances of the plan in force.
+        running: those of them that can stay where they are.
+        tolerance: fraction by which the objective may be worse than the best to spare moves.
+        minimum_gain: fraction of its objective that the plan in force must lose before it is replaced.
+    """
+    problem = best.problem
+    around = _placed(problem, best.rows, inventory, running)
+    best = replace(best, placed=tuple(around)) if around is not None else best
+    started_by_best = _started(best.placed, running)
+
+    def outcome(solution: Solution, kept: bool) -> Replanned:
+        gain = (solution.achieved - best.achieved) / solution.achieved
+        return Replanned(solution, kept, gain, _started(solution.placed, running), started_by_best)
+
+    same = _in_force(problem, inventory, previous, running)
+    if same is not None:
+        total = (problem.constant + same[0].cost) * RESOLUTION
+        if total <= best.achieved * (1 + minimum_gain):
+            solution = _with(best, same[0], same[1])
+            return outcome(solution, kept=solution.achieved > best.achieved)
+    if started_by_best == 0:
+        return outcome(best, kept=False)
+    found = _fewest_starts(best, inventory, running, tolerance)
+    return outcome(found if found is not None else best, kept=False)
+
+
+def _with(best: Solution, candidate: Candidate, placed: Sequence[Placed]) -> Solution:
+    achieved = (best.problem.constant + candidate.cost) * RESOLUTION
+    return replace(best, rows=candidate.rows, placed=tuple(placed), achieved=achieved)
+
+
+def _placed(
+    problem: Problem, rows: Sequence[int], inventory: Inventory, running: Sequence[Instance]
+) -> list[Placed] | None:
+    try:
+        return place_around(_requests(problem, rows), inventory, running)
+    except Undecided:
+        return None
+
+
+def _requests(problem: Problem, rows: Sequence[int]) -> list[Request]:
+    return [table.request(row) for table, row in zip(problem.tables, rows, strict=True)]
+
+
+def _started(placed: Sequence[Placed], running: Sequence[Instance]) -> int:
+    """Return how many placed instances are not running there already."""
+    there = Counter((i.llm, i.gpus, round(i.share * 10)) for i in running)
+    wanted = Counter((p.llm, p.gpus, p.tenths) for p in placed)
+    return sum((wanted - there).values())
+
+
+def _in_force(
+    problem: Problem, inventory: Inventory, previous: Sequence[Instance], running: Sequence[Instance]
+) -> tuple[Candidate, list[Placed]] | None:
+    """Return the plan in force as an allocation of today's problem, or None if it does not sustain today's load."""
+    if not previous or len(running) != len(previous):
+        return None
+    rows = []
+    for table in problem.tables:
+        own = [i for i in previous if i.llm == table.load.name]
+        shapes = {(len(i.gpus), round(i.share * 10)) for i in own}
+        if len(shapes) != 1:
+            return None
+        tp, tenths = shapes.pop()
+        product = next(p for p, ds in inventory.domains.items() if any(own[0].gpus[0] in d.gpus for d in ds))
+        fits = [
+            row
+            for row in np.flatnonzero(table.replicas == len(own))
+            if (s := table.models[table.index[row]].shape).tp == tp and (s.tenths, s.product) == (tenths, product)
+        ]
+        if not fits:
+            return None
+        rows.append(int(fits[0]))
+    if {i.llm for i in previous} != {table.load.name for table in problem.tables} or not _bounded(problem, rows):
+        return None
+    pinned = [Placed(i.llm, i.node, i.gpus, round(i.share * 10)) for i in running]
+    try:
+        placed = place(_requests(problem, rows), inventory, pinned)
+    except Undecided:
+        return None
+    if placed is None or _overdrawn(problem, rows, placed):
+        return None
+    cost = sum(int(c[row]) for c, row in zip(problem.cost, rows, strict=True))
+    units = sum(int(t.units[row]) for t, row in zip(problem.tables, rows, strict=True))
+    return Candidate(tuple(rows), cost, units), placed
+
+
+def _bounded(problem: Problem, rows: Sequence[int]) -> bool:
+    """Tell whether an allocation keeps every workflow's latency bound."""
+    return all(
+        problem.outside[name] + sum(float(problem.path_latency(i, name)[row]) for i, row in enumerate(rows)) <= bound
+        for name, bound in problem.bounds.items()
+    )
+
+
+def _overdrawn(problem: Problem, rows: Sequence[int], placed: Sequence[Placed]) -> bool:
+    """Tell whether today's load makes co-tenants draw more than a card's bandwidth."""
+    width = {t.load.name: t.request(row).bandwidth for t, row in zip(problem.tables, rows, strict=True)}
+    drawn: Counter[tuple[str, ...]] = Counter()
+    for item in placed:
+        drawn[item.gpus] += width[item.llm]  # type: ignore[assignment]
+    return any(total > 1 + 1e-9 for total in drawn.values())
+
+
+def _fewest_starts(
+    best: Solution, inventory: Inventory, running: Sequence[Instance], tolerance: float
+) -> Solution | None:
+    """Return the allocation within the tolerance that starts the fewest instances; None if none was found."""
+    problem = best.problem
+    scale = 1 + sum(int(cost.max(initial=0)) for cost in problem.cost)
+    starts = [_starts(table, running) for table in problem.tables]
+    weighed = replace(problem, cost=tuple(s * scale + cost for s, cost in zip(starts, problem.cost, strict=True)))
+    most = int((best.achieved * (1 + tolerance)) / RESOLUTION + 1e-6) - problem.constant
+    found: tuple[int, int, Solution] | None = None
+    for candidate in itertools.islice(candidates(weighed, inventory, limit=Limit(problem.cost, most)), MAX_CANDIDATES):
+        least, cost = divmod(candidate.cost, scale)
+        if found is not None and least >= found[0]:
+            break
+        placed = _placed(problem, candidate.rows, inventory, running)
+        if placed is not None:
+            started = _started(placed, running)
+            if found is None or (started, cost) < found[:2]:
+                found = (started, cost, _with(best, replace(candidate, cost=cost), placed))
+    return found[2] if found is not None else None
+
+
+def _starts(table: OptionTable, running: Sequence[Instance]) -> Ints:
+    """Return per option how many instances it starts at least."""
+    there = Counter((len(i.gpus), round(i.share * 10)) for i in running if i.llm == table.load.name)
+    kept = np.array([there[m.shape.tp, m.shape.tenths] for m in table.models], dtype=np.int64)
+    starts: Ints = np.maximum(table.replicas - kept[table.index], 0)
+    return starts

@@ -1,0 +1,101 @@
+"""Compiling again: what runs is not shuffled, names survive, and nothing changes without a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from tests.cli.test_compile import commit_all, edit, tree
+from tests.conftest import Scepsy
+
+
+@pytest.fixture
+def project(tmp_path: Path, scepsy: Scepsy) -> Path:
+    """The example `both`, compiled and committed."""
+    assert scepsy("init", tmp_path / "demo", "--example", "both").code == 0
+    assert scepsy("compile", "--project", tmp_path / "demo", "--commit").code == 0
+    return tmp_path / "demo"
+
+
+def plan(project: Path) -> dict:
+    return YAML(typ="safe", pure=True).load(project / "plans/two-nodes.yaml")["spec"]
+
+
+def places(project: Path) -> dict[str, tuple]:
+    return {i["name"]: (i["node"], tuple(i["gpus"]), i["share"], i["wave"]) for i in plan(project)["instances"]}
+
+
+def recompile(project: Path, scepsy: Scepsy) -> str:
+    commit_all(project)
+    ran = scepsy("compile", "--project", project, "--commit")
+    assert ran.code == 0, ran.err
+    return ran.out
+
+
+def test_a_small_change_of_demand_moves_nothing_and_updates_the_predictions(project: Path, scepsy: Scepsy) -> None:
+    before, latency = places(project), plan(project)["workflows"][1]["predicted"]["latency"]["mean"]
+    edit(project / "workflows/rag-reranker.yaml", "12/s", "12.6/s")
+    recompile(project, scepsy)
+    assert places(project) == before
+    assert plan(project)["workflows"][1]["predicted"]["latency"]["mean"] != latency
+    assert "change" not in plan(project)
+
+
+def test_a_plan_that_is_nearly_best_is_kept_and_the_output_says_so(project: Path, scepsy: Scepsy) -> None:
+    before = places(project)
+    edit(project / "scepsy.yaml", "  namespace:", "  replanning: {minimumGain: 10}\n  namespace:")
+    edit(project / "workflows/rag-reranker.yaml", "12/s", "45/s")
+    out = recompile(project, scepsy)
+    if "Kept the plan in force" in out:
+        assert places(project) == before
+        assert plan(project)["proof"]["gap"] > 0
+    else:  # the load is beyond what the old plan carries
+        assert "Starts" in out
+
+
+def test_after_a_change_compiling_again_changes_nothing(project: Path, scepsy: Scepsy) -> None:
+    edit(project / "workflows/rag-reranker.yaml", "12/s", "40/s")
+    edit(project / "workflows/beam-search.yaml", "6/min", "20/min")
+    out = recompile(project, scepsy)
+    assert "Starts" in out
+    assert "change" in plan(project)
+    before = tree(project)
+    assert "Output: up to date" in scepsy("compile", "--project", project, "--commit").out
+    assert tree(project) == before
+
+
+def test_instances_leave_a_node_that_is_gone_under_new_names_and_the_others_stay(project: Path, scepsy: Scepsy) -> None:
+    before = places(project)
+    cluster = project / "clusters/two-nodes.yaml"
+    cluster.write_text(cluster.read_text().split("    - name: gpu-b")[0])
+    recompile(project, scepsy)
+    after = places(project)
+    assert {node for node, *_ in after.values()} == {"gpu-a"}
+    for name in after:
+        if name in before:
+            assert before[name][0] == "gpu-a", f"{name} was on the node that is gone"
+    gone = {name for name, (node, *_) in before.items() if node == "gpu-b"}
+    assert gone
+    assert not gone & set(after)
+
+
+def test_a_drained_node_keeps_the_names_of_what_moves(project: Path, scepsy: Scepsy) -> None:
+    before = places(project)
+    cluster = project / "clusters/two-nodes.yaml"
+    cluster.write_text(cluster.read_text() + "      reserved: [0, 1, 2, 3, 4, 5, 6, 7]\n")
+    recompile(project, scepsy)
+    after = places(project)
+    assert {node for node, *_ in after.values()} == {"gpu-a"}
+    assert set(after) & {name for name, (node, *_) in before.items() if node == "gpu-b"}
+    assert set(plan(project)["change"]) <= {"started", "moved", "removed", "circles"}
+
+
+def test_a_plan_of_another_version_at_head_is_passed_over(project: Path, scepsy: Scepsy) -> None:
+    edit(project / "plans/two-nodes.yaml", "kind: Plan", "kind: OldPlan")
+    commit_all(project)
+    ran = scepsy("compile", "--project", project)
+    assert ran.code == 1
+    assert "plans/two-nodes.yaml is not a Plan that this version can read" in ran.err
+    (project / "plans/two-nodes.yaml").unlink()
+    assert scepsy("compile", "--project", project, "--force").code == 0
