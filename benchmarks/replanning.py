@@ -53,8 +53,7 @@ def main() -> None:
             worst, worse = max(worst, loss), worse + loss / CHANGES
         fresh = name(best.placed, fresh, (), stock)
         kept = name(result.solution.placed, kept, (), stock)
-    print(
-        f"Re-planning: {CHANGES} changes of demand within ±{SPREAD:.0%}, {stock.gpus(PRODUCT)} GPUs, {len(kept)} instances"
-    )
+    size = f"{stock.gpus(PRODUCT)} GPUs, {len(kept)} instances"
+    print(f"Re-planning: {CHANGES} changes of demand within ±{SPREAD:.0%}, {size}")
     print(f"  instances started: {fresh_starts} from nothing each time, {kept_starts} from the plan in force")
     print(f"  objective against the best: mean {worse:+.2%}, worst {worst:+.2%}")

@@ -96,10 +96,10 @@ def _releases(before: tuple[object, float], now: tuple[object, float]) -> bool:
 def _prune_waves(instances: Sequence[Instance], olds: Sequence[Mapping[str, Instance]]) -> dict[str, int]:
     """Return per instance the latest wave in which something that is removed from its GPUs can go.
 
-    Argo CD prunes in the mirrored order of the waves that the pruned objects carry (gitops-engine, sync_context.go). The
-    Services of a removed instance carry wave 0, so 0 is always among them. Which objects are there is not known if an
-    earlier plan was applied in part; whichever they are, wave 0 goes no later than the greatest wave, the greatest goes
-    in wave 0, and any other no later than the second greatest.
+    Argo CD prunes in the mirrored order of the waves that the pruned objects carry (gitops-engine, sync_context.go).
+    The Services of a removed instance carry wave 0, so 0 is always among them. Which objects are there is not known if
+    an earlier plan was applied in part; whichever they are, wave 0 goes no later than the greatest wave, the greatest
+    goes in wave 0, and any other no later than the second greatest.
     """
     names = {item.name for item in instances}
     gone = [item for old in olds for name, item in old.items() if name not in names]
