@@ -44,7 +44,9 @@ def test_a_template_of_the_same_name_replaces_the_shipped_one_and_no_other(tmp_p
 
 def test_a_changed_claim_gets_a_new_name_that_its_pods_use(tmp_path: Path) -> None:
     name = "resourceclaim.yaml.j2"
-    (tmp_path / name).write_text(shipped(name).replace("- name: gpus", "- name: cards").replace("- gpus", "- cards"))
+    (tmp_path / name).write_text(
+        shipped(name).replace("allocationMode:", "adminAccess: false\n        allocationMode:")
+    )
     before, after = rendered(None), rendered(tmp_path)
     claims = {name for name in after if name.startswith("resourceclaim-")}
     assert not claims & set(before)

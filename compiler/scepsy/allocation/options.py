@@ -142,7 +142,8 @@ def _models(
         for tp in catalog.degrees(load.llm.model, product):
             if load.llm.tensor_parallel and tp not in load.llm.tensor_parallel:
                 continue
-            for tenths in range(1, 11) if inventory.fractions else (10,):
+            shared = inventory.fractions and (tp == 1 or inventory.shared_groups)
+            for tenths in range(1, 11) if shared else (10,):
                 shape = Shape(product, tp, tenths)
                 if not inventory.groups(product, tp):
                     excluded.append((shape, f"no NVLink domain has {tp} usable GPUs"))

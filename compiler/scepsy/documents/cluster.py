@@ -10,7 +10,7 @@ from scepsy.documents.model import Document, GpuUuid, Items, Metadata, Model, No
 from scepsy.documents.units import Memory
 
 Index = Annotated[int, Field(ge=0, le=63)]
-Sharing = Literal["dra-exclusive", "dra-mps"]
+Sharing = Literal["dra-exclusive", "dra-mps", "hami-dra"]
 KubernetesVersion = Literal["1.34", "1.35", "1.36", "1.37"]
 
 
@@ -44,7 +44,8 @@ class ClusterSpec(Model):
     kubernetes: KubernetesVersion = "1.36"
     """Version of Kubernetes that the manifests are for."""
     sharing: Sharing = "dra-exclusive"
-    """`dra-exclusive`: whole GPUs only. `dra-mps`: fractions too, through NVIDIA MPS."""
+    """`dra-exclusive`: whole GPUs only. `dra-mps`: fractions too, through NVIDIA MPS, added up by the compiler.
+    `hami-dra`: fractions of single GPUs through HAMi's driver, enforced by the scheduler (Kubernetes 1.36 or later)."""
     nodes: Annotated[Items[Node], Field(min_length=1, max_length=5000)]
     """The machines with GPUs."""
 

@@ -276,7 +276,11 @@ def _check_pod_template(loaded: Loaded[Workflow], index: int) -> list[Diagnostic
 def _check_cluster(loaded: Loaded[Cluster]) -> list[Diagnostic]:
     """Unique node names and UUIDs; indices that exist; domains that do not overlap."""
     nodes = loaded.document.spec.nodes
-    problems = _duplicates(loaded, "nodes", [node.name for node in nodes])
+    problems = []
+    if loaded.document.spec.sharing == "hami-dra" and loaded.document.spec.kubernetes in ("1.34", "1.35"):
+        message = "sharing by hami-dra needs Kubernetes 1.36, where devices can be allocated in part by default"
+        problems.append(loaded.problem(("spec", "sharing"), message, "use dra-mps, or a newer cluster"))
+    problems += _duplicates(loaded, "nodes", [node.name for node in nodes])
     seen: dict[str, str] = {}
     for n, node in enumerate(nodes):
         for g, gpu in enumerate(node.gpus):

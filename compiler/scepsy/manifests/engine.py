@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from scepsy.documents.cluster import Sharing
 from scepsy.documents.plan import Instance, PlannedLlm
 from scepsy.documents.project import EngineSettings
 from scepsy.documents.units import format_memory
@@ -69,7 +70,7 @@ class BadPodTemplate(ScepsyError):
         super().__init__(f"the podTemplate of LLM {llm} is not valid:\n{lines}", "mend it in the Workflow document")
 
 
-def arguments(llm: PlannedLlm, card: int) -> list[str]:
+def arguments(llm: PlannedLlm, card: int, sharing: Sharing) -> list[str]:
     """Return the arguments of `vllm serve`, each flag and its value in one word.
 
     Flags as in `vllm serve --help=all`. `--kv-cache-memory-bytes` sizes the cache without looking at what neighbours
@@ -78,7 +79,11 @@ def arguments(llm: PlannedLlm, card: int) -> list[str]:
     Args:
         llm: the LLM.
         card: bytes of one of its GPUs.
+        sharing: how GPUs are shared. Under HAMi the slice looks like the whole card, and the custom all-reduce of a
+            tensor-parallel group hangs.
     """
+    hami = sharing == "hami-dra"
+    seen = llm.memory_per_gpu if hami else card
     pinned = [f"--revision={llm.revision}", f"--tokenizer-revision={llm.revision}"] if llm.revision else []
     return [
         llm.model,
@@ -89,7 +94,8 @@ def arguments(llm: PlannedLlm, card: int) -> list[str]:
         f"--max-model-len={llm.max_model_len}",
         f"--max-num-seqs={llm.max_num_seqs}",
         f"--kv-cache-memory-bytes={llm.kv_cache_per_gpu}",
-        f"--gpu-memory-utilization={utilization(llm.memory_per_gpu, card)}",
+        f"--gpu-memory-utilization={utilization(llm.memory_per_gpu, seen)}",
+        *(["--disable-custom-all-reduce"] if hami and llm.tp > 1 else []),
         f"--shutdown-timeout={SHUTDOWN}",
     ]
 
@@ -107,7 +113,9 @@ def utilization(memory: int, card: int) -> str:
     return f"{max(math.floor((memory - CONTEXT) / card * 1000), 10) / 1000:.3f}"
 
 
-def environment(instance: Instance, llm: PlannedLlm, settings: EngineSettings) -> list[dict[str, Any]]:
+def environment(
+    instance: Instance, llm: PlannedLlm, settings: EngineSettings, sharing: Sharing
+) -> list[dict[str, Any]]:
     """Return the engine container's environment: Scepsy's variables, then the LLM's own.
 
     Under MPS the client may only tighten its limits. `M` is 1024² bytes, the unit that NVIDIA's DRA driver writes too;
@@ -122,7 +130,7 @@ def environment(instance: Instance, llm: PlannedLlm, settings: EngineSettings) -
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }
-    if is_shared(instance):
+    if sharing == "dra-mps" and is_shared(instance):
         limit = f"{llm.memory_per_gpu // MIB}M"
         own["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(round(instance.share * 100))
         own["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = ",".join(f"{index}={limit}" for index in range(len(instance.gpus)))

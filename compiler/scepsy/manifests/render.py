@@ -80,10 +80,12 @@ class _Room:
                 item.prefix,
                 "spec",
                 ENGINE,
-                device_class=claim.DEVICE_CLASS,
-                selector=claim.selector(item.gpus),
-                count=len(item.gpus),
-                mps=item.shared,
+                driver=item.driver,
+                requests=[
+                    {"name": name, "count": count, "selector": selector, "capacity": capacity}
+                    for name, count, selector, capacity in item.requests
+                ],
+                mps=item.mps,
             )
             self.claim_of |= dict.fromkeys(item.instances, rendered["metadata"]["name"])
             objects.append(rendered)
@@ -115,6 +117,8 @@ class _Room:
         added = engine.overlay(llm.name, llm.pod_template)
         settings = self.settings.engine
         startup = engine.startup_seconds(llm.weights)
+        sharing = self.plan.spec.sharing
+        mps = sharing == "dra-mps" and claim.is_shared(instance)
         cache = settings.cache
         return self.object(
             "deployment-engine.yaml.j2",
@@ -128,8 +132,8 @@ class _Room:
             tolerations=added["tolerations"],
             priority_class=settings.priority_class,
             image=self.plan.spec.engine_image,
-            arguments=engine.arguments(llm, min(self.cards[uuid] for uuid in instance.gpus)),
-            environment=engine.environment(instance, llm, settings),
+            arguments=engine.arguments(llm, min(self.cards[uuid] for uuid in instance.gpus), sharing),
+            environment=engine.environment(instance, llm, settings, sharing),
             requests=engine.requests(llm),
             claim=self.claim_of[instance.name],
             port=engine.PORT,
@@ -139,7 +143,7 @@ class _Room:
             cache_claim=cache.claim_name,
             cache_limit=format_memory(cache.size_limit) if cache.size_limit is not None else None,
             # Under MPS the driver mounts a /dev/shm of its own, which this one would hide.
-            shm_limit=format_memory(engine.SHM) if llm.tp > 1 and not claim.is_shared(instance) else None,
+            shm_limit=format_memory(engine.SHM) if llm.tp > 1 and not mps else None,
             startup_period=engine.PROBE_PERIOD,
             startup_failures=-(-startup // engine.PROBE_PERIOD),
             progress_deadline=startup + engine.START,

@@ -14,6 +14,9 @@ from scepsy.errors import ScepsyError
 MINIMUM_KUBERNETES = (1, 34)
 """The first version in which resource.k8s.io/v1 is generally available."""
 
+CONSUMABLE_CAPACITY = (1, 36)
+"""The first version in which devices can be allocated in part by default (KEP 5075), which hami-dra rests on."""
+
 
 class UnsafePlan(ScepsyError):
     """A Plan that would not run, or would harm what runs.
@@ -55,6 +58,8 @@ def _header(plan: Plan, cluster: Cluster) -> Iterator[str]:
         yield f"the plan is for cluster {plan.spec.cluster}, not for {cluster.metadata.name}"
     if plan.spec.sharing != cluster.spec.sharing:
         yield f"the plan is for sharing by {plan.spec.sharing}, the cluster shares by {cluster.spec.sharing}"
+    if cluster.spec.sharing == "hami-dra" and tuple(map(int, version.split("."))) < CONSUMABLE_CAPACITY:
+        yield f"cluster {cluster.metadata.name} runs Kubernetes {version}; sharing by hami-dra needs 1.36"
 
 
 def _names(plan: Plan) -> Iterator[str]:
@@ -113,6 +118,8 @@ def _tenants(
     for instance in instances:
         for uuid in dict.fromkeys(instance.gpus):
             tenants[uuid].append(instance)
+        if plan.spec.sharing == "hami-dra" and instance.share != 1.0 and len(instance.gpus) > 1:
+            yield f"{instance.name} has share {instance.share} of several GPUs; under hami-dra such groups hang"
         if plan.spec.sharing == "dra-exclusive" and instance.share != 1.0:
             yield f"{instance.name} has share {instance.share}; dra-exclusive hands out whole GPUs only"
     for uuid, group in sorted(tenants.items()):

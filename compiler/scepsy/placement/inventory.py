@@ -29,6 +29,7 @@ class Inventory:
         card: per product, bytes of memory of its smallest card.
         reserved: GPUs left alone.
         fractions: whether a GPU may be shared.
+        shared_groups: whether tensor-parallel groups may share their GPUs too.
         nodes: every node of the cluster, those without a usable GPU too.
     """
 
@@ -37,6 +38,7 @@ class Inventory:
     reserved: int
     fractions: bool
     nodes: frozenset[str] = frozenset()
+    shared_groups: bool = True
 
     @property
     def products(self) -> list[str]:
@@ -87,5 +89,12 @@ def inventory_of(cluster: Cluster) -> Inventory:
                 smallest = min(node.gpus[i].memory for i in members if i not in kept_back)
                 card[node.product] = min(card.get(node.product, smallest), smallest)
     nodes = frozenset(node.name for node in cluster.spec.nodes)
-    fractions = cluster.spec.sharing == "dra-mps"
-    return Inventory({p: tuple(d) for p, d in domains.items()}, card, reserved, fractions, nodes)
+    return Inventory(
+        domains={p: tuple(d) for p, d in domains.items()},
+        card=card,
+        reserved=reserved,
+        fractions=cluster.spec.sharing != "dra-exclusive",
+        nodes=nodes,
+        # HAMi's limiter in front of NCCL is known to hang where the group has a part of each GPU only.
+        shared_groups=cluster.spec.sharing == "dra-mps",
+    )
