@@ -204,7 +204,7 @@ def _check_lengths(workflow: Loaded[Workflow], demand: Demand, catalog: Catalog)
     problems = []
     for index, llm in enumerate(workflow.document.spec.llms):
         longest = demand.llms[llm.name].longest
-        if llm.model not in catalog.models or longest is None:
+        if llm.model not in catalog.models:
             continue
         limit = llm.max_model_len or catalog.architecture(llm.model).context_length
         if longest > limit:
@@ -345,6 +345,7 @@ def _warnings(workspace: Workspace, inputs: Inputs, solution: Solution) -> list[
                     f" {caller.mix.output:.0f} output tokens are predicted from a series for {base.computed:.0f} and"
                     f" {base.output:.0f} in profile {times.profile}"
                 )
+    warnings.extend(warning for outcome in solution.outcomes for warning in _mixed_calls(outcome))
     unpinned = sorted({o.load.llm.model for o in solution.outcomes if o.load.llm.revision is None})
     if unpinned:
         warnings.append(f"the revision of {', '.join(unpinned)} is not pinned (spec.llms[].revision)")
@@ -360,3 +361,15 @@ def _warnings(workspace: Workspace, inputs: Inputs, solution: Solution) -> list[
             if getattr(workflow.spec.objective, quantile) is not None:
                 warnings.append(f"{name}: the {quantile} objective is not enforced yet, the predictor gives means only")
     return warnings
+
+
+def _mixed_calls(outcome: LlmOutcome) -> list[str]:
+    """Warn where short single calls share an LLM with groups of long ones: the queue model is too optimistic there."""
+    calls = [(c, float(own[0])) for c, own in zip(outcome.load.callers, outcome.model.seconds, strict=True)]
+    return [
+        f"{outcome.load.name}: calls of {a.workflow} share it with groups of longer calls of {b.workflow};"
+        " their latency may be up to twice what is predicted"
+        for a, short in calls
+        for b, long in calls
+        if long > 1.5 * short and max(size for size, _ in b.demand.groups) > max(size for size, _ in a.demand.groups)
+    ]

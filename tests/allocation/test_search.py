@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scepsy.allocation import Infeasible, OptionTable, Problem, candidates, solution, solve
+from scepsy.allocation import Enumeration, Infeasible, OptionTable, Problem, solution, solve
 from scepsy.allocation.problem import RESOLUTION
+from scepsy.allocation.search import Limit
 from scepsy.documents import Llm
 from scepsy.performance import InstanceMemory
 from scepsy.pipeline import InstanceModel, LlmLoad, Shape
-from scepsy.placement import Domain, Inventory, Placed, Request, place
+from scepsy.placement import Domain, Inventory, Placed, Request, bins, place
 
 Row = tuple[int, int, int, int, float]  # product, tp, tenths, replicas, bandwidth
 
@@ -164,7 +165,7 @@ def test_the_search_equals_brute_force_and_breaks_no_rule(case: tuple[Problem, I
 @given(problems())
 def test_candidates_come_in_order_and_all_that_fit_come(case: tuple[Problem, Inventory]) -> None:
     p, stock = case
-    found = list(candidates(p, stock))
+    found = list(Enumeration(p, stock).run())
     assert [(c.cost, c.units) for c in found] == sorted((c.cost, c.units) for c in found)
     within = [
         rows
@@ -187,24 +188,71 @@ def test_equal_objectives_are_decided_by_fewer_gpus() -> None:
     assert solve(p, stock).rows == (1,)
 
 
+# Five instances of four tenths are two GPUs' worth, and fit on no two GPUs.
+WASTEFUL: list[list[Row]] = [[(0, 1, 4, 5, 0.0), (0, 1, 4, 4, 0.0), (0, 1, 5, 2, 0.0)]]
+
+
 def test_what_the_tables_allow_but_cannot_be_packed_is_passed_over_with_a_proof() -> None:
-    # 7 + 7 + 6 tenths are two GPUs' worth, and fit on no two GPUs.
     stock = inventory([2])
-    rows: list[list[Row]] = [[(0, 1, 7, 1, 0.0), (0, 1, 4, 1, 0.0)], [(0, 1, 7, 1, 0.0)], [(0, 1, 6, 1, 0.0)]]
-    found = solve(problem(rows, [[1, 5], [1], [1]], stock), stock)
-    assert found.rows == (1, 0, 0)
+    found = solve(problem(WASTEFUL, [[1, 5, 9]], stock), stock)
+    assert found.rows == (1,)
     assert (found.tried, found.gap) == (2, 0)
-    assert found.unplaced_bound == pytest.approx(3 * RESOLUTION)
-    assert found.lower_bound == pytest.approx(7 * RESOLUTION)
+    assert found.unplaced_bound == pytest.approx(1 * RESOLUTION)
+    assert found.lower_bound == pytest.approx(5 * RESOLUTION)
 
 
 def test_when_the_list_of_candidates_is_cut_off_the_gap_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solution, "MAX_CANDIDATES", 1)
     stock = inventory([2])
-    rows: list[list[Row]] = [[(0, 1, 7, 1, 0.0), (0, 1, 5, 1, 0.0)], [(0, 1, 7, 1, 0.0), (0, 1, 5, 1, 0.0)], [(0, 1, 6, 1, 0.0), (0, 1, 5, 1, 0.0)]]  # fmt: skip
-    found = solve(problem(rows, [[1, 5], [1, 5], [1, 5]], stock), stock)
-    assert found.achieved == pytest.approx(15 * RESOLUTION)
-    assert found.gap == pytest.approx((15 - 3) / 3)
+    found = solve(problem(WASTEFUL, [[1, 5, 9]], stock), stock)
+    assert found.achieved == pytest.approx(5 * RESOLUTION)
+    assert found.gap == pytest.approx((5 - 1) / 1)
+    check_rules(found.placed, [found.problem.tables[0].request(found.rows[0])], stock)
+
+
+@settings(max_examples=200, deadline=None)
+@given(problems(), st.integers(0, 1000))
+def test_with_little_effort_the_bound_is_still_a_bound(case: tuple[Problem, Inventory], effort: int) -> None:
+    p, stock = case
+    best = brute_force(p, stock)
+    try:
+        found = solve(p, stock, effort=effort)
+    except Infeasible as error:
+        assert best is None or not error.proven  # noqa: PT017 - either outcome is right
+        return
+    assert best is not None
+    assert round(found.lower_bound / RESOLUTION) <= best[0] <= round(found.achieved / RESOLUTION)
+    check_rules(found.placed, [t.request(r) for t, r in zip(p.tables, found.rows, strict=True)], stock)
+
+
+@settings(max_examples=200, deadline=None)
+@given(problems())
+def test_an_undecided_packing_refutes_nothing(case: tuple[Problem, Inventory]) -> None:
+    p, stock = case
+    limit, bins.SEARCH_LIMIT = bins.SEARCH_LIMIT, 1
+    try:
+        best = brute_force(p, stock)
+        try:
+            found = solve(p, stock)
+        except Infeasible as error:
+            assert best is None or not error.proven  # noqa: PT017 - either outcome is right
+            return
+        assert best is not None
+        assert round(found.lower_bound / RESOLUTION) <= best[0] <= round(found.achieved / RESOLUTION)
+    finally:
+        bins.SEARCH_LIMIT = limit
+
+
+@settings(max_examples=200, deadline=None)
+@given(problems(), st.data())
+def test_a_bound_on_a_second_cost_is_kept(case: tuple[Problem, Inventory], data: st.DataObject) -> None:
+    p, stock = case
+    second = tuple(np.array(data.draw(st.lists(st.integers(0, 9), min_size=len(c), max_size=len(c)))) for c in p.cost)
+    most = data.draw(st.integers(0, 20))
+    found = [c.rows for c in Enumeration(p, stock, limit=Limit(second, most)).run()]
+    everything = [c.rows for c in Enumeration(p, stock).run()]
+    within = [rows for rows in everything if sum(int(s[r]) for s, r in zip(second, rows, strict=True)) <= most]
+    assert sorted(found) == sorted(within)
 
 
 @pytest.mark.parametrize(

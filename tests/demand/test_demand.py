@@ -37,6 +37,19 @@ def test_a_fan_out_of_four_equal_calls_is_one_step_of_a_group_of_four() -> None:
     assert (llm.calls, llm.parallelism, llm.steps, llm.groups) == (4, 4.0, 1.0, ((4, 1.0),))
 
 
+def test_short_calls_one_after_another_are_no_fan_out() -> None:
+    llm = from_calls([call(i / 100, (i + 1) / 100) for i in range(5)]).llms["m"]
+    assert (llm.parallelism, llm.groups) == (pytest.approx(1.0), ((1, 5.0),))
+    assert llm.steps == pytest.approx(5.0)
+
+
+def test_a_straggler_lengthens_the_path_of_its_group() -> None:
+    # Nineteen calls of 1 s and one of 5 s: the group takes 5 s, a mean call 1.2 s.
+    llm = from_calls([call(0, 1)] * 19 + [call(0, 5)]).llms["m"]
+    assert llm.groups == ((20, 1.0),)
+    assert llm.steps == pytest.approx(20 / llm.parallelism) == pytest.approx(5 / 1.2)
+
+
 def test_parallelism_is_a_ratio_of_sums_not_a_mean_of_ratios() -> None:
     # Execution a: ten calls of 1 s, one after another; execution b: twenty calls of 1 s at once.
     serial = [call(i, i + 1, execution="a") for i in range(10)]

@@ -59,6 +59,16 @@ def test_a_written_rate_reads_back_within_four_digits(rate: float) -> None:
     assert parse_rate(format_rate(rate)) == pytest.approx(rate, rel=1e-3)
 
 
+@pytest.mark.parametrize("text", ["4/s", "100/h", "7/h", "13/min", "33.3333/s", "0.001/h", "6/min"])
+def test_a_rate_that_people_wrote_is_written_back_exactly(text: str) -> None:
+    assert parse_rate(format_rate(parse_rate(text))) == parse_rate(text)
+
+
+@pytest.mark.parametrize("text", ["80ms", "123.456s", "2min", "8s", "1.5h", "250us", "0.3ms", "0s"])
+def test_a_duration_that_people_wrote_is_written_back_exactly(text: str) -> None:
+    assert parse_duration(format_duration(parse_duration(text))) == parse_duration(text)
+
+
 @given(st.integers(min_value=1, max_value=2**50))
 def test_written_memory_reads_back_exactly(size: int) -> None:
     assert parse_memory(format_memory(size)) == size

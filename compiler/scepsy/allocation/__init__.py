@@ -8,12 +8,13 @@ from scepsy.allocation.options import Option, OptionTable, option_tables
 from scepsy.allocation.problem import OBJECTIVE, Problem, build_problem, reweighed
 from scepsy.allocation.remedy import remedy
 from scepsy.allocation.replan import Replanned, replan
-from scepsy.allocation.search import Candidate, candidates
+from scepsy.allocation.search import Candidate, Enumeration
 from scepsy.allocation.solution import Solution, solve
 
 __all__ = [
     "OBJECTIVE",
     "Candidate",
+    "Enumeration",
     "Infeasible",
     "Option",
     "OptionTable",
@@ -21,7 +22,6 @@ __all__ = [
     "Replanned",
     "Solution",
     "build_problem",
-    "candidates",
     "option_tables",
     "remedy",
     "replan",

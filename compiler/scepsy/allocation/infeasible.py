@@ -13,10 +13,14 @@ class Infeasible(ScepsyError):
     Attributes:
         problem: what was tried.
         table: the LLM that has no option at all; None when the LLMs only do not fit together.
+        proven: whether it is certain; otherwise none was found in the time that a search takes.
     """
 
-    def __init__(self, problem: Problem, table: OptionTable | None, message: str = "", hint: str = "") -> None:
+    def __init__(
+        self, problem: Problem, table: OptionTable | None, message: str = "", hint: str = "", proven: bool = True
+    ) -> None:
         default = "the LLMs do not fit together" if table is None else f'the LLM "{table.load.name}" does not fit'
         super().__init__(message or default, hint)
         self.problem = problem
         self.table = table
+        self.proven = proven

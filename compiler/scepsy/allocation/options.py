@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,8 @@ class OptionTable:
         utilisation: (B,) load ÷ capacity.
         bandwidth: (B,) part of a card's memory bandwidth that one instance draws.
         excluded: shapes that the LLM does not fit, and why.
+        charged: (B,) tenths of each GPU that an instance is counted for; more than its share where a coarser problem is
+            wanted that always packs.
     """
 
     load: LlmLoad
@@ -60,6 +63,20 @@ class OptionTable:
     utilisation: Array
     bandwidth: Array
     excluded: tuple[tuple[Shape, str], ...]
+    charged: Ints | None = None
+
+    @property
+    def tenths(self) -> Ints:
+        """(B,) tenths of each GPU that an instance is counted for."""
+        if self.charged is not None:
+            return self.charged
+        return np.array([m.shape.tenths for m in self.models], dtype=np.int64)[self.index]
+
+    @property
+    def width(self) -> Array:
+        """(B,) bandwidth that counts for packing: of instances on part of a GPU."""
+        shared = np.array([m.shape.tenths < 10 for m in self.models], dtype=bool)[self.index]
+        return np.where(shared & (self.charged is None), self.bandwidth, 0.0)
 
     def option(self, row: int) -> Option:
         """Return one row."""
@@ -79,19 +96,19 @@ class OptionTable:
     def request(self, row: int) -> Request:
         """Return one row as a request for placement."""
         shape = self.models[self.index[row]].shape
-        return Request(
-            self.load.name,
-            shape.product,
-            shape.tp,
-            shape.tenths,
-            int(self.replicas[row]),
-            float(self.bandwidth[row]) if shape.tenths < 10 else 0.0,
-        )
+        tenths = shape.tenths if self.charged is None else int(self.charged[row])
+        width = self.bandwidth[row] if shape.tenths < 10 and self.charged is None else 0.0
+        return Request(self.load.name, shape.product, shape.tp, tenths, int(self.replicas[row]), float(width))
 
 
-def option_tables(loads: list[LlmLoad], catalog: Catalog, inventory: Inventory) -> list[OptionTable]:
-    """Return the options of every LLM; a table may be empty."""
-    return [_table(load, catalog, inventory) for load in loads]
+def option_tables(
+    loads: list[LlmLoad], catalog: Catalog, inventory: Inventory, known: Sequence[OptionTable] = ()
+) -> list[OptionTable]:
+    """Return the options of every LLM; a table may be empty. Tables of `known` loads are taken over."""
+    return [
+        next((table for table in known if table.load == load), None) or _table(load, catalog, inventory)
+        for load in loads
+    ]
 
 
 def _table(load: LlmLoad, catalog: Catalog, inventory: Inventory) -> OptionTable:

@@ -55,6 +55,13 @@ class Problem:
                 return latency
         return np.zeros(len(rows.index))
 
+    def bounded(self, rows: Sequence[int]) -> bool:
+        """Tell whether an allocation keeps every workflow's latency bound."""
+        return all(
+            self.outside[name] + sum(float(self.path_latency(i, name)[row]) for i, row in enumerate(rows)) <= bound
+            for name, bound in self.bounds.items()
+        )
+
 
 def build_problem(
     workflows: Mapping[str, Workflow],
@@ -73,7 +80,7 @@ def build_problem(
     for name, workflow in workflows.items():
         alone = tables
         if len(workflows) > 1:
-            alone = option_tables(loads({name: workflow}, {name: demands[name]}, factor), catalog, inventory)
+            alone = option_tables(loads({name: workflow}, {name: demands[name]}, factor), catalog, inventory, tables)
         least[name] = demands[name].outside + _least_latency(alone, capacity)
     total = sum(workflow.spec.priority for workflow in workflows.values())
     weight = {

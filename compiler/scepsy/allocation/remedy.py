@@ -17,6 +17,8 @@ from scepsy.placement import Inventory
 
 MOST_EXTRA = 512
 """So many more GPUs of one product are considered."""
+_EFFORT = 200_000
+"""Options that each of the many searches here may look at; what they find is certain, that there is nothing is not."""
 _RATE_STEPS = 12
 """Bisection steps for the highest rate; the answer is within 1/4000 of the target."""
 
@@ -38,7 +40,7 @@ def remedy(
 
     def feasible(stock: Inventory, factor: float) -> bool:
         try:
-            solve(build_problem(workflows, demands, catalog, stock, factor), stock)
+            solve(build_problem(workflows, demands, catalog, stock, factor), stock, _EFFORT)
         except Infeasible:
             return False
         return True
@@ -54,7 +56,8 @@ def remedy(
         ways.append(", ".join(rates) + ("" if len(rates) == 1 else " (all rates lowered alike)"))
     targets = ", ".join(f"{name} {format_rate(w.spec.target.rate)}" for name, w in workflows.items())
     bounds = " within their latency objectives" if error.problem.bounds else ""
-    message = f"no allocation sustains {targets}{bounds}"
+    found = "no allocation sustains" if error.proven else "no allocation was found that sustains"
+    message = f"{found} {targets}{bounds}"
     if not ways:
         return f"{message}, not even with {MOST_EXTRA} more GPUs or at a tiny rate", _memory_hint(
             workflows, demands, catalog, inventory

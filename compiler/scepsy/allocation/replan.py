@@ -15,7 +15,7 @@ import numpy as np
 
 from scepsy.allocation.options import OptionTable
 from scepsy.allocation.problem import RESOLUTION, Problem
-from scepsy.allocation.search import Candidate, Limit, candidates
+from scepsy.allocation.search import Candidate, Enumeration, Limit
 from scepsy.allocation.solution import Solution
 from scepsy.documents.plan import Instance
 from scepsy.pipeline.instance import Ints
@@ -130,7 +130,7 @@ def _in_force(
         if not fits:
             return None
         rows.append(int(fits[0]))
-    if {i.llm for i in previous} != {table.load.name for table in problem.tables} or not _bounded(problem, rows):
+    if {i.llm for i in previous} != {table.load.name for table in problem.tables} or not problem.bounded(rows):
         return None
     pinned = [Placed(i.llm, i.node, i.gpus, round(i.share * 10)) for i in running]
     try:
@@ -142,14 +142,6 @@ def _in_force(
     cost = sum(int(c[row]) for c, row in zip(problem.cost, rows, strict=True))
     units = sum(int(t.units[row]) for t, row in zip(problem.tables, rows, strict=True))
     return Candidate(tuple(rows), cost, units), placed
-
-
-def _bounded(problem: Problem, rows: Sequence[int]) -> bool:
-    """Tell whether an allocation keeps every workflow's latency bound."""
-    return all(
-        problem.outside[name] + sum(float(problem.path_latency(i, name)[row]) for i, row in enumerate(rows)) <= bound
-        for name, bound in problem.bounds.items()
-    )
 
 
 def _overdrawn(problem: Problem, rows: Sequence[int], placed: Sequence[Placed]) -> bool:
@@ -171,7 +163,8 @@ def _fewest_starts(
     weighed = replace(problem, cost=tuple(s * scale + cost for s, cost in zip(starts, problem.cost, strict=True)))
     most = int((best.achieved * (1 + tolerance)) / RESOLUTION + 1e-6) - problem.constant
     found: tuple[int, int, Solution] | None = None
-    for candidate in itertools.islice(candidates(weighed, inventory, limit=Limit(problem.cost, most)), MAX_CANDIDATES):
+    search = Enumeration(weighed, inventory, limit=Limit(problem.cost, most))
+    for candidate in itertools.islice(search.run(), MAX_CANDIDATES):
         least, cost = divmod(candidate.cost, scale)
         if found is not None and least >= found[0]:
             break

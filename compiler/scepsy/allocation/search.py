@@ -21,6 +21,13 @@ from scepsy.performance.shares import Array
 from scepsy.pipeline.instance import Ints
 from scepsy.placement import TP_SIZES, Inventory
 
+EFFORT = 10_000_000
+"""Options that one enumeration may look at: a few seconds."""
+FULL = 10**9
+"""A card's memory bandwidth in the whole numbers that bandwidths are counted in."""
+SLACK = 10**4
+"""So much of FULL is forgiven to rounding."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -50,26 +57,9 @@ class Limit:
     most: int
 
 
-def candidates(
-    problem: Problem, inventory: Inventory, known: Candidate | None = None, limit: Limit | None = None
-) -> Iterator[Candidate]:
-    """Yield allocations in order of their objective, ties by units, until there are no more.
-
-    Those that break a workflow's latency bound are left out, and those that need more GPU sets than the inventory's
-    domains hold, however well fractions pack.
-
-    Args:
-        problem: the problem.
-        inventory: the GPUs.
-        known: an allocation that can be placed; none that is worse is of interest, which saves time.
-        limit: leave out those that exceed it.
-    """
-    return _Enumeration(problem, inventory, known, limit).run()
-
-
 def first_guess(problem: Problem, inventory: Inventory) -> Candidate | None:
     """Return a good allocation quickly: LLM after LLM the option that looks best; None where that leads nowhere."""
-    search = _Enumeration(problem, inventory, None, None)
+    search = Enumeration(problem, inventory)
     prefix, value = search.empty(), 0
     for _ in problem.tables:
         chosen, values = search.ordered(prefix)
@@ -80,14 +70,39 @@ def first_guess(problem: Problem, inventory: Inventory) -> Candidate | None:
     return search.candidate(prefix.rows, value)
 
 
-class _Enumeration:
-    """Best-first over prefixes: a heap entry stands for the j-th best choice of the next LLM after a given prefix.
+class Enumeration:
+    """Allocations in order of their objective, ties by units.
+
+    Those that break a workflow's latency bound are left out, and those that need more GPU sets than the inventory's
+    domains hold, however well fractions pack.
+
+    It is best-first over prefixes: a heap entry stands for the j-th best choice of the next LLM after a given prefix.
 
     The LLMs that weigh most in the objective are decided first: what does not pack then shows early, where it rules out
     many allocations at once (tried: 76 instead of 3,300 prefixes for five LLMs on 16 GPUs).
+
+    Args:
+        problem: the problem.
+        inventory: the GPUs.
+        known: an allocation that can be placed; none that is worse is of interest, which saves time.
+        limit: leave out those that exceed it.
+        effort: options that may be looked at.
+
+    Attributes:
+        left: options that may still be looked at; below 0 the enumeration ends before its time.
+        bound: no allocation that has not been yielded costs less; None once all have been.
     """
 
-    def __init__(self, problem: Problem, inventory: Inventory, known: Candidate | None, limit: Limit | None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        inventory: Inventory,
+        known: Candidate | None = None,
+        limit: Limit | None = None,
+        effort: int = EFFORT,
+    ) -> None:
+        self.left = effort
+        self.bound: int | None = 0
         self.position = sorted(range(len(problem.tables)), key=lambda i: (-int(problem.cost[i].min(initial=NEVER)), i))
         problem = replace(
             problem,
@@ -117,11 +132,14 @@ class _Enumeration:
         self.sets = [_set_needs(table) for table in problem.tables]
 
     def run(self) -> Iterator[Candidate]:
-        """Yield the candidates."""
+        """Yield the allocations."""
         problem = self.problem
         if problem.tables:
             self.push(self.empty())
         while self.heap:
+            self.bound = self.heap[0][0] // self.suffixes.scale
+            if self.left < 0:
+                return
             value, _, position, prefix, chosen, values = heapq.heappop(self.heap)
             if position + 1 < len(chosen):
                 following = int(values[position + 1])
@@ -131,6 +149,7 @@ class _Enumeration:
                 yield self.candidate((*prefix.rows, row), value)
             else:
                 self.push(self.extended(prefix, row))
+        self.bound = None
 
     def candidate(self, rows: tuple[int, ...], value: int) -> Candidate:
         """Return a whole allocation, its LLMs in the order of the problem that was given."""
@@ -139,7 +158,7 @@ class _Enumeration:
 
     def empty(self) -> _Prefix:
         """Return the prefix of no LLM."""
-        nothing = np.zeros((len(self.problem.capacity), len(TP_SIZES), 2), dtype=np.int64)
+        nothing = np.zeros((len(self.problem.capacity), len(TP_SIZES), 5), dtype=np.int64)
         return _Prefix((), 0, self.problem.capacity, np.zeros(len(self.allowed)), nothing)
 
     def extended(self, prefix: _Prefix, row: int) -> _Prefix:
@@ -164,6 +183,7 @@ class _Enumeration:
         """Return the options of the next LLM after a prefix that can lead to a plan, best first, and their values."""
         i = len(prefix.rows)
         table = self.problem.tables[i]
+        self.left -= len(table.index) + 100
         chosen = np.flatnonzero(table.units <= np.array(prefix.left)[table.product])
         product, units = table.product[chosen], table.units[chosen]
         at = tuple(
@@ -187,8 +207,9 @@ class _Enumeration:
         product, size, need = (column[chosen] for column in self.sets[i])
         needs = np.repeat(prefix.needs[None], len(chosen), axis=0)
         needs[np.arange(len(chosen)), product, size] += need
-        whole, tenths = needs[..., 0], needs[..., 1]
-        gpus = (whole + -(-tenths // 10)) * np.array(TP_SIZES)
+        whole, tenths, width, wide, heavy = (needs[..., column] for column in range(5))
+        shared = np.max([-(-tenths // 10), -(-(width - SLACK) // FULL), wide, heavy], axis=0)
+        gpus = (whole + shared) * np.array(TP_SIZES)
         # Larger groups take size ÷ smaller slots each: what all groups down to a size take must fit into its slots.
         return np.asarray((np.cumsum(gpus, axis=2) <= self.slots).all(axis=(1, 2)))
 
@@ -202,7 +223,8 @@ class _Prefix:
         spent: cost · scale + units.
         left: units left, per product.
         latency: the bounded sums so far.
-        needs: (products, TP sizes, 2) instances on whole GPUs, and tenths of instances on shared ones.
+        needs: (products, TP sizes, 5) instances on whole GPUs; of the others the tenths, the bandwidth in parts of
+            FULL, and how many have more than half of the one and of the other, so that no two of them fit together.
     """
 
     rows: tuple[int, ...]
@@ -213,10 +235,11 @@ class _Prefix:
 
 
 def _set_needs(table: OptionTable) -> tuple[Ints, Ints, Ints]:
-    """Return per option its product, its TP size as an index, and (whole instances, tenths of shared ones)."""
+    """Return per option its product, its TP size as an index, and what it adds to a prefix' `needs`."""
     if not len(table.index):
-        return table.product, table.product, np.zeros((0, 2), dtype=np.int64)
+        return table.product, table.product, np.zeros((0, 5), dtype=np.int64)
     size = np.array([TP_SIZES.index(m.shape.tp) for m in table.models], dtype=np.int64)[table.index]
-    tenths = np.array([m.shape.tenths for m in table.models], dtype=np.int64)[table.index]
-    whole = np.where(tenths == 10, table.replicas, 0)
-    return table.product, size, np.stack([whole, np.where(tenths == 10, 0, tenths * table.replicas)], axis=1)
+    tenths, width = table.tenths, np.rint(table.width * FULL).astype(np.int64)
+    shared = np.where(tenths < 10, table.replicas, 0)
+    halves = [shared * (2 * tenths > 10), shared * (2 * width > FULL + SLACK)]
+    return table.product, size, np.stack([table.replicas - shared, shared * tenths, shared * width, *halves], axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,13 +12,13 @@ from scepsy.allocation.infeasible import Infeasible
 from scepsy.allocation.options import OptionTable
 from scepsy.allocation.problem import RESOLUTION, Problem
 from scepsy.allocation.programme import suffix_values
-from scepsy.allocation.search import Candidate, candidates, first_guess
+from scepsy.allocation.search import EFFORT, Candidate, Enumeration, first_guess
 from scepsy.pipeline import LlmOutcome
-from scepsy.placement import Inventory, Placed, Undecided, place
+from scepsy.pipeline.instance import Ints
+from scepsy.placement import TP_SIZES, Inventory, Placed, Undecided, place
 
-MAX_CANDIDATES = 3000
-"""Allocations that are tried in order of their objective. Beyond, shapes are restricted to those that pack without
-waste, and the certificate reports the gap that is left."""
+MAX_CANDIDATES = 2000
+"""Allocations that are tried in order of their objective before those that pack by construction are taken."""
 
 
 @dataclass(frozen=True)
@@ -53,36 +54,50 @@ class Solution:
         return [table.outcome(row) for table, row in zip(self.problem.tables, self.rows, strict=True)]
 
 
-def solve(problem: Problem, inventory: Inventory) -> Solution:
+def solve(problem: Problem, inventory: Inventory, effort: int = EFFORT) -> Solution:
     """Return the best allocation that can be placed.
 
+    Best-first until one can be placed: it is then proven best. Where that takes too long, allocations that pack by
+    construction are taken instead, and the gap to what has been ruled out is reported.
+
+    Args:
+        problem: the problem.
+        inventory: the GPUs.
+        effort: options that the search may look at; the substitutes get a part of it each.
+
     Raises:
-        Infeasible: there is none.
+        Infeasible: there is none, or none was found; the error says which.
     """
     empty = [table for table in problem.tables if not len(table.index)]
     if empty:
         raise Infeasible(problem, empty[0])
-    known = _known(problem, inventory)
     unplaced = suffix_values(problem.tables, problem.cost, problem.capacity).best()
     if unplaced is None:
         raise Infeasible(problem, None)
-    bound, tried, proving = unplaced, 0, True
-    for stage in (problem, _packable(problem)):
-        for candidate in itertools.islice(candidates(stage, inventory, known), MAX_CANDIDATES):
-            tried += 1
-            # Candidates come in order: all cheaper ones have been refuted, as long as every refutation was exact.
-            bound = candidate.cost if proving else bound
-            try:
-                placed = _placed(stage, candidate, inventory)
-            except Undecided:
-                proving, placed = False, None
-            if placed is not None:
-                return _solution(problem, _original(problem, stage, candidate), placed, (unplaced, bound, tried))
-        proving = False
+    known = _known(problem, inventory)
+    search = Enumeration(problem, inventory, known, effort=effort)
+    bound, tried, exact = unplaced, 0, True
+    for candidate in itertools.islice(search.run(), MAX_CANDIDATES):
+        tried += 1
+        # Candidates come in order: all cheaper ones have been refuted, as long as every refutation was exact.
+        bound = candidate.cost if exact else bound
+        try:
+            placed = _placed(problem, candidate, inventory)
+        except Undecided:
+            exact, placed = False, None
+        if placed is not None:
+            return _solution(problem, candidate, placed, (unplaced, bound, tried))
+    if exact and search.bound is None and known is None:
+        raise Infeasible(problem, None)
+    if exact and search.bound is not None:
+        bound = max(bound, search.bound)
+    found = [*_packable(problem, inventory, effort), *_climbed(problem, inventory, effort // 4000)]
     if known is not None:
-        placed = _placed(problem, known, inventory)
-        return _solution(problem, known, placed or [], (unplaced, bound, tried))
-    raise Infeasible(problem, None)
+        found.append((known, _placed(problem, known, inventory) or []))
+    if not found:
+        raise Infeasible(problem, None, proven=False)
+    best, places = min(found, key=lambda item: (item[0].cost, item[0].units))
+    return _solution(problem, best, places, (unplaced, min(bound, best.cost), tried))
 
 
 def _solution(problem: Problem, chosen: Candidate, placed: list[Placed], search: tuple[int, int, int]) -> Solution:
@@ -113,15 +128,114 @@ def _placed(problem: Problem, candidate: Candidate, inventory: Inventory) -> lis
     return place(requests, inventory)
 
 
-def _packable(problem: Problem) -> Problem:
-    """Keep the options that always pack: shares that divide each other, and no more bandwidth than share."""
-    tables, costs = [], []
-    for table, cost in zip(problem.tables, problem.cost, strict=True):
-        tenths = np.array([m.shape.tenths for m in table.models], dtype=np.int64)[table.index]
-        keep = np.isin(tenths, (1, 5, 10)) & ((tenths == 10) | (table.bandwidth <= tenths / 10))
-        tables.append(_only(table, keep))
-        costs.append(cost[keep])
-    return replace(problem, tables=tuple(tables), cost=tuple(costs))
+def _climbed(problem: Problem, inventory: Inventory, steps: int) -> list[tuple[Candidate, list[Placed]]]:
+    """Return an allocation reached from the smallest one by giving one LLM after another what can still be placed.
+
+    Args:
+        problem: the problem.
+        inventory: the GPUs.
+        steps: placements that may be tried.
+    """
+    starts = []
+    for degrees in (*((tp,) for tp in TP_SIZES), TP_SIZES):
+        smallest = [_smallest(table, cost, degrees) for table, cost in zip(problem.tables, problem.cost, strict=True)]
+        placed = _attempt(problem, smallest, inventory)
+        if placed is not None:
+            starts.append((sum(int(c[r]) for c, r in zip(problem.cost, smallest, strict=True)), smallest, placed))
+    if not starts:
+        return []
+    _, rows, best = min(starts, key=lambda start: start[:2])
+    improved = True
+    while improved and steps > 0:
+        improved = False
+        for i in sorted(range(len(rows)), key=lambda i: -int(problem.cost[i][rows[i]])):
+            now = rows[i]
+            better = [
+                int(b) for b in np.argsort(problem.cost[i], kind="stable") if problem.cost[i][b] < problem.cost[i][now]
+            ]
+            # Halve the list towards what fits: options that cost less take more.
+            while better and steps > 0:
+                rows[i] = better[len(better) // 2]
+                steps -= 1
+                placed = _attempt(problem, rows, inventory)
+                if placed is None:
+                    better = better[len(better) // 2 + 1 :]
+                else:
+                    best, now, improved = placed, rows[i], True
+                    better = better[: len(better) // 2]
+            rows[i] = now
+    candidate = Candidate(
+        tuple(rows),
+        sum(int(c[r]) for c, r in zip(problem.cost, rows, strict=True)),
+        sum(int(t.units[r]) for t, r in zip(problem.tables, rows, strict=True)),
+    )
+    return [(candidate, best)] if problem.bounded(candidate.rows) else []
+
+
+def _smallest(table: OptionTable, cost: Ints, degrees: tuple[int, ...]) -> int:
+    """Return the option that takes least, its bandwidth counted as share, of some degrees if there are any of them."""
+    own = np.isin(np.array([m.shape.tp for m in table.models], dtype=np.int64)[table.index], degrees)
+    size = _charged(table, TP_SIZES, TENTHS).units
+    return int(np.lexsort((cost, size, ~own))[0])
+
+
+def _attempt(problem: Problem, rows: Sequence[int], inventory: Inventory) -> list[Placed] | None:
+    try:
+        return _placed(problem, Candidate(tuple(rows), 0, 0), inventory)
+    except Undecided:
+        return None
+
+
+TENTHS = tuple(range(1, 11))
+DIVISIBLE = (1, 5, 10)
+"""Tenths that divide each other: instances of such sizes pack whenever their sum fits."""
+
+
+def _packable(problem: Problem, inventory: Inventory, effort: int) -> list[tuple[Candidate, list[Placed]]]:
+    """Return allocations that pack easily, with their places; the rows are those of the full tables.
+
+    Every instance is charged for its bandwidth as if it were share, so that one dimension is left to pack; where that
+    is not enough, 1, 5 or 10 tenths, and at last without tensor parallelism, where the sum alone decides.
+    """
+    found = []
+    for degrees, sizes in ((TP_SIZES, TENTHS), (TP_SIZES, DIVISIBLE), ((1,), DIVISIBLE)):
+        tables = tuple(_charged(table, degrees, sizes) for table in problem.tables)
+        if not all(len(table.index) for table in tables):
+            continue
+        rows = [_rows(full, part) for full, part in zip(problem.tables, tables, strict=True)]
+        cost = tuple(cost[own] for cost, own in zip(problem.cost, rows, strict=True))
+        charged = replace(problem, tables=tables, cost=cost)
+        guess = first_guess(charged, inventory)
+        search = itertools.islice(Enumeration(charged, inventory, effort=effort // 4).run(), 50)
+        for candidate in itertools.chain(search, [guess] if guess is not None else []):
+            try:
+                placed = _placed(charged, candidate, inventory)
+            except Undecided:
+                continue
+            if placed is not None:
+                original = tuple(int(own[row]) for own, row in zip(rows, candidate.rows, strict=True))
+                units = sum(int(t.units[row]) for t, row in zip(problem.tables, original, strict=True))
+                options = {t.load.name: t.option(row) for t, row in zip(problem.tables, original, strict=True)}
+                places = [replace(item, tenths=options[item.llm].shape.tenths) for item in placed]
+                found.append((Candidate(original, candidate.cost, units), places))
+                break
+    return found
+
+
+def _charged(table: OptionTable, degrees: tuple[int, ...], sizes: tuple[int, ...]) -> OptionTable:
+    """Return the options of some tensor-parallel degrees, charged for their bandwidth too, in some sizes only."""
+    tp = np.array([m.shape.tp for m in table.models], dtype=np.int64)[table.index]
+    need = np.maximum(table.tenths, np.ceil(10 * table.width - 1e-6).astype(np.int64))
+    charged = np.array(sizes)[np.searchsorted(sizes, np.minimum(need, 10))]
+    keep = np.isin(tp, degrees)
+    return replace(_only(table, keep), charged=charged[keep], units=(tp * charged * table.replicas)[keep])
+
+
+def _rows(full: OptionTable, part: OptionTable) -> Ints:
+    """Return the rows of the full table that a part of it holds, in order."""
+    place_of = {(int(i), int(r)): row for row, (i, r) in enumerate(zip(full.index, full.replicas, strict=True))}
+    rows = [place_of[int(i), int(r)] for i, r in zip(part.index, part.replicas, strict=True)]
+    return np.array(rows, dtype=np.int64)
 
 
 def _only(table: OptionTable, keep: np.ndarray) -> OptionTable:
@@ -135,14 +249,3 @@ def _only(table: OptionTable, keep: np.ndarray) -> OptionTable:
         utilisation=table.utilisation[keep],
         bandwidth=table.bandwidth[keep],
     )
-
-
-def _original(problem: Problem, stage: Problem, candidate: Candidate) -> Candidate:
-    """Return the allocation in rows of the full tables that a candidate of restricted ones means."""
-    if stage is problem:
-        return candidate
-    rows = []
-    for full, part, row in zip(problem.tables, stage.tables, candidate.rows, strict=True):
-        same = (full.index == part.index[row]) & (full.replicas == part.replicas[row])
-        rows.append(int(np.flatnonzero(same)[0]))
-    return replace(candidate, rows=tuple(rows))

@@ -41,8 +41,7 @@ class LlmDemand:
     Attributes:
         calls: n, mean calls per execution.
         parallelism: p, sum of call durations ÷ time in which at least one call runs.
-        steps: how many groups of calls follow each other on the execution's path: n/p where only statistics are known,
-            time with a call running ÷ mean time of a group where groups were recorded.
+        steps: n/p, how many times the latency of a call (or of a whole group) counts on the execution's path.
         groups: (size, mean number per execution) of groups of calls that start together.
         input: prompt tokens.
         output: generated tokens.
@@ -58,11 +57,9 @@ class LlmDemand:
     cached: TokenUse
 
     @property
-    def longest(self) -> float | None:
-        """Most tokens of one call, prompt and output; None if unknown."""
-        if self.input.max is None or self.output.max is None:
-            return None
-        return self.input.max + self.output.max
+    def longest(self) -> float:
+        """Most tokens of one call that are known of, prompt and output; the means where no maximum is given."""
+        return (self.input.max or self.input.mean) + (self.output.max or self.output.mean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +170,13 @@ def _llm_demand(llm: str, executions: list[list[Call]], count: int) -> LlmDemand
     spent = sum(call.end - call.start for call in calls)
     if busy <= 0:
         raise ValueError(f'all calls to "{llm}" take no time: start and end are equal')
-    makespan = sum(max(c.end for c in group) - group[0].start for group in groups) / len(groups)
     sizes: dict[int, int] = defaultdict(int)
     for group in groups:
         sizes[len(group)] += 1
     return LlmDemand(
         calls=len(calls) / count,
         parallelism=spent / busy,
-        steps=busy / count / makespan,
+        steps=len(calls) / count * busy / spent,
         groups=tuple((size, number / count) for size, number in _merged(sizes)),
         input=_tokens([c.input_tokens for c in calls]),
         output=_tokens([c.output_tokens for c in calls]),
@@ -202,13 +198,20 @@ def _busy(calls: Iterable[Call]) -> float:
 
 
 def _groups(calls: list[Call]) -> list[list[Call]]:
-    """Split the calls of one execution to one LLM, in order of start, into groups that start together."""
+    """Split the calls of one execution to one LLM, in order of start, into groups that start together.
+
+    A call that starts when another of the group has ended may have waited for it, so it is not of the group.
+    """
     groups: list[list[Call]] = []
+    first_end = 0.0
     for call in calls:
-        if groups and call.start - groups[-1][0].start <= TOGETHER:
+        together = groups and call.start - groups[-1][0].start <= TOGETHER
+        if together and (call.start < first_end or call.start == groups[-1][0].start):
             groups[-1].append(call)
+            first_end = min(first_end, call.end)
         else:
             groups.append([call])
+            first_end = call.end
     return groups
 
 

@@ -1,7 +1,7 @@
 """Typed units: durations, rates and quantities as people write them, numbers in SI units inside.
 
 Each type parses a string with its unit (a bare number is an error: nobody should guess whether `8` means seconds), and
-writes it back in one canonical form with four significant digits.
+writes it back in one canonical form: what people wrote exactly, computed figures with four significant digits.
 """
 
 from __future__ import annotations
@@ -58,7 +58,11 @@ def parse_duration(value: Any) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Write seconds as `412us`, `80.5ms` or `8.123s`."""
+    """Write seconds as `412us`, `80.5ms` or `8.123s`: what people wrote exactly, anything else to four digits."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("min", 60.0), ("h", 3600.0)):
+        text = f"{significant(seconds / scale, 7)}{unit}"
+        if seconds >= scale and parse_duration(text) == seconds:
+            return text
     if seconds >= 1 or seconds == 0:
         return f"{significant(seconds)}s"
     if seconds >= 1e-3:
@@ -83,7 +87,11 @@ def parse_rate(value: Any) -> float:
 
 
 def format_rate(per_second: float) -> str:
-    """Write events per second as `4/s`, or per minute or hour where that reads better (`1.5/min`)."""
+    """Write events per second as `4/s`, or per minute or hour: what people wrote exactly, else to four digits."""
+    for unit in ("s", "min", "h"):
+        text = f"{significant(per_second * _SECONDS[unit], 7)}/{unit}"
+        if per_second > 0 and parse_rate(text) == per_second:
+            return text
     for unit, seconds in (("s", 1.0), ("min", 60.0)):
         if per_second * seconds >= 0.1:
             return f"{significant(per_second * seconds)}/{unit}"

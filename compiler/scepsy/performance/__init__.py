@@ -6,7 +6,7 @@ latency of calls that arrive at random and in groups (section 2.2 of the model).
 
 from scepsy.performance.catalog import Catalog, Mix, ServiceTimes
 from scepsy.performance.memory import InstanceMemory, fit
-from scepsy.performance.queueing import MAX_UTILISATION, Stream, latencies
+from scepsy.performance.queueing import MAX_UTILISATION, Stream, latencies, rounds
 from scepsy.performance.shares import SHARE_MODEL
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "Stream",
     "fit",
     "latencies",
+    "rounds",
 ]

@@ -9,8 +9,13 @@ stationary distribution follows from the balance of flow across each cut:
 Beyond K the rate is constant, so the tail's mass and first moment have closed forms and the recursion ends at K.
 
 A group that meets j calls has ended after about V(j+g), with V(n) = R(n) for n ≤ K and R(K) + (n−K)·R̄(K)/K beyond:
-equal calls that start together end together. For single calls this equals Little's law exactly. A stream has its own R
-(its own tokens) at the common load; R̄ is the mean over all calls.
+equal calls that start together end together, in rounds of K if they are more. For single calls this equals Little's law
+exactly. A stream has its own R (its own tokens) at the common load; R̄ is the mean over all calls.
+
+Groups of calls that are heavier or lighter than the mean call enter the balance as so many mean calls of the same work.
+Against a simulated queue, single calls of different classes are within 5 %, and short groups beside long single calls
+within 15 % up to 60 % load. Short single calls beside groups of long ones are predicted too fast (by a quarter at 30 %
+load, by half near saturation): they wait for whole long calls, which a queue of one kind of call does not know.
 """
 
 from __future__ import annotations
@@ -38,11 +43,26 @@ class Stream:
         seconds: R(n) of this class for n = 1 … K, (K, B).
         size: calls per group that reach one instance, (B,), at least 1.
         rate: groups per second that reach one instance, (B,), may be 0.
+        alone: seconds that a group takes on an idle instance, (B,); see `rounds`.
     """
 
     seconds: Array
     size: npt.NDArray[np.int64]
     rate: Array
+    alone: Array
+
+
+def rounds(seconds: Array, size: npt.NDArray[np.int64], limit: npt.NDArray[np.int64]) -> Array:
+    """Return how long groups of equal calls take on an idle instance: full rounds of `limit` calls, and the rest.
+
+    Args:
+        seconds: R(n), (K, B).
+        size: calls per group, (B,), at least 1.
+        limit: calls that run at once, (B,), at most K.
+    """
+    full, rest = (size - 1) // limit, (size - 1) % limit
+    columns = np.arange(seconds.shape[1])
+    return np.asarray(full * seconds[limit - 1, columns] + seconds[rest, columns])
 
 
 def latencies(streams: list[Stream]) -> tuple[list[Array], Array, Array]:
@@ -58,12 +78,15 @@ def latencies(streams: list[Stream]) -> tuple[list[Array], Array, Array]:
         busy: (B,) part of the time in which at least one call runs.
     """
     limit = len(streams[0].seconds)
-    size = np.stack([s.size for s in streams])
-    rate = np.stack([s.rate for s in streams])
-    calls = size * rate
+    calls = np.stack([s.size * s.rate for s in streams])
     load = calls.sum(axis=0)
     share = np.divide(calls, load, out=np.full_like(calls, 1 / len(streams)), where=load > 0)
     mean = sum(share[i] * s.seconds for i, s in enumerate(streams))
+    # A group enters the balance as so many mean calls of the same work; single calls as they are.
+    work = [s.size * s.seconds[-1] / mean[-1] for s in streams]
+    size = np.stack([np.where(s.size > 1, np.maximum(np.rint(w), 1), 1) for s, w in zip(streams, work, strict=True)])
+    size = size.astype(np.int64)
+    rate = calls / size
     mu = np.arange(1, limit + 1)[:, None] / mean
     utilisation = load / mu[-1]
     stable = utilisation < 1
@@ -79,10 +102,10 @@ def latencies(streams: list[Stream]) -> tuple[list[Array], Array, Array]:
         # V at j + size for the states j < last, then for `last` and beyond, where it is linear in j when last = K.
         reached = n + stream.size
         own = np.take_along_axis(stream.seconds, np.minimum(reached, limit) - 1, axis=0)
-        value = (p[:last] * (own + np.maximum(reached - limit, 0) * wait)).sum(axis=0)
+        value = (p[:last] * np.maximum(own + np.maximum(reached - limit, 0) * wait, stream.alone)).sum(axis=0)
         at_last = np.take_along_axis(stream.seconds, np.minimum(last + stream.size, limit)[None, :] - 1, axis=0)[0]
         beyond = last + stream.size - limit
-        value += p[last] * (at_last + np.maximum(beyond, 0) * wait)
+        value += p[last] * np.maximum(at_last + np.maximum(beyond, 0) * wait, stream.alone)
         value += tail * (stream.seconds[-1] + (stream.size - limit) * wait) + moment * wait
         result.append(np.where(stable, value / total, np.inf))
     busy = np.where(load > 0, 1 - p[0] / total, 0.0)
@@ -112,7 +135,7 @@ def _distribution(mu: Array, size: npt.NDArray[np.int64], rate: Array) -> tuple[
                 scale = np.where(p[n] > _HUGE, 1 / _HUGE, 1.0)
                 p[: n + 1] *= scale
                 cumulated[: n + 2] *= scale
-            # The mass still to come is below a geometric series once the completion rate exceeds the load twice over.
+            # As many states as the largest group hold next to nothing: nothing beyond them does.
             elif n > largest and n < limit:
                 recent = p[max(0, n - largest + 1) : n + 1].sum(axis=0)
                 if (recent < _NEGLIGIBLE * cumulated[n + 1]).all():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from scepsy.performance import Catalog, InstanceMemory, ServiceTimes, Stream, fit, latencies
+from scepsy.performance import Catalog, InstanceMemory, ServiceTimes, Stream, fit, latencies, rounds
 from scepsy.performance.shares import Array, drawn
 from scepsy.pipeline.load import LlmLoad
 
@@ -77,15 +77,17 @@ def instance_model(load: LlmLoad, shape: Shape, catalog: Catalog, card: int) -> 
     if memory.kv_tokens < longest:
         return f"the KV cache holds {memory.kv_tokens:,} tokens, one call may have {longest:,}"
     times = tuple(catalog.service(load.llm.model, shape.product, shape.tp, shape.tenths, c.mix) for c in load.callers)
-    share = np.array([c.calls / load.calls for c in load.callers])
+    share = [c.calls / load.calls for c in load.callers]
     tokens = sum(s * (c.demand.input.mean + c.demand.output.mean) for s, c in zip(share, load.callers, strict=True))
     limit = min(
         load.llm.max_num_seqs, int(memory.kv_tokens // max(1.0, tokens)), *(len(time.seconds) for time in times)
     )
     seconds = np.stack([time.seconds[: max(1, limit)] for time in times])
-    mean = share @ seconds
-    # More calls at once than at the peak of n/R(n) only make each slower: admit no more.
-    limit = int(np.argmax(np.arange(1, len(mean) + 1) / mean)) + 1
+    mean = np.asarray(sum(s * own for s, own in zip(share, seconds, strict=True)))
+    # More calls at once than at the peak of n/R(n) only make each slower: admit no more. On a plateau the first counts,
+    # whatever the last bit of a quotient says.
+    rate = np.arange(1, len(mean) + 1) / mean
+    limit = int(np.flatnonzero(rate >= rate.max() * (1 - 1e-6))[0]) + 1
     seconds = seconds[:, :limit]
     return InstanceModel(shape, memory, limit, seconds, seconds[:, -1] / limit, times)
 
@@ -109,11 +111,14 @@ def evaluate(load: LlmLoad, models: list[InstanceModel], index: Ints, replicas: 
     """Evaluate allocations of one LLM, each `replicas[b]` instances of `models[index[b]]`.
 
     Groups of g calls spread evenly over r replicas: each gets ⌊g/r⌋ of them or one more, or some get one and the others
-    none. The group ends when its largest part ends; that all parts are equally lucky is neglected.
+    none. The group ends when its largest part ends. That the parts do not meet equally busy replicas is neglected:
+    against a simulation with a random but even split the prediction is 11–14 % too fast at 70 % load, with the
+    gateway's balancing by least connections within 5 %.
     """
     limit = max(model.limit for model in models)
-    share = np.array([c.calls / load.calls for c in load.callers])
+    share = [c.calls / load.calls for c in load.callers]
     padded = np.stack([_padded(model, share, limit) for model in models])  # (models, callers, K)
+    limits = np.array([model.limit for model in models], dtype=np.int64)[index]
     streams: list[Stream] = []
     parts: list[tuple[int, float, Ints]] = []
     for c, caller in enumerate(load.callers):
@@ -122,11 +127,10 @@ def evaluate(load: LlmLoad, models: list[InstanceModel], index: Ints, replicas: 
             low, rest = size // replicas, size % replicas
             rate = caller.rate * frequency
             low_id = len(streams)
-            streams.append(
-                Stream(seconds, np.maximum(low, 1), np.where(low > 0, rate * (replicas - rest) / replicas, 0.0))
-            )
+            few, fewer = np.maximum(low, 1), np.where(low > 0, rate * (replicas - rest) / replicas, 0.0)
+            streams.append(Stream(seconds, few, fewer, rounds(seconds, few, limits)))
             if (rest > 0).any():
-                streams.append(Stream(seconds, low + 1, rate * rest / replicas))
+                streams.append(Stream(seconds, low + 1, rate * rest / replicas, rounds(seconds, low + 1, limits)))
             parts.append((c, frequency, np.where(rest > 0, len(streams) - 1, low_id)))
     per_stream, utilisation, busy = latencies(streams)
     stacked = np.stack(per_stream)
@@ -145,7 +149,7 @@ def _drawn(model: InstanceModel) -> float:
     return max(drawn(shape.product, model.memory.weights, time.step, shape.tenths / 10) for time in model.times)
 
 
-def _padded(model: InstanceModel, share: Array, limit: int) -> Array:
+def _padded(model: InstanceModel, share: list[float], limit: int) -> Array:
     """Continue R(n) beyond the instance's own limit so that all waits alike: by R̄(K)/K per waiting call."""
-    waiting = np.arange(1, limit - model.limit + 1) * float(share @ model.work)
+    waiting = np.arange(1, limit - model.limit + 1) * sum(s * float(w) for s, w in zip(share, model.work, strict=True))
     return np.concatenate([model.seconds, model.seconds[:, -1:] + waiting], axis=1)

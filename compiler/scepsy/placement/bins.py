@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 WHOLE = 10
 """Tenths of a GPU."""
-SEARCH_LIMIT = 20_000
-"""Bins that the exact search opens before it gives up; the compiler then reports a gap instead of a proof."""
+SEARCH_LIMIT = 4_000
+"""Steps of the exact search before it gives up; the compiler then reports a gap instead of a proof."""
+_MOST_BINS = 150
+"""Packings of more sets are left to first-fit decreasing: the exact search goes one level deeper per set."""
 _SLACK = 1e-9
 
 
@@ -32,13 +34,13 @@ class Part:
     llm: str
 
 
-def fewest_bins(parts: Sequence[Part], at_most: int) -> list[list[Part]] | None:
+def fewest_bins(parts: Sequence[Part], at_most: int) -> tuple[list[list[Part]], bool] | None:
     """Pack parts into as few GPU sets as possible, at most `at_most`.
 
     First-fit decreasing, and an exact search where that is above the lower bound.
 
     Returns:
-        the content of each set, or None if they do not fit.
+        the content of each set, and whether fewer are impossible; None if they do not fit.
 
     Raises:
         Undecided: nothing was found within the search limit.
@@ -48,22 +50,42 @@ def fewest_bins(parts: Sequence[Part], at_most: int) -> list[list[Part]] | None:
     if bound > at_most:
         return None
     packed = _first_fit(ordered)
+    budget = _Budget(SEARCH_LIMIT if len(packed) <= _MOST_BINS else 0)
     for fewer in range(bound, min(at_most + 1, len(packed))):
         try:
-            better = _exact(ordered, fewer)
+            better = _exact(ordered, fewer, budget)
         except Undecided:
             if len(packed) > at_most:
                 raise
-            break
+            return packed, False
         if better is not None:
-            return better
-    return packed if len(packed) <= at_most else None
+            return better, True
+    return (packed, True) if len(packed) <= at_most else None
+
+
+@dataclass
+class _Budget:
+    """Steps that are left to a search."""
+
+    left: int
+
+    def spend(self) -> None:
+        """Take a step.
+
+        Raises:
+            Undecided: there is none left.
+        """
+        self.left -= 1
+        if self.left < 0:
+            raise Undecided
 
 
 def lower_bound(parts: Sequence[Part]) -> int:
-    """Return how many sets the parts need at least."""
+    """Return how many sets the parts need at least: by their sums, and because no two above one half share a set."""
     units = sum(p.tenths for p in parts)
-    return max(math.ceil(units / WHOLE), math.ceil(math.fsum(p.bandwidth for p in parts) - _SLACK))
+    halves = sum(2 * p.tenths > WHOLE for p in parts), sum(p.bandwidth > 0.5 + _SLACK for p in parts)
+    width = math.fsum(p.bandwidth for p in parts)
+    return max(math.ceil(units / WHOLE), math.ceil(width - _SLACK * (1 + len(parts))), *halves)
 
 
 def _first_fit(parts: Sequence[Part]) -> list[list[Part]]:
@@ -82,7 +104,7 @@ def _first_fit(parts: Sequence[Part]) -> list[list[Part]]:
     return bins
 
 
-def _exact(parts: Sequence[Part], at_most: int) -> list[list[Part]] | None:
+def _exact(parts: Sequence[Part], at_most: int, budget: _Budget) -> list[list[Part]] | None:
     """Fill one set after another: the largest part left is in the next set, with some of the others.
 
     Parts of equal size are interchangeable, so states are counts per size; states known to fail are remembered.
@@ -90,21 +112,17 @@ def _exact(parts: Sequence[Part], at_most: int) -> list[list[Part]] | None:
     sizes = sorted({(p.tenths, p.bandwidth) for p in parts}, reverse=True)
     counts = tuple(sum((p.tenths, p.bandwidth) == size for p in parts) for size in sizes)
     failed: set[tuple[int, tuple[int, ...]]] = set()
-    opened = 0
 
     def fill(left: tuple[int, ...], bins_left: int) -> list[list[int]] | None:
-        nonlocal opened
         if not any(left):
             return []
         units = sum(n * size[0] for n, size in zip(left, sizes, strict=True))
         width = sum(n * size[1] for n, size in zip(left, sizes, strict=True))
-        if units > WHOLE * bins_left or width > bins_left + _SLACK or (bins_left, left) in failed:
+        if units > WHOLE * bins_left or width > bins_left + _SLACK * len(parts) or (bins_left, left) in failed:
             return None
-        opened += 1
-        if opened > SEARCH_LIMIT:
-            raise Undecided
+        budget.spend()
         first = next(i for i, n in enumerate(left) if n)
-        for content in _fillings(left, sizes, first):
+        for content in _fillings(left, sizes, first, budget):
             rest = list(left)
             for i in content:
                 rest[i] -= 1
@@ -121,11 +139,12 @@ def _exact(parts: Sequence[Part], at_most: int) -> list[list[Part]] | None:
     return [[stock[sizes[i]].pop(0) for i in content] for content in solution]
 
 
-def _fillings(left: tuple[int, ...], sizes: list[tuple[int, float]], first: int) -> list[list[int]]:
+def _fillings(left: tuple[int, ...], sizes: list[tuple[int, float]], first: int, budget: _Budget) -> list[list[int]]:
     """Return the contents of a set with one part of size `first` that can take no further part, fullest first."""
     found: list[list[int]] = []
 
     def extend(content: list[int], start: int, units: int, width: float, rest: list[int]) -> None:
+        budget.spend()
         maximal = True
         for i in range(len(sizes)):
             if rest[i] and sizes[i][0] <= units and sizes[i][1] <= width + _SLACK:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from scepsy.placement.bins import WHOLE, Part, fewest_bins, lower_bound
+from scepsy.placement.bins import WHOLE, Part, Undecided, fewest_bins, lower_bound
 from scepsy.placement.inventory import Domain, Inventory
 
 TP_SIZES = (8, 4, 2, 1)
@@ -158,7 +158,11 @@ def largest_group(inventory: Inventory, placed: Sequence[Placed]) -> tuple[int, 
 
 
 def _sets(requests: Sequence[Request], domains: Sequence[Domain]) -> list[GpuSet] | None:
-    """Return the GPU sets that the requests need, as few as possible, or None if the domains cannot hold them."""
+    """Return the GPU sets that the requests need, as few as possible, or None if the domains cannot hold them.
+
+    Raises:
+        Undecided: neither could be shown.
+    """
     whole: dict[int, list[Part]] = defaultdict(list)
     parts: dict[int, list[Part]] = defaultdict(list)
     for r in requests:
@@ -170,15 +174,24 @@ def _sets(requests: Sequence[Request], domains: Sequence[Domain]) -> list[GpuSet
     least = {tp: len(whole[tp]) + lower_bound(parts[tp]) for tp in TP_SIZES}
     if not _fits(least, free):
         return None
+    exact = True
     for tp in TP_SIZES:
         taken.extend((tp, (part,)) for part in whole[tp])
         if parts[tp]:
             packed = fewest_bins(parts[tp], _most(tp, least, free) - len(whole[tp]))
+            if packed is None and not exact:
+                raise Undecided
             if packed is None:
                 return None
-            least[tp] = len(whole[tp]) + len(packed)
-            taken.extend((tp, tuple(content)) for content in packed)
-    return taken if _fits(least, free) else None
+            content, fewest = packed
+            exact &= fewest
+            least[tp] = len(whole[tp]) + len(content)
+            taken.extend((tp, tuple(own)) for own in content)
+    if _fits(least, free):
+        return taken
+    if not exact:
+        raise Undecided
+    return None
 
 
 def _fits(sets: dict[int, int], free: Sequence[int]) -> bool:
