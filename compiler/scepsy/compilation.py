@@ -102,7 +102,7 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
     digests = _relevant(workspace, target)
     problems: list[Diagnostic] = []
     if not inventory.domains:
-        problems.append(target.problem(("spec", "nodes"), "every GPU of the cluster is reserved", "free one"))
+        raise DocumentError([target.problem(("spec", "nodes"), "every GPU of the cluster is reserved", "free one")])
     for name, workflow in workspace.workflows.items():
         problems.extend(_check_models(workflow, target.document, catalog, inventory))
         try:
@@ -270,13 +270,16 @@ def _arranged(
     arranged = tuple(item.model_copy(update={"wave": order.wave[item.name]}) for item in named)
     if not previous:
         return arranged, None
+    unchanged = {i.name for i in arranged if i in in_force}
+    earlier = previous[0].spec.change.circles if previous[0].spec.change else ()
+    carried = tuple(circle for circle in earlier if set(circle) <= unchanged)
     before = {item.name: (item.node, item.gpus, item.share) for item in in_force}
     now = {item.name: (item.node, item.gpus, item.share) for item in named}
     return arranged, Change(
         started=tuple(n for n in now if n not in before),
         moved=tuple(n for n in now if n in before and now[n] != before[n]),
         removed=tuple(n for n in before if n not in now),
-        circles=order.circles,
+        circles=(*carried, *order.circles),
     )
 
 

@@ -55,7 +55,7 @@ def test_compile_writes_a_plan_and_manifests_and_says_what_to_do_next(project: P
         "generator",
         "reranker",
         "Qwen/Qwen3-8B",
-        "NVIDIA-H100-80GB-HBM3",
+        "H100-80GB-HBM3",
         "mean latency",
         "capacity",
         "estimated",
@@ -235,6 +235,50 @@ def test_json_output_of_an_error_is_an_object_too_with_positions(project: Path, 
     jsonschema.validate(result, schema("CompileResult"))
     problem = result["error"]["problems"][0]
     assert (problem["path"], problem["line"], problem["column"]) == ("workflows/rag-reranker.yaml", 9, 12)
+
+
+def test_a_result_with_fractions_satisfies_its_schema(tmp_path: Path, scepsy: Scepsy) -> None:
+    scepsy("init", tmp_path / "o", "--example", "oversubscribed")
+    result = json.loads(scepsy("compile", "--project", tmp_path / "o", "--output", "json").out)
+    jsonschema.validate(result, schema("CompileResult"))
+    assert {i["share"] for i in result["clusters"][0]["plan"]["instances"]} < {n / 10 for n in range(1, 10)}
+
+
+def test_the_rate_that_an_error_promises_does_compile(project: Path, scepsy: Scepsy) -> None:
+    edit(project / "workflows/rag-reranker.yaml", "12/s", "60/s")
+    promised = scepsy("compile", "--project", project).err.partition("rag-reranker at most ")[2].split("\n")[0]
+    edit(project / "workflows/rag-reranker.yaml", "60/s", promised)
+    assert scepsy("compile", "--project", project).code == 0
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("12/s", "99999999999999999999999999/s", "a rate must lie between"),
+    ("12/s", "0.00000000000000001/h", "a rate must lie between"),
+    ("120ms", "99999999999999999h", "a duration must be shorter"),
+    ("mean: 240, max: 1024", "mean: 200000", "allowed"),
+    ("fanOut: 20 ", "fanOut: 20\n          parallelism: 1000 ", "parallelism is above calls"),
+    ("maxModelLen: 4096", "podTemplate: {env: {CUDA_VISIBLE_DEVICES: all}}", '"CUDA_VISIBLE_DEVICES" is set by Scepsy'),
+])  # fmt: skip
+def test_absurd_figures_are_refused_where_they_stand(
+    project: Path, scepsy: Scepsy, old: str, new: str, message: str
+) -> None:
+    edit(project / "workflows/rag-reranker.yaml", old, new)
+    ran = scepsy("compile", "--project", project)
+    assert ran.code == 1
+    assert "Traceback" not in ran.err
+    assert message in ran.err, ran.err
+
+
+def test_output_that_cannot_be_written_is_an_error_not_a_traceback(project: Path, scepsy: Scepsy) -> None:
+    command = [sys.executable, "-m", "scepsy", "compile", "--project", str(project)]
+    ascii_only = subprocess.run(
+        command, check=False, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, text=True
+    )
+    assert (ascii_only.returncode, ascii_only.stderr) == (0, "")
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
 
 
 def test_only_what_bears_on_a_cluster_is_an_input_of_its_plan(project: Path, scepsy: Scepsy) -> None:

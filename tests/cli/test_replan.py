@@ -99,3 +99,51 @@ def test_a_plan_of_another_version_at_head_is_passed_over(project: Path, scepsy:
     assert "plans/two-nodes.yaml is not a Plan that this version can read" in ran.err
     (project / "plans/two-nodes.yaml").unlink()
     assert scepsy("compile", "--project", project, "--force").code == 0
+
+
+@pytest.mark.parametrize("rate", ["8/s", "12/s", "20/s"])
+def test_a_plan_that_a_higher_load_would_overdraw_is_not_kept(tmp_path: Path, scepsy: Scepsy, rate: str) -> None:
+    project = tmp_path / "rag"
+    scepsy("init", project, "--example")
+    edit(project / "workflows/rag-reranker.yaml", "12/s", "4/s")
+    commit_all(project)
+    assert scepsy("compile", "--project", project, "--commit").code == 0
+    edit(project / "workflows/rag-reranker.yaml", "4/s", rate)
+    commit_all(project)
+    ran = scepsy("compile", "--project", project, "--commit")
+    assert ran.code == 0, ran.err
+    assert scepsy("compile", "--project", project, "--check").code == 0
+
+
+def test_many_changes_of_rate_in_a_row_always_compile_and_are_stable(tmp_path: Path, scepsy: Scepsy) -> None:
+    project = tmp_path / "walk"
+    scepsy("init", project, "--example", "beam-search")
+    before = "6/min"
+    for rate in ("20/min", "9/min", "31/min", "4/min", "26/min", "2/min", "33/min"):
+        edit(project / "workflows/beam-search.yaml", f"rate: {before}", f"rate: {rate}")
+        commit_all(project)
+        ran = scepsy("compile", "--project", project, "--commit")
+        assert ran.code in (0, 1), ran.err
+        if ran.code:
+            assert "no allocation" in ran.err
+        else:
+            assert scepsy("compile", "--project", project, "--check").code == 0
+        before = rate
+
+
+def test_an_input_that_was_deleted_but_not_committed_stops_a_commit(project: Path, scepsy: Scepsy) -> None:
+    (project / "workflows/rag-reranker.yaml").unlink()
+    ran = scepsy("compile", "--project", project, "--commit")
+    assert ran.code == 1
+    assert "workflows/rag-reranker.yaml: deleted" in ran.err
+
+
+def test_the_output_of_a_cluster_that_is_gone_is_removed(project: Path, scepsy: Scepsy) -> None:
+    edit(project / "clusters/two-nodes.yaml", "name: two-nodes", "name: renamed")
+    commit_all(project)
+    ran = scepsy("compile", "--project", project, "--check")
+    assert ran.code == 2
+    assert "Cluster two-nodes is no longer in the project: its output goes" in ran.out
+    assert scepsy("compile", "--project", project, "--commit").code == 0
+    assert not [f for f in tree(project) if "two-nodes" in f and f != "clusters/two-nodes.yaml"]
+    assert scepsy("compile", "--project", project, "--check").code == 0

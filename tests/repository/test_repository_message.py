@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import email.utils
 import json
+from email.headerregistry import HeaderRegistry
 from pathlib import PurePosixPath
 
 import pytest
@@ -87,9 +87,9 @@ def test_the_author_is_one_that_a_strict_mail_parser_accepts(root, git, monkeypa
 
     value = trailers(open_worktree(root), {}).partition("author: ")[2].partition("\n")[0]
 
-    parsed_name, parsed_address = email.utils.parseaddr(value)
-    assert parsed_name == name
-    assert parsed_address.replace('"', "") == address
+    [parsed] = HeaderRegistry()("From", value).addresses
+    assert parsed.display_name == name
+    assert f"{parsed.username}@{parsed.domain}" == address
 
 
 def test_no_value_can_break_out_of_its_line(root, git, tmp_path):

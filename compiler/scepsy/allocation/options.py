@@ -120,7 +120,7 @@ def _table(load: LlmLoad, catalog: Catalog, inventory: Inventory) -> OptionTable
         most = inventory.groups(shape.product, shape.tp) * (10 // shape.tenths)
         # Fewer replicas than carry the load are not worth evaluating.
         needed = sum(c.calls * float(w) for c, w in zip(load.callers, model.work, strict=True)) / MAX_UTILISATION
-        first = max(1, int(np.ceil(needed - 1e-9)))
+        first = max(1, int(np.ceil(min(needed, most + 1) - 1e-9)))
         index.append(np.full(max(0, most - first + 1), i))
         replicas.append(np.arange(first, most + 1))
     rows = np.concatenate(index) if index else np.zeros(0, dtype=np.int64)

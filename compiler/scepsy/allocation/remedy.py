@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from scepsy.allocation.infeasible import Infeasible
@@ -52,16 +53,14 @@ def remedy(
             ways.append(f"{extra} more {product}")
     factor = _highest(lambda f: feasible(inventory, f))
     if factor is not None:
-        rates = [f"{name} at most {format_rate(w.spec.target.rate * factor)}" for name, w in workflows.items()]
+        rates = [f"{name} at most {_floored(w.spec.target.rate * factor)}" for name, w in workflows.items()]
         ways.append(", ".join(rates) + ("" if len(rates) == 1 else " (all rates lowered alike)"))
     targets = ", ".join(f"{name} {format_rate(w.spec.target.rate)}" for name, w in workflows.items())
     bounds = " within their latency objectives" if error.problem.bounds else ""
     found = "no allocation sustains" if error.proven else "no allocation was found that sustains"
     message = f"{found} {targets}{bounds}"
     if not ways:
-        return f"{message}, not even with {MOST_EXTRA} more GPUs or at a tiny rate", _memory_hint(
-            workflows, demands, catalog, inventory
-        )
+        return _hopeless(message, workflows, demands, catalog, inventory)
     return f"{message}: needs " + ", or ".join(ways), "lower spec.target.rate, add GPUs, or free reserved ones"
 
 
@@ -88,12 +87,23 @@ def _unreachable_bound(error: Infeasible, workflows: Mapping[str, Workflow]) -> 
     return None
 
 
-def _memory_hint(
-    workflows: Mapping[str, Workflow], demands: Mapping[str, Demand], catalog: Catalog, inventory: Inventory
-) -> str:
-    tables = option_tables(loads(workflows, demands, 1e-3), catalog, inventory)
-    least = [f"{t.load.name} {min(t.units) / 10:g}" for t in tables if len(t.units)]
-    return f"smallest GPU shares per LLM: {', '.join(least)}"
+def _hopeless(
+    message: str,
+    workflows: Mapping[str, Workflow],
+    demands: Mapping[str, Demand],
+    catalog: Catalog,
+    inventory: Inventory,
+) -> tuple[str, str]:
+    """Neither more GPUs nor a lower rate would help: name the LLMs that have no option, or what each needs at least."""
+    tables = option_tables(loads(workflows, demands, 1e-6), catalog, inventory)
+    barred = [t.load.name for t in tables if not len(t.units)]
+    if barred:
+        names = ", ".join(barred)
+        hint = f"{names}: one call alone takes more than an instance has, see its tokens and maxModelLen"
+        return f"{message}, at whatever rate, because of {names}", hint
+    least = ", ".join(f"{t.load.name} {min(t.units) / 10:g}" for t in tables)
+    tried = f"{message}, with up to {MOST_EXTRA} more GPUs of one product or down to a millionth of the rates"
+    return tried, f"smallest GPU shares per LLM: {least}"
 
 
 def _fewest(works: Callable[[int], bool]) -> int | None:
@@ -111,11 +121,20 @@ def _fewest(works: Callable[[int], bool]) -> int | None:
 
 
 def _highest(works: Callable[[float], bool]) -> float | None:
-    """Return nearly the largest factor below 1 that works; None if not even a hundredth does."""
-    if not works(0.01):
-        return None
-    low, high = 0.01, 1.0
+    """Return nearly the largest factor below 1 that works; None if none down to a millionth does."""
+    low, high = 0.1, 1.0
+    while not works(low):
+        if low < 1e-6:
+            return None
+        low, high = low / 10, low
     for _ in range(_RATE_STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if works(middle) else (low, middle)
     return low
+
+
+def _floored(rate: float) -> str:
+    """Write a rate with three digits, rounded down: what is promised must work."""
+    seconds = next((s for s in (1.0, 60.0, 3600.0) if rate * s >= 0.1), 3600.0)
+    step = 10.0 ** (math.floor(math.log10(rate * seconds)) - 2)
+    return format_rate(math.floor(rate * seconds / step) * step / seconds)

@@ -137,20 +137,11 @@ def _in_force(
         placed = place(_requests(problem, rows), inventory, pinned)
     except Undecided:
         return None
-    if placed is None or _overdrawn(problem, rows, placed):
+    if placed is None:
         return None
     cost = sum(int(c[row]) for c, row in zip(problem.cost, rows, strict=True))
     units = sum(int(t.units[row]) for t, row in zip(problem.tables, rows, strict=True))
     return Candidate(tuple(rows), cost, units), placed
-
-
-def _overdrawn(problem: Problem, rows: Sequence[int], placed: Sequence[Placed]) -> bool:
-    """Tell whether today's load makes co-tenants draw more than a card's bandwidth."""
-    width = {t.load.name: t.request(row).bandwidth for t, row in zip(problem.tables, rows, strict=True)}
-    drawn: Counter[tuple[str, ...]] = Counter()
-    for item in placed:
-        drawn[item.gpus] += width[item.llm]  # type: ignore[assignment]
-    return any(total > 1 + 1e-9 for total in drawn.values())
 
 
 def _fewest_starts(

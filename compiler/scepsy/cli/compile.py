@@ -9,7 +9,7 @@ from rich.console import Console
 
 from scepsy.compilation import Compilation, compile_plan
 from scepsy.documents import API_VERSION, Workspace, load_workspace
-from scepsy.documents.result import ClusterResult, CompileResult, FileChanges
+from scepsy.documents.result import ClusterResult, CompileResult, FileChanges, GoneCluster
 from scepsy.errors import ScepsyError
 from scepsy.manifests import check as check_manifests
 from scepsy.manifests import render
@@ -23,6 +23,7 @@ from scepsy.repository.publication import (
     check_inputs,
     commit_outputs,
     compare,
+    gone,
     output_of,
     previous_plans,
 )
@@ -50,17 +51,20 @@ def run(project: Path, cluster: str | None, check: bool, commit: bool, force: bo
     names = [cluster] if cluster is not None else list(workspace.clusters)
     compiled = [_compiled(workspace, tree, name) for name in names]
     outputs = [_output(workspace, compilation) for compilation in compiled]
-    state = compare(workspace.root, tree, outputs)
+    left_over = gone(workspace) if cluster is None else []
+    everything = [*outputs, *left_over]
+    state = compare(workspace.root, tree, everything)
     result = [_result(output, state, _note(c)) for output, c in zip(outputs, compiled, strict=True)]
+    orphans = tuple(GoneCluster(cluster=o.plan.spec.cluster, changes=_changes(o, state)) for o in left_over)
     made = None
     if not check:
         if commit and tree is not None:
-            check_inputs(tree, outputs)
-            check_commit(tree, outputs)
-        apply(workspace.root, tree, outputs, state, force)
+            check_inputs(tree, everything)
+            check_commit(tree, everything)
+        apply(workspace.root, everything, state, force)
         if commit and tree is not None:
-            made = commit_outputs(tree, outputs)
-    return CompileResult(api_version=API_VERSION, clusters=tuple(result), checked=check, commit=made)
+            made = commit_outputs(tree, everything)
+    return CompileResult(api_version=API_VERSION, clusters=tuple(result), gone=orphans, checked=check, commit=made)
 
 
 def _compiled(workspace: Workspace, tree: WorkTree | None, cluster: str) -> Compilation:
@@ -91,21 +95,23 @@ def _note(compilation: Compilation) -> str:
     return f"Starts {replanned.started} instances" if replanned.started else ""
 
 
-def _result(output: Output, state: State, note: str) -> ClusterResult:
+def _changes(output: Output, state: State) -> FileChanges:
     def own(paths: Sequence[PurePosixPath]) -> tuple[str, ...]:
         return tuple(p.as_posix() for p in paths if p == output.path or output.directory in p.parents)
 
-    changes = FileChanges(
+    return FileChanges(
         added=own(state.changes.added),
         changed=own(state.changes.changed),
         removed=own(state.changes.removed),
         edited=own((*state.changes.edited, *state.changes.foreign)),
         uncommitted=own(state.uncommitted),
     )
+
+
+def _result(output: Output, state: State, note: str) -> ClusterResult:
+    changes, spec = _changes(output, state), output.plan.spec
     current = not (changes.added or changes.changed or changes.removed or changes.uncommitted)
-    return ClusterResult(
-        cluster=output.plan.spec.cluster, up_to_date=current, plan=output.plan.spec, changes=changes, note=note
-    )
+    return ClusterResult(cluster=spec.cluster, up_to_date=current, plan=spec, changes=changes, note=note)
 
 
 def show(console: Console, result: CompileResult) -> None:
@@ -119,11 +125,16 @@ def show(console: Console, result: CompileResult) -> None:
         else:
             show_state(console, cluster.changes, "out of date, " if result.checked else "")
         console.print()
+    for left_over in result.gone:
+        console.print(f"Cluster {left_over.cluster} is no longer in the project: its output goes")
+        show_state(console, left_over.changes, "out of date, " if result.checked else "")
     if result.commit:
         console.print(f"Committed {result.commit[:12]}: Argo CD syncs it once it is pushed (git push).")
     elif result.checked:
-        stale = [c.cluster for c in result.clusters if not c.up_to_date]
+        stale = [c.cluster for c in result.clusters if not c.up_to_date] + [g.cluster for g in result.gone]
         if stale:
-            console.print(f"Out of date: {', '.join(stale)}. Run: scepsy compile --commit")
+            edited = any(c.changes.edited for c in result.clusters)
+            force = " --force (files were edited by hand)" if edited else ""
+            console.print(f"Out of date: {', '.join(stale)}. Run: scepsy compile --commit{force}")
     elif any(c.changes.uncommitted or not c.up_to_date for c in result.clusters):
         console.print("Next: look at the files (git diff), then: scepsy compile --commit")

@@ -5,7 +5,9 @@ Each command imports what it needs when it runs, so that `scepsy --help` stays q
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -99,7 +101,7 @@ def compile_(project: Path, cluster: str | None, check: bool, commit: bool, forc
         from scepsy.cli.compile import show
 
         show(_console(), result)
-    if check and not all(c.up_to_date for c in result.clusters):
+    if check and (result.gone or not all(c.up_to_date for c in result.clusters)):
         sys.exit(OUT_OF_DATE)
 
 
@@ -144,6 +146,9 @@ def schema(kind: str | None) -> None:
 
 def main() -> None:
     """Run the command line; every error a user can cause ends as a message and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Abort:
@@ -154,6 +159,9 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
     except BrokenPipeError:
         sys.stderr.close()
+    except OSError as error:
+        click.echo(f"error: {error.strerror or error}: {error.filename or 'standard output'}", err=True)
+        os._exit(ERROR)  # what is left in the buffer of a full disk cannot be written at exit either
     sys.exit(ERROR)
 
 

@@ -165,7 +165,7 @@ class Proof(Model):
     """(achieved − lowerBound) ÷ lowerBound; 0 when the plan is proven best."""
     unplaced_bound: float
     """The least objective if instances could be placed anywhere: the dynamic programme over GPU units alone."""
-    candidates: Annotated[int, Field(ge=1)]
+    candidates: Annotated[int, Field(ge=0)]
     """Allocations that were tried, best first, until one could be placed."""
 
 

@@ -64,6 +64,15 @@ class ClusterResult(Model):
     """What a re-plan kept, moved or spared."""
 
 
+class GoneCluster(Model):
+    """A cluster that the project no longer has; its outputs are removed."""
+
+    cluster: str
+    """Its name."""
+    changes: FileChanges = FileChanges()
+    """The files."""
+
+
 class CompileResult(Document):
     """What `scepsy compile --output json` prints."""
 
@@ -71,6 +80,8 @@ class CompileResult(Document):
     """The kind of object."""
     clusters: Items[ClusterResult] = ()
     """One entry per cluster."""
+    gone: Items[GoneCluster] = ()
+    """Clusters whose outputs are left over from earlier compiles."""
     checked: bool = False
     """Whether nothing was to be written (`--check`)."""
     commit: str | None = None

@@ -53,7 +53,10 @@ def parse_duration(value: Any) -> float:
     if isinstance(value, Si) and value >= 0:
         return float(value)
     if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
-        return float(match["number"]) * _SECONDS[match["unit"]]
+        seconds = float(match["number"]) * _SECONDS[match["unit"]]
+        if seconds > 1e9:
+            raise ValueError("a duration must be shorter than thirty years")
+        return seconds
     raise ValueError(f"{_shown(value)} is not a duration: write a number and a unit, such as 80ms, 8s or 2min")
 
 
@@ -80,9 +83,11 @@ def parse_rate(value: Any) -> float:
         return float(value)
     if isinstance(value, str) and (match := _RATE.fullmatch(value.strip())):
         rate = float(match["number"]) / _SECONDS[match["unit"]]
-        if rate > 0:
-            return rate
-        raise ValueError("a rate must be greater than zero")
+        if rate <= 0:
+            raise ValueError("a rate must be greater than zero")
+        if not 1e-9 <= rate <= 1e6:
+            raise ValueError("a rate must lie between one in thirty years and a million per second")
+        return rate
     raise ValueError(f"{_shown(value)} is not a rate: write a number per unit of time, such as 4/s, 30/min or 100/h")
 
 
@@ -106,10 +111,10 @@ def parse_memory(value: Any) -> int:
     """
     if isinstance(value, str) and (match := _QUANTITY.fullmatch(value.strip())):
         size = round(float(match["number"]) * _BYTES[match["unit"]])
-        if size >= 1:
+        if 1 <= size <= 1 << 60:
             return size
-        raise ValueError("memory must be at least one byte")
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        raise ValueError("memory must lie between one byte and 1Ei")
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1 << 60:
         return value
     hint = ""
     if isinstance(value, str) and re.fullmatch(r"[0-9.]+\s*[KMGT]i?B", value.strip()):
@@ -175,6 +180,6 @@ Memory = Annotated[
 Share = Annotated[
     float,
     BeforeValidator(parse_share),
-    WithJsonSchema({"type": "number", "minimum": 0.1, "maximum": 1.0, "multipleOf": 0.1, "examples": [0.3, 1.0]}),
+    WithJsonSchema({"type": "number", "enum": [tenths / 10 for tenths in range(1, 11)]}),
 ]
 """A share of a GPU in tenths."""

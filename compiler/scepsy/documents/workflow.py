@@ -115,6 +115,8 @@ class LlmStatistics(Model):
             raise ValueError("cachedTokens.mean is above inputTokens.mean: cached tokens are part of the prompt")
         if self.fan_out < 1 or self.fan_out > max(1.0, self.calls):
             raise ValueError("fanOut must lie between 1 and the number of calls")
+        if self.parallelism is not None and self.parallelism > max(1.0, self.calls):
+            raise ValueError("parallelism is above calls: no more calls can run at once than there are")
         return self
 
 

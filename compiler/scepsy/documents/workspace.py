@@ -251,7 +251,7 @@ def _check_workflow(loaded: Loaded[Workflow]) -> list[Diagnostic]:
     return problems
 
 
-_OWN_ENV = {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", "HF_HOME", "HF_TOKEN", "HOME"}
+_OWN_ENV = {"HF_HOME", "HF_TOKEN", "HOME", "VLLM_PORT"}
 
 
 def _check_pod_template(loaded: Loaded[Workflow], index: int) -> list[Diagnostic]:
@@ -263,7 +263,7 @@ def _check_pod_template(loaded: Loaded[Workflow], index: int) -> list[Diagnostic
         if key.startswith(("app.kubernetes.io/", "scepsy.dev/")):
             problems.append(loaded.problem((*where, "labels", key), f'the label "{key}" is set by Scepsy', "remove it"))
     for key in template.env:
-        if key in _OWN_ENV:
+        if key in _OWN_ENV or key.startswith(("CUDA_", "NVIDIA_")):
             problems.append(loaded.problem((*where, "env", key), f'the variable "{key}" is set by Scepsy', "remove it"))
     for key in template.node_selector:
         if key == "kubernetes.io/hostname":

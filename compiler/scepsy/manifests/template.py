@@ -273,7 +273,7 @@ def _overrides(directory: Path) -> dict[str, SourceFile]:
     if not directory.is_dir():
         raise DocumentError([Diagnostic(Position(str(directory)), "no such directory", "see paths.templates")])
     for path in sorted(directory.iterdir()):
-        name = str(path)
+        name = f"{directory.name}/{path.name}"
         if path.name.startswith("."):
             continue
         if path.name not in shipped:

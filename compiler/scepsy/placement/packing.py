@@ -81,6 +81,8 @@ def place(requests: Sequence[Request], inventory: Inventory, pinned: Sequence[Pl
         stay = [p for p in pinned if p.llm in {r.llm for r in own}]
         domains = inventory.domains.get(product, ())
         opened, rest = _opened(own, stay)
+        if any(s.tenths < 0 or s.bandwidth < -1e-9 for s in opened):
+            return None
         used = {gpu for p in stay for gpu in p.gpus}
         left = [Domain(d.node, tuple(gpu for gpu in d.gpus if gpu not in used)) for d in domains]
         filled, rest = _filled(opened, rest)
@@ -122,7 +124,7 @@ def _opened(requests: Sequence[Request], pinned: Sequence[Placed]) -> tuple[list
         own.bandwidth -= by_llm[item.llm].bandwidth
         own.llms.append(item.llm)
     rest = [replace(r, replicas=r.replicas - sum(p.llm == r.llm for p in pinned)) for r in requests]
-    return [s for s in sets.values() if s.tenths > 0], [r for r in rest if r.replicas]
+    return list(sets.values()), [r for r in rest if r.replicas]
 
 
 def _filled(opened: list[_Opened], requests: Sequence[Request]) -> tuple[list[Placed], list[Request]]:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from scepsy.documents.plan import PlannedLlm, PlanSpec
 from scepsy.documents.result import ExplainResult, FileChanges
-from scepsy.documents.units import format_duration, format_memory, format_rate, significant
+from scepsy.documents.units import format_duration, format_rate, significant
 
 _LISTED = 8
 """So many paths of a kind are listed before the rest is counted."""
@@ -21,6 +21,8 @@ def show_plan(console: Console, spec: PlanSpec) -> None:
     """Print a plan: per LLM the shape, per workflow the prediction, per GPU set who runs there, and the proof."""
     console.print(f"[bold]Plan for cluster {escape(spec.cluster)}[/bold] ({spec.sharing}, namespace {spec.namespace})")
     console.print(_llms(spec.llms))
+    if any(llm.profile.share_model for llm in spec.llms):
+        console.print("* figures of a whole GPU, taken to the share by a model")
     console.print(_workflows(spec))
     console.print(_places(spec))
     free = spec.free
@@ -45,18 +47,16 @@ def show_plan(console: Console, spec: PlanSpec) -> None:
 
 
 def _llms(llms: Iterable[PlannedLlm]) -> Table:
-    table = _table("LLM", "model", "GPU", "TP", "share", "replicas", "GPU memory", "load", "used", "profile")
+    table = _table("LLM", "model", "GPU", "TP", "share", "replicas", "used", "figures")
     for llm in llms:
-        source = llm.profile.source + (" + share model" if llm.profile.share_model else "")
+        source = llm.profile.source + ("*" if llm.profile.share_model else "")
         table.add_row(
             llm.name,
-            llm.model,
-            llm.product,
+            llm.model.rpartition("/")[2],
+            llm.product.removeprefix("NVIDIA-"),
             str(llm.tp),
             f"{llm.share:.1f}",
             str(llm.replicas),
-            format_memory(llm.memory_per_gpu),
-            format_rate(llm.predicted.load),
             f"{llm.predicted.utilisation:.0%}",
             source,
         )

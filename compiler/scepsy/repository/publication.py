@@ -116,6 +116,23 @@ def _plan_in(data: bytes, path: PurePosixPath) -> Plan | None:
         return None
 
 
+def gone(workspace: Workspace) -> list[Output]:
+    """Return outputs that want nothing, for plans of clusters that the project no longer has.
+
+    Raises:
+        PathEscapes: the plans' directory leaves the repository.
+    """
+    paths = workspace.project.document.spec.paths
+    plans, rendered = _place(workspace, paths.plans), _place(workspace, paths.rendered)
+    found = []
+    for file in sorted((workspace.root / plans).glob("*.yaml")):
+        path = plans / file.name
+        plan = _plan_in(file.read_bytes(), path) if file.is_file() and file.stem not in workspace.clusters else None
+        if plan is not None and plan.spec.cluster == file.stem:
+            found.append(Output(plan, path, {}, rendered / file.stem))
+    return found
+
+
 def compare(root: Path, tree: WorkTree | None, outputs: Iterable[Output]) -> State:
     """Compare the outputs with the work tree, and with HEAD where there is a repository.
 
@@ -139,7 +156,12 @@ def check_inputs(tree: WorkTree, outputs: Iterable[Output]) -> None:
     Raises:
         CannotCommit: an input is not committed; names all of them.
     """
-    inputs = {PurePosixPath(path) for output in outputs for path in output.plan.spec.inputs}
+    inputs: set[PurePosixPath] = set()
+    for output in outputs:
+        before = read_at_head(tree, output.path)
+        earlier = _plan_in(before, output.path) if before is not None else None
+        # An input that is gone from the work tree is in the earlier plan only.
+        inputs |= {PurePosixPath(path) for plan in (output.plan, earlier) if plan for path in plan.spec.inputs}
     different = differing(tree, inputs) if tree.head is not None else dict.fromkeys(inputs, "untracked")
     if different:
         listed = "".join(f"\n    {path}: {reason}" for path, reason in sorted(different.items()))
@@ -149,7 +171,7 @@ def check_inputs(tree: WorkTree, outputs: Iterable[Output]) -> None:
         )
 
 
-def apply(root: Path, tree: WorkTree | None, outputs: Iterable[Output], state: State, force: bool) -> None:
+def apply(root: Path, outputs: Iterable[Output], state: State, force: bool) -> None:
     """Write the outputs into the work tree: all or nothing.
 
     Raises:
@@ -170,7 +192,7 @@ def commit_outputs(tree: WorkTree, outputs: Iterable[Output]) -> str | None:
     """
     wanted = list(outputs)
     files = committed_files(tree, wanted)
-    inputs = {PurePosixPath(p): d for output in wanted for p, d in output.plan.spec.inputs.items()}
+    inputs = {PurePosixPath(p): d for output in wanted if output.files for p, d in output.plan.spec.inputs.items()}
     return commit(tree, files, message(_subject(wanted), _body(wanted), trailers(tree, inputs)))
 
 
@@ -190,7 +212,7 @@ def committed_files(tree: WorkTree, outputs: list[Output]) -> dict[PurePosixPath
         data = read_at_head(tree, output.path)
         if data is None:
             continue
-        for path in _files_of(data, output):
+        for path in (output.path, *_files_of(data, output)):
             if path not in files and read_at_head(tree, path) is not None:
                 files[path] = None
     return files
@@ -237,13 +259,15 @@ def _files_of(data: bytes, output: Output) -> dict[PurePosixPath, str]:
 
 
 def _subject(outputs: list[Output]) -> str:
-    return f"Compile {', '.join(output.plan.spec.cluster for output in outputs)}"
+    made = ", ".join(output.plan.spec.cluster for output in outputs if output.files)
+    removed = ", ".join(output.plan.spec.cluster for output in outputs if not output.files)
+    return f"Compile {made}" + (f"; remove {removed}" if removed else "")
 
 
 def _body(outputs: list[Output]) -> str:
     lines = []
     for output in outputs:
         spec = output.plan.spec
-        for llm in spec.llms:
+        for llm in spec.llms if output.files else ():
             lines.append(f"{spec.cluster}: {llm.name} {llm.replicas} x {llm.product} tp {llm.tp} share {llm.share:g}")
     return "\n".join(lines)
