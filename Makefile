@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint schemas golden bench clean
+.PHONY: demo test test-cluster lint schemas golden bench clean
 
 demo: $(STAMP)
 	@[ -d .demo ] || $(BIN)/scepsy init .demo --example
@@ -15,6 +15,11 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n auto
+
+# Builds a real Kubernetes and Argo CD from Go modules, once per version, and runs them on loopback. Needs Go, git and
+# redis-server; SCEPSY_TEST_KUBECONFIG names a cluster to use instead.
+test-cluster: $(STAMP)
+	@$(BIN)/python -m pytest tests/cluster
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -29,6 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden directories")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the tests on a real cluster to `make test-cluster`: they build one first."""
+    named = any("cluster" in str(argument) for argument in config.args)
+    return True if collection_path == Path(__file__).parent / "cluster" and not named else None
+
+
 @pytest.fixture
 def git_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home in which Git knows who commits, and nothing of this machine."""

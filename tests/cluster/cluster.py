@@ -1,0 +1,97 @@
+"""A cluster under test: one that the tests start, or one that they are given."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from scepsy.documents import Cluster
+from tests.cluster import argocd, control_plane, nodes
+from tests.cluster.api import Api, Object
+from tests.cluster.environment import Environment
+from tests.cluster.processes import Processes, eventually
+from tests.cluster.programs import Programs
+from tests.cluster.project import ScepsyProject
+
+GIVEN = "SCEPSY_TEST_KUBECONFIG"
+# What needs no GPU, such as the gateway, does not run on nodes that have some.
+PLAIN = ("plain-a", "plain-b")
+
+
+class ClusterUnderTest:
+    """A cluster with Argo CD, whose nodes and environments change from test to test."""
+
+    def __init__(self, programs: Programs) -> None:
+        self.programs = programs
+        # Short, since sockets live in it; and not pytest's own, which keeps the last three.
+        self.directory = Path(tempfile.mkdtemp(prefix="scepsy-cluster-"))
+        logs = self.directory / "logs"
+        logs.mkdir()
+        self.processes = Processes(logs)
+        self.given = GIVEN in os.environ
+        self._nodes: dict[str, Object] = {}
+        self._environments: list[Environment] = []
+        self._argocd = f"scepsy-tests-{secrets.token_hex(3)}" if self.given else "argocd"
+        try:
+            if self.given:
+                self.kubeconfig = Path(os.environ[GIVEN])
+            else:
+                self.kubeconfig = control_plane.start(programs, self.processes, self.directory)
+            argocd.start(programs, self.processes, self.directory, self.kubeconfig, self._argocd)
+        except BaseException:
+            self.processes.stop()
+            raise
+        self.api = Api(self.kubeconfig)
+
+    def with_nodes(self, document: Cluster) -> ClusterUnderTest:
+        """Have exactly the nodes and GPUs of a Cluster document, and two nodes without."""
+        if self.given:
+            pytest.skip(f"needs fake GPU nodes, which the cluster of {GIVEN} does not get")
+        wanted = [*map(nodes.plain_machine, PLAIN), *nodes.objects(document)]
+        paths = {self.api.path_of(item): item for item in wanted}
+        for path in [path for path in self._nodes if path not in paths]:
+            self.api.delete(self._nodes.pop(path))
+        for path, item in paths.items():
+            if self._nodes.get(path) != item:
+                self.api.apply(item)
+                self._nodes[path] = item
+        eventually(self._all_ready, within=60, why="not all nodes are ready")
+        return self
+
+    def syncing(self, project: ScepsyProject) -> Environment:
+        """Have Argo CD sync a repository; what it deployed is removed when the test ends."""
+        directory = Path(tempfile.mkdtemp(dir=self.directory))
+        made = Environment(self.api, self.programs["kubectl"], directory, project, self._argocd)
+        self._environments.append(made)
+        made.install()
+        return made
+
+    def remove_environments(self) -> None:
+        """Leave the cluster as it was before the test."""
+        while self._environments:
+            self._environments.pop().remove()
+
+    def stop(self, keep: bool) -> None:
+        """Stop everything.
+
+        Args:
+            keep: whether logs stay.
+        """
+        if self.given:
+            self.api.delete({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self._argocd}})
+        self.processes.stop()
+        if not keep:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _all_ready(self) -> bool:
+        self.processes.alive()
+        return all(
+            any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"].get("conditions", []))
+            and not any(taint["key"].startswith("node.kubernetes.io/") for taint in item["spec"].get("taints", []))
+            for item in self.api.list("v1", "Node")
+        )

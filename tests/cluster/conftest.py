@@ -1,0 +1,61 @@
+"""A cluster, and repositories that Argo CD syncs into it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.cluster import ClusterUnderTest
+from tests.cluster.processes import ProgramEnded
+from tests.cluster.programs import MissingTool, programs
+from tests.cluster.project import MakeProject, ScepsyProject
+from tests.conftest import Scepsy
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(request: pytest.FixtureRequest) -> Iterator[ClusterUnderTest]:
+    """The one cluster of all tests."""
+    # CI cancels with SIGTERM, of which pytest alone would die without cleaning up.
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
+    try:
+        made = ClusterUnderTest(programs())
+    except (MissingTool, ProgramEnded) as error:
+        pytest.exit(str(error), returncode=1)
+    try:
+        yield made
+    finally:
+        failed = request.session.testsfailed > 0
+        made.stop(keep=failed)
+        if failed:
+            print(f"\nThe cluster's logs are in {made.processes.logs}")
+
+
+@pytest.fixture
+def cluster(shared_cluster: ClusterUnderTest) -> Iterator[ClusterUnderTest]:
+    """The cluster, and nothing in it that another test deployed."""
+    shared_cluster.processes.alive()
+    yield shared_cluster
+    shared_cluster.remove_environments()
+
+
+@pytest.fixture
+def project(tmp_path_factory: pytest.TempPathFactory, scepsy: Scepsy) -> MakeProject:
+    """Make a project from an example, compiled, committed and pushed, in a namespace of its own."""
+
+    def make(example: str, push: bool = True) -> ScepsyProject:
+        number = next(_numbers)
+        # The process id keeps two runs apart that use the same cluster.
+        namespace = f"scepsy-tests-{os.getpid()}-{number}"
+        # Not tmp_path: interrupted while it is set up, pytest 9 fails to take it down.
+        made = ScepsyProject.from_example(tmp_path_factory.mktemp("project"), example, namespace, scepsy)
+        if push:
+            made.push()
+        return made
+
+    return make
