@@ -146,3 +146,24 @@ def test_random_plans_one_after_another_all_end_where_they_say(walk: Walk) -> No
     rng = random.Random(SEED)
     for _ in range(PAIRS + 1):
         walk.to(random_instances(rng), within=120)
+
+
+def test_what_ran_on_a_node_that_is_gone_runs_elsewhere_under_new_names(
+    cluster: ClusterUnderTest, project: MakeProject
+) -> None:
+    repository = project("both")
+    environment = cluster.with_nodes(repository.cluster).syncing(repository)
+    environment.synced_and_healthy(within=90)
+    before = repository.plan.spec.instances
+
+    text = (repository.directory / "clusters/two-nodes.yaml").read_text(encoding="utf-8")
+    (repository.directory / "clusters/two-nodes.yaml").write_text(text.split("    - name: gpu-b")[0], encoding="utf-8")
+    repository.compile()
+    cluster.with_nodes(repository.cluster)
+    repository.push()
+
+    lost = {i.name for i in before if i.node == "gpu-b"}
+    assert lost
+    assert not lost & {i.name for i in repository.plan.spec.instances}
+    environment.synced_and_healthy(within=180)
+    assert environment.allocated() == planned(repository.plan)
