@@ -1,7 +1,8 @@
 """From push to Synced and Healthy on a real API server, scheduler and Argo CD.
 
-`python -m benchmarks.sync [INSTANCES …]` needs what `make test-cluster` needs. The 64 nodes with eight GPUs are played by kwok, so start-up is that of a fake
-container: what is measured is Argo CD and the scheduler. Whole GPUs, one instance each, all in one wave.
+`python -m benchmarks.sync [INSTANCES …]` needs what `make test-cluster` needs. The 64 nodes with eight GPUs are played
+by kwok, so start-up is that of a fake container: what is measured is Argo CD and the scheduler. Whole GPUs, one
+instance each, all in one wave.
 """
 
 from __future__ import annotations
@@ -89,9 +90,8 @@ def measure(cluster: ClusterUnderTest, count: int) -> None:
         f"  Argo CD, until the last pod is created {created - start:.0f} s; scheduler {scheduled - created:.0f} s more;"
     )
     print(f"  start-up {ready - scheduled:.0f} s more; until Argo CD says so {start + total - ready:.0f} s")
-    print(
-        f"  largest object {sizes[-1] / 1e3:.1f} kB ({sizes[-1] / ETCD_LIMIT:.1%} of etcd's limit), all {sum(sizes) / 1e6:.2f} MB,"
-    )
+    largest = f"{sizes[-1] / 1e3:.1f} kB ({sizes[-1] / ETCD_LIMIT:.1%} of etcd's limit)"
+    print(f"  largest object {largest}, all {sum(sizes) / 1e6:.2f} MB,")
     print(f"  the Application with its status {status / 1e3:.0f} kB ({status / ETCD_LIMIT:.1%})")
     cluster.remove_environments()
 
