@@ -21,6 +21,7 @@ from tests.cluster.project import ScepsyProject
 GIVEN = "SCEPSY_TEST_KUBECONFIG"
 # What needs no GPU, such as the gateway, does not run on nodes that have some.
 PLAIN = ("plain-a", "plain-b")
+MORTAL = "mortal"
 
 
 class ClusterUnderTest:
@@ -48,11 +49,21 @@ class ClusterUnderTest:
             raise
         self.api = Api(self.kubeconfig)
 
-    def with_nodes(self, document: Cluster) -> ClusterUnderTest:
-        """Have exactly the nodes and GPUs of a Cluster document, and two nodes without."""
+    def with_nodes(self, document: Cluster, mortal: str = "") -> ClusterUnderTest:
+        """Have exactly the nodes and GPUs of a Cluster document, and two nodes without.
+
+        Args:
+            document: the nodes.
+            mortal: one of them that `silence` can end.
+        """
         if self.given:
             pytest.skip(f"needs fake GPU nodes, which the cluster of {GIVEN} does not get")
         wanted = [*map(nodes.plain_machine, PLAIN), *nodes.objects(document)]
+        if mortal:
+            control_plane.play_nodes(self.programs, self.processes, self.kubeconfig, MORTAL)
+        for item in wanted:
+            if item["kind"] == "Node" and item["metadata"]["name"] == mortal:
+                item["metadata"]["annotations"] = {"kwok.x-k8s.io/node": MORTAL}
         paths = {self.api.path_of(item): item for item in wanted}
         for path in [path for path in self._nodes if path not in paths]:
             self.api.delete(self._nodes.pop(path))
@@ -62,6 +73,18 @@ class ClusterUnderTest:
                 self._nodes[path] = item
         eventually(self._all_ready, within=60, why="not all nodes are ready")
         return self
+
+    def silence(self) -> None:
+        """End the mortal node's heartbeats: from now on nothing of it answers, and its pods never end."""
+        self.processes.stop_one(f"kwok-{MORTAL}")
+
+    def node(self, name: str) -> Object:
+        """Return a Node as it is now."""
+        return self.api.get("v1", "Node", name) or {"status": {"conditions": []}}
+
+    def forget_node(self, name: str) -> None:
+        """Have the next `with_nodes` make a node anew."""
+        self._nodes = {path: item for path, item in self._nodes.items() if item["metadata"]["name"] != name}
 
     def syncing(self, project: ScepsyProject) -> Environment:
         """Have Argo CD sync a repository; what it deployed is removed when the test ends."""

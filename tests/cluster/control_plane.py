@@ -82,18 +82,25 @@ def start(programs: Programs, processes: Processes, directory: Path) -> Path:
         f"--service-account-private-key-file={private}",
         f"--root-ca-file={certificates / 'apiserver.crt'}",
     )
+    play_nodes(programs, processes, kubeconfig, "fake")
+    return kubeconfig
+
+
+def play_nodes(programs: Programs, processes: Processes, kubeconfig: Path, kind: str) -> str:
+    """Start a kwok that plays the nodes of a kind (their annotation); return the process' name."""
+    name = f"kwok-{kind}"
     processes.start(
-        "kwok",
+        name,
         programs["kwok"],
         f"--kubeconfig={kubeconfig}",
         "--manage-all-nodes=false",
-        "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+        f"--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node={kind}",
         f"--node-ip={LOOPBACK}",
         # Without leases the node controller finds its nodes dead after 40 s.
         "--node-lease-duration-seconds=40",
         f"--config={STAGES}",
     )
-    return kubeconfig
+    return name
 
 
 def is_ready(kubeconfig: Path) -> bool:

@@ -19,6 +19,7 @@ from tests.cluster.project import BRANCH, ScepsyProject
 Gpus = dict[str, frozenset[str]]
 """UUIDs by name of an instance."""
 
+CLAIM = "resource.k8s.io/v1"
 APPLICATION = "argoproj.io/v1alpha1"
 TRACKING = "argocd.argoproj.io/tracking-id"
 REFRESH = "argocd.argoproj.io/refresh"
@@ -136,7 +137,7 @@ class Environment:
                 uuids[result["pool"], result["device"]]
                 for result in item.get("status", {}).get("allocation", {}).get("devices", {}).get("results", [])
             )
-            for item in self.api.list("resource.k8s.io/v1", "ResourceClaim", self.namespace)
+            for item in self.api.list(CLAIM, "ResourceClaim", self.namespace)
         }
         return {
             pod["metadata"]["labels"]["scepsy.dev/instance"]: frozenset().union(
@@ -201,14 +202,14 @@ class Environment:
             # Not by the finalizer: Argo CD may be stuck, and the namespace goes anyway.
             self.api.merge(item, {"metadata": {"finalizers": None}})
         # Workloads before the namespace: its controller looks only every 5 s whether they are gone.
-        for api_version, kind in (("apps/v1", "Deployment"), ("resource.k8s.io/v1", "ResourceClaim")):
+        for api_version, kind in (("apps/v1", "Deployment"), ("v1", "Pod"), (CLAIM, "ResourceClaim")):
             path = self.api.path(api_version, kind, self.namespace)
             self.api.request("DELETE", path, {"propagationPolicy": "Background"})
         for installed in reversed(self.installed):
             if installed["kind"] != "Namespace":
                 self.api.delete(installed)
         eventually(
-            lambda: not self.api.list("resource.k8s.io/v1", "ResourceClaim", self.namespace),
+            lambda: not self.api.list(CLAIM, "ResourceClaim", self.namespace),
             within=60,
             why=f"the claims of {self.namespace} do not go",
         )

@@ -10,8 +10,10 @@ import pytest
 from scepsy.documents import Cluster, Plan
 from scepsy.documents.plan import Instance
 from scepsy.placement import schedule
+from tests.cluster.api import Object
 from tests.cluster.cluster import ClusterUnderTest
 from tests.cluster.environment import Environment, planned
+from tests.cluster.processes import eventually
 from tests.cluster.project import MakeProject
 from tests.placement.test_waves import CHANGES, GPUS, instance
 
@@ -167,3 +169,47 @@ def test_what_ran_on_a_node_that_is_gone_runs_elsewhere_under_new_names(
     assert not lost & {i.name for i in repository.plan.spec.instances}
     environment.synced_and_healthy(within=180)
     assert environment.allocated() == planned(repository.plan)
+
+
+def test_what_ran_on_a_node_that_stopped_answering_runs_elsewhere_and_later_commits_are_applied(
+    cluster: ClusterUnderTest, project: MakeProject
+) -> None:
+    repository = project("both")
+    environment = cluster.with_nodes(repository.cluster, mortal="gpu-b").syncing(repository)
+    environment.synced_and_healthy(within=90)
+    lost = {i.name for i in repository.plan.spec.instances if i.node == "gpu-b"}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "gpu-b"}}
+    try:
+        cluster.silence()
+        eventually(lambda: not ready(cluster.node("gpu-b")), within=120, why="the node is still ready")
+        document = repository.directory / "clusters/two-nodes.yaml"
+        text = document.read_text(encoding="utf-8")
+        document.write_text(text.split("    - name: gpu-b")[0], encoding="utf-8")
+        repository.compile()
+        repository.push()
+        eventually(lambda: runs_as_planned(environment, lost), within=120, why=environment.explain)
+
+        repository.edit("workflows/rag-reranker.yaml", "rate: 12/s", "rate: 2/s")
+        repository.compile()
+        repository.push()
+        eventually(lambda: runs_as_planned(environment, lost), within=120, why=environment.explain)
+    finally:
+        environment.api.delete(node)
+        cluster.forget_node("gpu-b")
+
+
+def runs_as_planned(environment: Environment, lost: set[str]) -> bool:
+    """Tell whether the last commit was synced and runs; what is left of lost instances is not looked at."""
+    status = environment.application.get("status", {})
+    environment.refresh()
+    running = {name: gpus for name, gpus in environment.allocated().items() if name not in lost}
+    return (
+        status.get("operationState", {}).get("phase") == "Succeeded"
+        and status.get("operationState", {}).get("syncResult", {}).get("revision") == environment.project.head
+        and running == planned(environment.project.plan)
+    )
+
+
+def ready(node: Object) -> bool:
+    """Tell whether a node answers."""
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"])

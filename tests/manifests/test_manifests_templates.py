@@ -34,12 +34,12 @@ def failure(tmp_path: Path, text: str, name: str = PDB) -> str:
 
 
 def test_a_template_of_the_same_name_replaces_the_shipped_one_and_no_other(tmp_path: Path) -> None:
-    (tmp_path / PDB).write_text(shipped(PDB).replace("maxUnavailable: 1", "maxUnavailable: 0"))
+    (tmp_path / PDB).write_text(shipped(PDB).replace("minAvailable: {{ min_available }}", "minAvailable: 7"))
     (tmp_path / ".gitkeep").write_text("")
     before, after = rendered(None), rendered(tmp_path)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {name for name in before if name.startswith("poddisruptionbudget-")}
-    assert after["poddisruptionbudget-gateway.yaml"]["spec"]["maxUnavailable"] == 0
+    assert after["poddisruptionbudget-gateway.yaml"]["spec"]["minAvailable"] == 7
 
 
 def test_a_changed_claim_gets_a_new_name_that_its_pods_use(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ class ProjectSpec(Model):
     replanning: Replanning = Replanning()
     """When a compile may move what runs."""
     pod_monitor: bool = False
-    """Render a PodMonitor for the Prometheus operator."""
+    """Render PodMonitors. Without the Prometheus operator's CRD they keep Argo CD from syncing anything at all."""
 
 
 class Project(Document):

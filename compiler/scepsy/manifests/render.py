@@ -98,7 +98,7 @@ class _Room:
             labels = ENGINE | {"scepsy.dev/llm": llm.name}
             selector = {"scepsy.dev/llm": llm.name}
             objects.append(self.object("service-llm.yaml.j2", f"llm-{llm.name}", labels, selector=selector))
-            objects.append(self.object("poddisruptionbudget.yaml.j2", f"llm-{llm.name}", labels, selector=selector))
+            objects.append(self.budget(f"llm-{llm.name}", labels, selector, llm.replicas))
         for instance in self.plan.spec.instances:
             llm = llms[instance.llm]
             labels = ENGINE | {"scepsy.dev/llm": llm.name, "scepsy.dev/instance": instance.name}
@@ -110,6 +110,12 @@ class _Room:
             selector = {"app.kubernetes.io/component": "engine", **PART_OF}
             objects.append(self.object("podmonitor.yaml.j2", "engines", ENGINE, selector=selector, port="http"))
         return objects
+
+    def budget(
+        self, name: str, labels: Mapping[str, str], selector: Mapping[str, str], replicas: int
+    ) -> dict[str, Any]:
+        template = "poddisruptionbudget.yaml.j2"
+        return self.object(template, name, labels, selector=selector, min_available=replicas - 1)
 
     def deployment(
         self, instance: Instance, llm: PlannedLlm, labels: Mapping[str, str], selector: Mapping[str, str]
@@ -179,7 +185,7 @@ class _Room:
             config_map,
             deployment,
             self.object("service-gateway.yaml.j2", "gateway", GATEWAY, selector=selector, **ports),
-            self.object("poddisruptionbudget.yaml.j2", "gateway", GATEWAY, selector=selector),
+            self.budget("gateway", GATEWAY, selector, settings.replicas),
         ]
         if self.settings.pod_monitor:
             objects.append(self.object("podmonitor.yaml.j2", "gateway", GATEWAY, selector=selector, port="metrics"))

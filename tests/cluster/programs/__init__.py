@@ -81,10 +81,10 @@ def programs() -> Programs:
     """Return the programs, compiled first where the cache lacks them.
 
     Raises:
-        MissingTool: Go, git or redis-server is missing.
+        MissingTool: Go, git, openssl or redis-server is missing.
         subprocess.CalledProcessError: a program does not compile; what Go says was printed.
     """
-    require("git", "redis-server")
+    require("git", "openssl", "redis-server")
     directory = cache() / recipe()
     made = Programs(directory / "bin", directory / "argocd")
     if not _complete(made):
@@ -131,7 +131,11 @@ def _complete(made: Programs) -> bool:
 def _alone(path: Path) -> Iterator[None]:
     """Let one process at a time compile; the others find what it made."""
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say(f"Another run compiles the programs of {path.parent}: waiting for it.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -139,7 +143,7 @@ def _build(made: Programs) -> None:
     missing = [program for program in PROGRAMS if not (made.bin / program.name).exists()]
     if missing:
         names = ", ".join(program.name for program in missing)
-        _say(f"Compiling {names} into {made.bin}: some 12 minutes on 2 cores the first time, then never again.")
+        _say(f"Compiling {names} into {made.bin}: 10 to 20 minutes on two cores the first time, then never again.")
     for program in missing:
         # Go's own file names are not atomic; a name appears here when its program is whole.
         draft = made.bin / f".{program.name}.{os.getpid()}"
