@@ -1,7 +1,7 @@
 """The min-plus dynamic programme behind the search.
 
 Table i holds, for every amount of units left of every product, the least cost with which LLMs i, i+1, … can be served.
-Its first table bounds every plan from below, for every budget at once.
+Its first table bounds every plan from below.
 
 Costs are whole numbers; ties go to the allocation that takes fewer GPU units: cost · scale + units is minimised.
 """
@@ -39,12 +39,9 @@ class Suffixes:
     grain: tuple[int, ...]
     capacity: tuple[int, ...]
 
-    def best(self, capacity: tuple[int, ...] | None = None) -> int | None:
-        """Return the least cost within `capacity` (all, if not given), or None if nothing fits."""
-        left = capacity if capacity is not None else self.capacity
-        if any(c < 0 for c in left):
-            return None
-        value = int(self.values[0][tuple(c // g for c, g in zip(left, self.grain, strict=True))])
+    def best(self) -> int | None:
+        """Return the least cost within the capacity, or None if nothing fits."""
+        value = int(self.values[0][tuple(c // g for c, g in zip(self.capacity, self.grain, strict=True))])
         return None if value >= NEVER else value // self.scale
 
 

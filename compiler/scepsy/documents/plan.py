@@ -52,7 +52,7 @@ class WorkflowPrediction(Model):
     latency: Latency
     """Latency at the target rates."""
     capacity: Rate
-    """Highest rate of this workflow, the others at their targets."""
+    """Rate of this workflow at which an LLM is saturated, the others at their targets; plans go up to 95 % of it."""
     slowdown: Fraction
     """Mean latency ÷ the least that this workflow alone could have on this cluster at its rate."""
     outside: Duration

@@ -111,7 +111,7 @@ class WorkflowExplanation(Model):
     least: float
     """The least that it alone could have on the cluster, seconds."""
     capacity: float
-    """Highest rate, executions per second."""
+    """Rate at which an LLM is saturated, executions per second."""
     bottleneck: str
     """The LLM that limits the rate."""
     parts: Items[ShareOfLatency]

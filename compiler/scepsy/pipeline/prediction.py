@@ -40,7 +40,8 @@ class WorkflowOutcome:
 
     Attributes:
         latency: L[w] = Σ_m steps · ℓ + time outside LLMs, seconds.
-        capacity: highest rate of this workflow while the others keep theirs, executions per second.
+        capacity: rate of this workflow at which an LLM is saturated while the others keep theirs, executions per
+            second; never itself feasible.
         parts: per LLM its part of the latency, seconds.
         calls: per LLM ℓ, seconds of a call, or of a group of calls.
         bottleneck: the LLM that limits the capacity.
