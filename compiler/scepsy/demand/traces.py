@@ -101,7 +101,9 @@ def _call(line: bytes, llms: Collection[str]) -> Call:
         ValueError: with a message, and a hint after a newline.
     """
     try:
-        record: Any = json.loads(line)
+        record: Any = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError("the line is not UTF-8\nis the file compressed, or in another encoding?") from error
     except (ValueError, RecursionError) as error:
         raise ValueError("the line is not a JSON object" + ("; is it cut off?" if line[:1] == b"{" else "")) from error
     _check_keys(record)
