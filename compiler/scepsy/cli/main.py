@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from scepsy import __version__
+from scepsy.cli.trace import trace
 from scepsy.errors import ScepsyError
 
 if TYPE_CHECKING:
@@ -142,6 +143,9 @@ def schema(kind: str | None) -> None:
     if kind.lower() not in names:
         raise ScepsyError(f'there is no kind "{kind}"', did_you_mean(kind, list(PUBLISHED)))
     click.echo(schema_text(names[kind.lower()]), nl=False)
+
+
+cli.add_command(trace)
 
 
 def main() -> None:
