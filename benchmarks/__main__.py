@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import compilation, replanning, search, startup
+from benchmarks import compilation, recorder, replanning, search, startup
 
-ALL = {"search": search.main, "replanning": replanning.main, "compilation": compilation.main, "startup": startup.main}
+ALL = {
+    "search": search.main,
+    "replanning": replanning.main,
+    "compilation": compilation.main,
+    "startup": startup.main,
+    "recorder": recorder.main,
+}
 
 
 def main() -> None:

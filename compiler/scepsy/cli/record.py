@@ -1,0 +1,72 @@
+"""`scepsy trace record`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from scepsy.documents.units import parse_duration
+from scepsy.errors import ScepsyError
+from scepsy.traces.recorder import Address, Settings, Summary, parse_listen, parse_upstreams, record
+
+
+def run(listen: str, upstreams: Sequence[str], output: Path, idle_gap: str, store_text: bool) -> None:
+    """Forward and record until a signal ends it, then say what was recorded.
+
+    Args:
+        listen: `HOST:PORT`.
+        upstreams: `LLM=URL`, or `URL` for all other LLMs.
+        output: the trace file, which is appended to.
+        idle_gap: a duration such as `30s`.
+        store_text: whether prompts and completions are stored.
+
+    Raises:
+        ScepsyError: an argument is wrong, the port is taken, the file cannot be written, or calls were lost to it.
+    """
+    try:
+        gap = parse_duration(idle_gap)
+    except ValueError as error:
+        raise ScepsyError(f"--idle-gap: {error}") from error
+    settings = Settings(parse_listen(listen), parse_upstreams(upstreams), output, gap, store_text)
+    summary = asyncio.run(record(settings, _say, lambda address: _introduce(address, settings)))
+    _say(_summary(summary, output))
+    if summary.lost:
+        verb = "was" if summary.lost == 1 else "were"
+        raise ScepsyError(f"{_count(summary.lost, 'call')} {verb} forwarded but could not be recorded in {output}")
+
+
+def _introduce(address: Address, settings: Settings) -> None:
+    _say(f"listening on http://{address}")
+    for name, upstream in settings.upstreams.named.items():
+        _say(f"forwarding {name} to {upstream}")
+    if settings.upstreams.other is not None:
+        _say(f"forwarding {'all others' if settings.upstreams.named else 'all LLMs'} to {settings.upstreams.other}")
+    texts = ", with prompts and completions" if settings.store_text else ""
+    _say(f"writing to {settings.output}{texts}; Ctrl-C ends it")
+
+
+def _summary(summary: Summary, output: Path) -> str:
+    parts = [f"{_count(len(summary.executions), 'execution')}", f"{summary.failed} failed"]
+    if summary.guessed_tokens:
+        parts.append(f"{summary.guessed_tokens} with estimated tokens")
+    if summary.guessed_executions:
+        parts.append(f"{summary.guessed_executions} with estimated execution")
+    if summary.refused:
+        parts.append(f"{summary.refused} refused for an unknown model")
+    if summary.lost:
+        parts.append(f"{summary.lost} lost")
+    return f"recorded {_count(summary.calls, 'call')} in {output}: {', '.join(parts)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _say(line: str) -> None:
+    """Print to standard error; whoever reads that may have gone, calls are forwarded all the same."""
+    with contextlib.suppress(OSError, ValueError):
+        click.echo(line, err=True)

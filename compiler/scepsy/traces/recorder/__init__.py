@@ -1,0 +1,15 @@
+"""The recorder: an HTTP/1.1 proxy that forwards LLM calls byte for byte and writes one line per call.
+
+    client ── connection ── requests ── session ── pool ── connection ── server
+                                           │
+                       prompts, answers ── scribe ── journal
+
+Of a request only the value of the Host header changes. `start` is when its first byte came, `end` when the last byte of
+the answer was handed on: the call as its agent sees it. Headers are read and never stored.
+"""
+
+from scepsy.traces.recorder.addresses import Address, parse_listen, parse_upstreams
+from scepsy.traces.recorder.proxy import Recorder, Settings, record
+from scepsy.traces.recorder.scribe import Summary
+
+__all__ = ["Address", "Recorder", "Settings", "Summary", "parse_listen", "parse_upstreams", "record"]

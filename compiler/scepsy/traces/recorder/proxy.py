@@ -1,0 +1,201 @@
+"""The recorder as a whole: it listens, serves, and ends with everything written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scepsy.errors import ScepsyError
+from scepsy.traces.recorder.addresses import Address, Upstreams
+from scepsy.traces.recorder.clock import clock
+from scepsy.traces.recorder.connection import Connection
+from scepsy.traces.recorder.journal import Journal
+from scepsy.traces.recorder.notices import Notices
+from scepsy.traces.recorder.pool import Pool
+from scepsy.traces.recorder.scribe import Scribe, Summary
+from scepsy.traces.recorder.session import Session, Surroundings
+
+GRACE = 5.0
+"""Seconds that calls in flight have to end after the first signal."""
+
+_BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the recorder does.
+
+    Attributes:
+        listen: where clients connect.
+        upstreams: where calls go.
+        output: the trace file, which is appended to.
+        idle_gap: the longest pause within an execution, seconds, where only the connection tells executions apart.
+        store_text: whether prompts and completions are stored.
+    """
+
+    listen: Address
+    upstreams: Upstreams
+    output: Path
+    idle_gap: float
+    store_text: bool
+
+
+async def record(settings: Settings, say: Callable[[str], None], ready: Callable[[Address], None]) -> Summary:
+    """Forward and record until SIGINT or SIGTERM; calls in flight get GRACE seconds, or until a second signal.
+
+    Args:
+        settings: what to do.
+        say: prints a line for the person who runs it.
+        ready: called once it listens, with the address; its port is the real one.
+
+    Raises:
+        ScepsyError: the file cannot be written, or the address not be listened on.
+    """
+    signals = _Signals()
+    with signals.caught():
+        recorder = await Recorder.started(settings, say)
+        ready(recorder.address)
+        await signals.first.wait()
+        return await recorder.stop(signals.second)
+
+
+class Recorder:
+    """A recorder that listens.
+
+    Attributes:
+        address: where; its port is the real one.
+    """
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        now = clock()
+        upstreams = settings.upstreams
+        self._journal = Journal(settings.output)
+        self._scribe = Scribe(self._journal, now, settings.store_text, Notices(say))
+        self._pools = {upstream: Pool(upstream, now) for upstream in {*upstreams.named.values(), upstreams.first}}
+        self._stopping = asyncio.Event()
+        around = Surroundings(upstreams, self._pools, self._scribe, settings.idle_gap, self._stopping.is_set)
+        self._sessions: dict[asyncio.Task[None], Session] = {}
+        self._accept = lambda: _Client(now, around, self._sessions)
+        self._server: asyncio.Server | None = None
+        self.address = settings.listen
+
+    @classmethod
+    async def started(cls, settings: Settings, say: Callable[[str], None]) -> Recorder:
+        """Return a recorder that listens.
+
+        Args:
+            settings: what to do.
+            say: prints a line for the person who runs it.
+
+        Raises:
+            ScepsyError: the file cannot be written, or the address not be listened on.
+        """
+        recorder = cls(settings, say)
+        _allow_many_files()
+        try:
+            recorder._server = await _listen(settings.listen, recorder._accept)
+        except ScepsyError:
+            recorder._journal.close()
+            raise
+        host, port = recorder._server.sockets[0].getsockname()[:2]
+        recorder.address = Address(host, port)
+        return recorder
+
+    async def stop(self, at_once: asyncio.Event | None = None) -> Summary:
+        """Accept no more, end idle connections, let calls in flight end within GRACE seconds, close the file.
+
+        Args:
+            at_once: an event that ends calls in flight before that.
+        """
+        self._stopping.set()
+        if self._server is not None:
+            self._server.close()
+        for session in list(self._sessions.values()):
+            if session.idle:
+                session.end("recorder stopped")
+        await _first_of(GRACE, self._ended(), (at_once or asyncio.Event()).wait())
+        for session in list(self._sessions.values()):
+            session.end("recorder stopped")
+        await _first_of(1.0, self._ended())
+        for pool in self._pools.values():
+            pool.close()
+        self._journal.close()
+        return self._scribe.summary
+
+    async def _ended(self) -> None:
+        """Wait for the sessions that there are."""
+        if self._sessions:
+            await asyncio.wait(list(self._sessions))
+
+
+class _Client(Connection):
+    """A client's connection, which serves itself once it is made."""
+
+    def __init__(
+        self, now: Callable[[], float], around: Surroundings, sessions: dict[asyncio.Task[None], Session]
+    ) -> None:
+        super().__init__(now)
+        self._around = around
+        self._sessions = sessions
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        session = Session(self, self._around)
+        task = session.start()
+        self._sessions[task] = session
+        task.add_done_callback(self._sessions.pop)
+
+
+class _Signals:
+    """The first signal that asks to end, and the second."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        """Catch SIGINT and SIGTERM for a while."""
+        loop = asyncio.get_running_loop()
+        caught = (signal.SIGINT, signal.SIGTERM)
+        for number in caught:
+            loop.add_signal_handler(number, self._came)
+        try:
+            yield
+        finally:
+            for number in caught:
+                loop.remove_signal_handler(number)
+
+    def _came(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+async def _listen(address: Address, factory: Callable[[], Connection]) -> asyncio.Server:
+    try:
+        return await asyncio.get_running_loop().create_server(factory, address.host, address.port, backlog=_BACKLOG)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        if "address already in use" in reason:
+            raise ScepsyError(f"cannot listen on {address}: the port is in use", "choose another: --listen") from error
+        raise ScepsyError(f"cannot listen on {address}: {reason}") from error
+
+
+async def _first_of(seconds: float, *events: Coroutine[Any, Any, object]) -> None:
+    """Wait until one of several things has happened, for some seconds at most."""
+    tasks = [asyncio.ensure_future(event) for event in events]
+    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+def _allow_many_files() -> None:
+    """Raise the soft limit of open files to the hard one: each call in flight needs two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
