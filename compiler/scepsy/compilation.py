@@ -10,8 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scepsy import __version__
-from scepsy.allocation import OBJECTIVE, Infeasible, Problem, Replanned, Solution, build_problem, remedy, replan, solve
-from scepsy.demand import Demand, demand_of
+from scepsy.allocation import (
+    OBJECTIVE,
+    Infeasible,
+    Problem,
+    Replanned,
+    Solution,
+    build_problem,
+    fewest_gpus,
+    remedy,
+    replan,
+    solve,
+)
+from scepsy.demand import Demand, demand_of, quantile_factors
+from scepsy.demand.stability import stability_of
+from scepsy.demand.stability import warnings as stability_warnings
 from scepsy.documents import (
     API_VERSION,
     Cluster,
@@ -26,7 +39,9 @@ from scepsy.documents import (
 from scepsy.documents.model import Metadata
 from scepsy.documents.plan import (
     Change,
+    FewestGpus,
     FreeGpus,
+    HeavyDemand,
     Instance,
     Latency,
     LatencyShare,
@@ -38,11 +53,12 @@ from scepsy.documents.plan import (
     Proof,
     WorkflowPrediction,
 )
-from scepsy.documents.units import Si
+from scepsy.documents.units import Si, format_duration
+from scepsy.documents.workflow import OBSERVED, Target
 from scepsy.performance import Catalog
 from scepsy.performance.catalog import SAME_MIX
 from scepsy.performance.memory import MIB
-from scepsy.pipeline import PREDICTOR, LlmOutcome, WorkflowOutcome, predict
+from scepsy.pipeline import CALL_GRAPH, SUM, LlmOutcome, WorkflowOutcome, predict
 from scepsy.placement import Inventory, inventory_of, largest_group, running, schedule
 from scepsy.placement import name as name_instances
 
@@ -52,8 +68,9 @@ class Inputs:
     """Everything that one compilation reads, checked.
 
     Attributes:
-        workflows: by name.
-        demands: by workflow.
+        workflows: by name, an observed target rate looked up.
+        demands: by workflow, as recorded or stated.
+        planned: by workflow, the demand to plan for: that of heavy executions where the document says so.
         catalog: the profiles.
         cluster: the cluster.
         inventory: its GPUs.
@@ -62,6 +79,7 @@ class Inputs:
 
     workflows: Mapping[str, Workflow]
     demands: Mapping[str, Demand]
+    planned: Mapping[str, Demand]
     catalog: Catalog
     cluster: Cluster
     inventory: Inventory
@@ -99,6 +117,7 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
     catalog = Catalog([p.document for p in workspace.profiles.values()], project.engine.version)
     inventory = inventory_of(target.document)
     demands: dict[str, Demand] = {}
+    workflows: dict[str, Workflow] = {}
     digests = _relevant(workspace, target)
     problems: list[Diagnostic] = []
     if not inventory.domains:
@@ -109,12 +128,42 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
             demands[name], read = demand_of(workspace, workflow)
             digests.update(read)
             problems.extend(_check_lengths(workflow, demands[name], catalog))
+            workflows[name] = _at_rate(workflow, demands[name])
         except DocumentError as error:
             problems.extend(error.diagnostics)
     if problems:
         raise DocumentError(problems)
-    workflows = {name: loaded.document for name, loaded in workspace.workflows.items()}
-    return Inputs(workflows, demands, catalog, target.document, inventory, dict(sorted(digests.items())))
+    planned = {name: _planned(workflows[name], demand) for name, demand in demands.items()}
+    return Inputs(workflows, demands, planned, catalog, target.document, inventory, dict(sorted(digests.items())))
+
+
+def _at_rate(loaded: Loaded[Workflow], demand: Demand) -> Workflow:
+    """Return the workflow with a rate in place of `observed`.
+
+    Raises:
+        DocumentError: nothing was observed.
+    """
+    workflow = loaded.document
+    if workflow.spec.target.rate != OBSERVED:
+        return workflow
+    where = ("spec", "target", "rate")
+    if demand.recorded is None:
+        message = "statistics do not know the observed rate"
+        raise DocumentError([loaded.problem(where, message, "give a rate such as 4/s, or a trace")])
+    arrivals = demand.recorded.arrivals
+    if isinstance(arrivals, str):
+        raise DocumentError(
+            [loaded.problem(where, f"the rate was not observed: {arrivals}", "give a rate such as 4/s")]
+        )
+    spec = workflow.spec.model_copy(update={"target": Target(rate=Si(float(f"{arrivals.rate:.4g}")))})
+    return workflow.model_copy(update={"spec": spec})
+
+
+def _planned(workflow: Workflow, demand: Demand) -> Demand:
+    quantile = workflow.spec.demand.quantile
+    if quantile is None or demand.recorded is None:
+        return demand
+    return demand.times(quantile_factors(demand.recorded, quantile))
 
 
 def compile_plan(workspace: Workspace, cluster: str, previous: Sequence[Plan] = ()) -> Compilation:
@@ -131,11 +180,11 @@ def compile_plan(workspace: Workspace, cluster: str, previous: Sequence[Plan] = 
     """
     inputs = gather(workspace, cluster)
     inventory = inputs.inventory
-    problem = build_problem(inputs.workflows, inputs.demands, inputs.catalog, inventory)
+    problem = build_problem(inputs.workflows, inputs.planned, inputs.catalog, inventory)
     try:
         solution = solve(problem, inventory)
     except Infeasible as error:
-        message, hint = remedy(error, inputs.workflows, inputs.demands, inputs.catalog, inventory)
+        message, hint = remedy(error, inputs.workflows, inputs.planned, inputs.catalog, inventory)
         raise Infeasible(error.problem, error.table, f'cluster "{cluster}": {message}', hint) from error
     replanned: Replanned | None = None
     if previous:
@@ -144,7 +193,7 @@ def compile_plan(workspace: Workspace, cluster: str, previous: Sequence[Plan] = 
         settings = workspace.project.document.spec.replanning
         replanned = replan(solution, inventory, before.instances, still, settings.tolerance, settings.minimum_gain)
         solution = replanned.solution
-    outcomes = predict(solution.outcomes, problem.outside)
+    outcomes = predict(solution.outcomes, problem.makespans)
     plan = _plan(workspace, inputs, solution, outcomes, previous)
     return Compilation(plan, inputs, solution, outcomes, replanned)
 
@@ -241,9 +290,10 @@ def _plan(
             instances=arranged,
             change=change,
             free=FreeGpus(gpus=free, largest_tensor_parallel=largest, reserved=inputs.inventory.reserved),
+            fewest_gpus=_fewest(inputs),
             proof=Proof(
                 objective=OBJECTIVE,
-                predictor=PREDICTOR,
+                predictor=CALL_GRAPH if any(d.recorded for d in inputs.demands.values()) else SUM,
                 lower_bound=_rounded(solution.lower_bound),
                 achieved=_rounded(solution.achieved),
                 gap=_rounded(solution.gap),
@@ -289,23 +339,46 @@ def _rounded(value: float) -> float:
 
 
 def _workflow(inputs: Inputs, problem: Problem, name: str, outcome: WorkflowOutcome) -> PlannedWorkflow:
-    spec = inputs.workflows[name].spec
+    spec, recorded = inputs.workflows[name].spec, inputs.demands[name].recorded
+    quantiles = {f"p{100 * quantile:g}": Si(seconds) for quantile, seconds in outcome.quantiles.items()}
     return PlannedWorkflow(
         name=name,
         target=spec.target,
         priority=spec.priority,
         objective=spec.objective,
+        demand=_heavy(inputs, name),
         predicted=WorkflowPrediction(
-            latency=Latency(mean=Si(outcome.latency)),
+            latency=Latency(mean=Si(outcome.latency), **quantiles),
             capacity=Si(outcome.capacity),
             slowdown=round(outcome.latency / problem.least[name], 4),
-            outside=Si(problem.outside[name]),
+            outside=Si(outcome.outside),
             llms=tuple(
                 LatencyShare(llm=llm, latency=Si(outcome.parts[llm]), call=Si(outcome.calls[llm]))
                 for llm in outcome.parts
             ),
+            executions=len(recorded.graphs) if recorded is not None else None,
         ),
     )
+
+
+def _heavy(inputs: Inputs, name: str) -> HeavyDemand | None:
+    quantile = inputs.workflows[name].spec.demand.quantile
+    if quantile is None:
+        return None
+    mean, planned = inputs.demands[name].llms, inputs.planned[name].llms
+    factors = {llm: max(1.0, float(f"{planned[llm].calls / mean[llm].calls:.4g}")) for llm in mean}
+    return HeavyDemand(quantile=quantile, factors=factors)
+
+
+def _fewest(inputs: Inputs) -> FewestGpus | None:
+    """Say what planning for heavy executions costs, where the documents ask for it."""
+    if all(workflow.spec.demand.quantile is None for workflow in inputs.workflows.values()):
+        return None
+    planned, mean = (
+        fewest_gpus(inputs.workflows, demands, inputs.catalog, inputs.inventory)
+        for demands in (inputs.planned, inputs.demands)
+    )
+    return FewestGpus(planned=planned, mean=mean)
 
 
 def _llm(inputs: Inputs, outcome: LlmOutcome) -> PlannedLlm:
@@ -360,10 +433,40 @@ def _warnings(workspace: Workspace, inputs: Inputs, solution: Solution) -> list[
         if "@sha256:" not in image:
             warnings.append(f"the {name} image {image} is not pinned by a digest (spec.{name}.image in scepsy.yaml)")
     for name, workflow in inputs.workflows.items():
-        for quantile in ("p50", "p95", "p99"):
-            if getattr(workflow.spec.objective, quantile) is not None:
-                warnings.append(f"{name}: the {quantile} objective is not enforced yet, the predictor gives means only")
+        warnings.extend(_of_demand(name, workflow, inputs.demands[name]))
     return warnings
+
+
+_BURSTY = 1.5
+"""Index of dispersion from which on arrivals are called bursty: the queueing model assumes 1."""
+
+
+def _of_demand(name: str, workflow: Workflow, demand: Demand) -> list[str]:
+    """Warn of a demand that is a weak basis: few executions, executions that differ widely, bursts."""
+    quantiles = workflow.spec.objective.quantiles
+    recorded = demand.recorded
+    if recorded is None:
+        return [
+            f"{name}: the p{100 * q:g} objective is not enforced: statistics know means only, give a trace (spec.demand.traces)"
+            for q in quantiles
+        ]
+    found = [f"{name}: {note}" for note in recorded.notes]
+    found += [
+        f"{name}: the p{100 * q:g} objective rests on {len(recorded.graphs)} executions; record at least {5 / (1 - q):.0f}"
+        for q in quantiles
+        if len(recorded.graphs) * (1 - q) < 5 - 1e-9
+    ]
+    unstable = stability_warnings(stability_of(recorded.llms, recorded.calls, recorded.spent), name)
+    if unstable and workflow.spec.demand.quantile is None:
+        unstable.append(f"{name}: spec.demand.quantile, such as 0.9, plans for its heavy executions")
+    found += unstable
+    if not isinstance(recorded.arrivals, str) and recorded.arrivals.dispersion > _BURSTY:
+        arrivals = recorded.arrivals
+        found.append(
+            f"{name}: executions arrive in bursts (index of dispersion {arrivals.dispersion:.3g} in windows of"
+            f" {format_duration(arrivals.window)}); predictions assume Poisson arrivals"
+        )
+    return found
 
 
 def _mixed_calls(outcome: LlmOutcome) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
 from scepsy.allocation import Infeasible, Solution, build_problem, reweighed, solve
-from scepsy.allocation.problem import RESOLUTION
 from scepsy.compilation import Compilation
 from scepsy.documents import API_VERSION
 from scepsy.documents.result import Alternative, Budget, ExplainResult, ShareOfLatency, WorkflowExplanation
@@ -41,7 +42,7 @@ def explain(compilation: Compilation, workflow: str | None = None) -> ExplainRes
 
 def _workflow(compilation: Compilation, name: str) -> WorkflowExplanation:
     outcome = compilation.outcomes[name]
-    parts = {**outcome.parts, "": compilation.solution.problem.outside[name]}
+    parts = {**outcome.parts, "": outcome.outside}
     return WorkflowExplanation(
         workflow=name,
         latency=outcome.latency,
@@ -65,13 +66,17 @@ def _alternatives(compilation: Compilation, index: int) -> list[Alternative]:
         if i != index:
             spare[int(problem.tables[i].product[chosen])] -= int(problem.tables[i].units[chosen])
     fitting = [b for b in range(len(cost)) if b != row and table.units[b] <= spare[int(table.product[b])]]
-    best = sorted(fitting, key=lambda b: (int(cost[b]), int(table.units[b]), b))[:ALTERNATIVES]
+    rows = solution.rows
+    ordered = sorted(fitting, key=lambda b: (int(cost[b]), int(table.units[b]), b))
+    best = itertools.islice(
+        (b for b in ordered if problem.bounded((*rows[:index], b, *rows[index + 1 :]))), ALTERNATIVES
+    )
     return [
         Alternative(
             llm=table.load.name,
             option=f"{table.option(b).replicas} × {table.option(b).shape}",
             gpus=float(table.units[b]) / 10,
-            objective=round(solution.achieved + float(cost[b] - cost[row]) * RESOLUTION, 6),
+            objective=round(problem.objective((*rows[:index], b, *rows[index + 1 :])), 6),
             placeable=_placeable(compilation, solution, index, b),
         )
         for b in best
@@ -103,7 +108,7 @@ def _objective(compilation: Compilation, inventory: Inventory) -> float | None:
     inputs, problem = compilation.inputs, compilation.solution.problem
     if not inventory.domains:
         return None
-    other = build_problem(inputs.workflows, inputs.demands, inputs.catalog, inventory)
+    other = build_problem(inputs.workflows, inputs.planned, inputs.catalog, inventory)
     try:
         solution = solve(reweighed(other, problem), inventory)
     except Infeasible:

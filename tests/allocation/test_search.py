@@ -56,7 +56,7 @@ def table(name: str, rows: list[Row], stock: Inventory) -> OptionTable:
 def problem(tables: list[list[Row]], costs: list[list[int]], stock: Inventory) -> Problem:
     built = tuple(table(f"llm{i}", rows, stock) for i, rows in enumerate(tables))
     capacity = tuple(10 * stock.gpus(p) for p in stock.products)
-    return Problem(built, tuple(np.array(c, dtype=np.int64) for c in costs), capacity, 0, {}, {}, {}, {})
+    return Problem(built, capacity, {}, {}, {}, {}, (), tuple(np.array(c, dtype=np.int64) for c in costs), 0)
 
 
 def fits_by_trying_everything(requests: list[Request], stock: Inventory) -> bool:
@@ -249,7 +249,7 @@ def test_a_bound_on_a_second_cost_is_kept(case: tuple[Problem, Inventory], data:
     p, stock = case
     second = tuple(np.array(data.draw(st.lists(st.integers(0, 9), min_size=len(c), max_size=len(c)))) for c in p.cost)
     most = data.draw(st.integers(0, 20))
-    found = [c.rows for c in Enumeration(p, stock, limit=Limit(second, most)).run()]
+    found = [c.rows for c in Enumeration(p, stock, limits=[Limit(second, most)]).run()]
     everything = [c.rows for c in Enumeration(p, stock).run()]
     within = [rows for rows in everything if sum(int(s[r]) for s, r in zip(second, rows, strict=True)) <= most]
     assert sorted(found) == sorted(within)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scepsy.demand import Call, from_calls, from_statistics, read_trace
+from scepsy.demand import Demand, from_statistics, from_trace, quantile_factors
 from scepsy.demand.statistics import GROUP_SIZES
-from scepsy.documents import DocumentError
 from scepsy.documents.workflow import LlmStatistics, Statistics, TokenDistribution
+from scepsy.traces.call import Call
+from scepsy.traces.columns import trace_of
 
 
 def call(start: float, end: float, model: str = "m", execution: str = "e") -> Call:
     return Call(execution, model, start, end, 100, 10)
 
 
-def line(**changes: object) -> bytes:
-    record = {"execution": "e", "model": "m", "start": 0, "end": 1, "inputTokens": 5, "outputTokens": 2, **changes}
-    return json.dumps({key: value for key, value in record.items() if value is not None}).encode()
+def from_calls(calls: list[Call]) -> Demand:
+    return from_trace(trace_of(calls))
 
 
 def test_serial_calls_have_parallelism_one_and_one_step_each() -> None:
@@ -91,43 +90,33 @@ def test_statistics_with_a_fractional_fan_out_mix_the_two_whole_sizes() -> None:
     assert (llm.parallelism, llm.steps) == (2.5, 4.0)
 
 
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (line(end=-1), "t.jsonl:1:1: the call ends 1 s before it starts"),
-        (line(model="x"), 't.jsonl:1:1: unknown model "x"'),
-        (line(model="mm"), 'did you mean "m"?'),
-        (line(inputTokens=None), '"inputTokens" is missing'),
-        (line(inputTokens=-1), "token counts cannot be negative"),
-        (line(inputTokens="5"), '"inputTokens" must be a number'),
-        (line(start=True), '"start" must be a number'),
-        (line(start=1e300), '"start" must be a number'),
-        (line(cachedTokens=6), "cachedTokens is above inputTokens"),
-        (line(prompt="x"), 'unknown key "prompt"'),
-        (line(execution=7), '"execution" must be a string'),
-        (line(id="a") + b"\n" + line(id="a"), 't.jsonl:2:1: the id "a" occurs twice'),
-        (line()[:-5], "the line is not a JSON object; is it cut off?"),
-        (b"[1]", "the line is not a JSON object"),
-        (b"[" * 100_000, "the line is not a JSON object"),
-        (b"\xff\xfe", "the line is not UTF-8"),
-        (b"\x1f\x8b\x08\x00", "is the file compressed"),
-        (b"\n\n", "the trace holds no calls"),
-        (b"", "the trace holds no calls"),
-    ],
-)
-def test_a_wrong_trace_is_refused_with_its_line(data: bytes, expected: str) -> None:
-    with pytest.raises(DocumentError) as caught:
-        read_trace(data, "t.jsonl", ["m"])
-    assert expected in str(caught.value)
-
-
-def test_many_wrong_lines_are_counted_not_all_listed() -> None:
-    with pytest.raises(DocumentError) as caught:
-        read_trace(b"\n".join([b"x"] * 500), "t.jsonl", ["m"])
-    assert len(caught.value.diagnostics) == 21
-    assert "and 480 more lines with problems" in str(caught.value)
-
-
 def test_calls_that_take_no_time_are_refused() -> None:
     with pytest.raises(ValueError, match="take no time"):
         from_calls([call(1, 1)])
+
+
+def test_a_heavy_execution_calls_for_more_than_the_mean() -> None:
+    # Nine executions spend 1 s in m, one spends 11 s: the mean is 2 s, the 0.95 quantile 11 s.
+    calls = [call(0, 1, execution=f"e{i}") for i in range(9)] + [call(0, 11, execution="heavy")]
+    demand = from_calls(calls)
+    assert demand.recorded is not None
+    assert quantile_factors(demand.recorded, 0.95) == {"m": pytest.approx(5.5)}
+    assert quantile_factors(demand.recorded, 0.5) == {"m": 1.0}  # never below the mean
+    heavy = demand.times({"m": 5.5}).llms["m"]
+    assert (heavy.calls, heavy.groups) == (5.5, ((1, 5.5),))
+    assert heavy.steps == demand.llms["m"].steps  # the path of one execution stays
+
+
+def test_failed_and_estimated_calls_are_named_in_the_notes() -> None:
+    calls = [
+        Call("e", "m", 0, 1, 10, 1, estimated=("outputTokens",)),
+        Call("e", "m", 2, 3, 10, 1),
+        Call("e", "m", 4, 5, 10, 0, error="HTTP 500"),
+    ]
+    demand = from_calls(calls)
+    assert demand.llms["m"].calls == 2
+    assert demand.recorded is not None
+    assert demand.recorded.notes == (
+        "1 of 3 calls of the trace failed and are left out",
+        "of 2 calls of the trace some figures are estimated: outputTokens of 1",
+    )

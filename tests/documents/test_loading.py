@@ -57,7 +57,11 @@ def test_a_correct_workflow_has_no_problems(tmp_path: Path) -> None:
         ("calls: 1,", "calls: 1, cachedTokens: {mean: 101},", "11:11 cachedTokens.mean is above inputTokens.mean"),
         ("calls: 1,", "calls: 1, fanOut: 2,", "11:11 fanOut must lie between 1 and the number of calls"),
         ("{mean: 100}", "{mean: 100, max: 9}", "11:38 max 9 is below mean 100"),
-        ("    statistics:", "    traces: a.jsonl\n    statistics:", "8:3 give exactly one of traces and statistics"),
+        (
+            "    statistics:",
+            "    traces: a.jsonl\n    statistics:",
+            "8:3 give exactly one of traces, summary and statistics",
+        ),
         ("    statistics:", "    traces: /etc/passwd\n    x:", "9:5 '/etc/passwd' is not a relative path"),
         ("kind: Workflow", "kind: Cluster", '2:1 kind is "Cluster", expected "Workflow" | this directory holds'),
         ("v1alpha1", "v1", '1:1 apiVersion is "scepsy.dev/v1", expected "scepsy.dev/v1alpha1"'),

@@ -3,16 +3,19 @@
 Section 2.4 of the model: a multiple-choice knapsack over GPU units, solved exactly.
 """
 
+from scepsy.allocation.fewest import fewest_gpus
 from scepsy.allocation.infeasible import Infeasible
+from scepsy.allocation.optimum import solve
 from scepsy.allocation.options import Option, OptionTable, option_tables
-from scepsy.allocation.problem import OBJECTIVE, Problem, build_problem, reweighed
+from scepsy.allocation.problem import OBJECTIVE, Bound, Problem, beyond_reach, build_problem, reweighed
 from scepsy.allocation.remedy import remedy
 from scepsy.allocation.replan import Replanned, replan
 from scepsy.allocation.search import Candidate, Enumeration
-from scepsy.allocation.solution import Solution, solve
+from scepsy.allocation.solution import Solution
 
 __all__ = [
     "OBJECTIVE",
+    "Bound",
     "Candidate",
     "Enumeration",
     "Infeasible",
@@ -21,7 +24,9 @@ __all__ = [
     "Problem",
     "Replanned",
     "Solution",
+    "beyond_reach",
     "build_problem",
+    "fewest_gpus",
     "option_tables",
     "remedy",
     "replan",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from scepsy.performance import MAX_UTILISATION, Catalog
 from scepsy.performance.shares import Array
@@ -171,3 +172,17 @@ def _models(
                 else:
                     models.append(model)
     return models, excluded
+
+
+def only(table: OptionTable, keep: npt.NDArray[np.bool_]) -> OptionTable:
+    """Return some of the options of a table."""
+    return replace(
+        table,
+        index=table.index[keep],
+        replicas=table.replicas[keep],
+        product=table.product[keep],
+        units=table.units[keep],
+        latency=table.latency[:, keep],
+        utilisation=table.utilisation[keep],
+        bandwidth=table.bandwidth[keep],
+    )

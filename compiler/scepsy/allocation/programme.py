@@ -66,6 +66,23 @@ def suffix_values(tables: tuple[OptionTable, ...], cost: tuple[Ints, ...], capac
     return Suffixes(tuple(values), scale, grain, capacity)
 
 
+def best_rows(tables: tuple[OptionTable, ...], cost: tuple[Ints, ...], suffixes: Suffixes) -> list[int] | None:
+    """Return the rows that reach the least cost within the capacity, ties by fewest units; None if nothing fits."""
+    left = list(suffixes.capacity)
+    rows = []
+    for i, (table, own) in enumerate(zip(tables, cost, strict=True)):
+        fitting = np.flatnonzero(table.units <= np.array(left)[table.product])
+        product, units = table.product[fitting], table.units[fitting]
+        at = tuple((c - units * (product == p)) // g for p, (c, g) in enumerate(zip(left, suffixes.grain, strict=True)))
+        value = own[fitting] * suffixes.scale + units + suffixes.values[i + 1][at]
+        if not len(value) or int(value.min()) >= NEVER:
+            return None
+        chosen = int(fitting[int(value.argmin())])
+        left[int(table.product[chosen])] -= int(table.units[chosen])
+        rows.append(chosen)
+    return rows
+
+
 def _grain(tables: tuple[OptionTable, ...], capacity: tuple[int, ...]) -> tuple[int, ...]:
     """Return units per step: what all options of a product are multiples of, coarser where tables grow too large."""
     grain = []

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 
 from scepsy.allocation.infeasible import Infeasible
+from scepsy.allocation.optimum import solve
 from scepsy.allocation.options import OptionTable, option_tables
-from scepsy.allocation.problem import build_problem
-from scepsy.allocation.solution import solve
+from scepsy.allocation.problem import beyond_reach, build_problem
 from scepsy.demand import Demand
 from scepsy.documents import Workflow
 from scepsy.documents.units import format_duration, format_rate
@@ -53,9 +53,9 @@ def remedy(
             ways.append(f"{extra} more {product}")
     factor = _highest(lambda f: feasible(inventory, f))
     if factor is not None:
-        rates = [f"{name} at most {_floored(w.spec.target.rate * factor)}" for name, w in workflows.items()]
+        rates = [f"{name} at most {_floored(w.spec.target.per_second * factor)}" for name, w in workflows.items()]
         ways.append(", ".join(rates) + ("" if len(rates) == 1 else " (all rates lowered alike)"))
-    targets = ", ".join(f"{name} {format_rate(w.spec.target.rate)}" for name, w in workflows.items())
+    targets = ", ".join(f"{name} {format_rate(w.spec.target.per_second)}" for name, w in workflows.items())
     bounds = " within their latency objectives" if error.problem.bounds else ""
     found = "no allocation sustains" if error.proven else "no allocation was found that sustains"
     message = f"{found} {targets}{bounds}"
@@ -75,15 +75,22 @@ def _too_large(table: OptionTable) -> tuple[str, str]:
 
 
 def _unreachable_bound(error: Infeasible, workflows: Mapping[str, Workflow]) -> tuple[str, str] | None:
-    for name, bound in error.problem.bounds.items():
-        least = error.problem.least[name]
-        if least > bound and least < float("inf"):
-            rate = format_rate(workflows[name].spec.target.rate)
-            return (
-                f"{name} cannot reach a mean latency of {format_duration(bound)} at {rate}:"
-                f" with the whole cluster to itself it has {format_duration(least)} at least",
-                "raise objective.mean, lower the rate, or use faster GPUs",
-            )
+    """A bound that is not kept even if every LLM had its fastest option, or the workflow the cluster to itself."""
+    problem = error.problem
+    least = [
+        (bound, problem.least[bound.workflow])
+        for bound in problem.bounds
+        if bound.quantile is None and bound.seconds < problem.least[bound.workflow] < float("inf")
+    ]
+    for bound, seconds in beyond_reach(problem) + least:
+        name = bound.workflow
+        what = "mean" if bound.quantile is None else f"p{100 * bound.quantile:g}"
+        rate = format_rate(workflows[name].spec.target.per_second)
+        return (
+            f"{name} cannot reach a {what} latency of {format_duration(bound.seconds)} at {rate}:"
+            f" with the whole cluster to itself it has {format_duration(seconds)} at least",
+            f"raise objective.{what}, lower the rate, or use faster GPUs",
+        )
     return None
 
 

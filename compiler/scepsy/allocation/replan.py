@@ -73,9 +73,8 @@ def replan(
 
     same = _in_force(problem, inventory, previous, running)
     if same is not None:
-        total = (problem.constant + same[0].cost) * RESOLUTION
-        if total <= best.achieved * (1 + minimum_gain):
-            solution = _with(best, same[0], same[1])
+        solution = _with(best, same[0], same[1])
+        if solution.achieved <= best.achieved * (1 + minimum_gain):
             return outcome(solution, kept=solution.achieved > best.achieved)
     if started_by_best == 0:
         return outcome(best, kept=False)
@@ -84,8 +83,9 @@ def replan(
 
 
 def _with(best: Solution, candidate: Candidate, placed: Sequence[Placed]) -> Solution:
-    achieved = (best.problem.constant + candidate.cost) * RESOLUTION
-    return replace(best, rows=candidate.rows, placed=tuple(placed), achieved=achieved)
+    achieved = best.problem.objective(candidate.rows)
+    problem = best.problem.along(best.problem.tangents(candidate.rows))
+    return replace(best, rows=candidate.rows, problem=problem, placed=tuple(placed), achieved=achieved)
 
 
 def _placed(
@@ -153,17 +153,18 @@ def _fewest_starts(
     starts = [_starts(table, running) for table in problem.tables]
     weighed = replace(problem, cost=tuple(s * scale + cost for s, cost in zip(starts, problem.cost, strict=True)))
     most = int((best.achieved * (1 + tolerance)) / RESOLUTION + 1e-6) - problem.constant
-    found: tuple[int, int, Solution] | None = None
-    search = Enumeration(weighed, inventory, limit=Limit(problem.cost, most))
+    found: tuple[int, float, Solution] | None = None
+    search = Enumeration(weighed, inventory, limits=[Limit(problem.cost, most)])
     for candidate in itertools.islice(search.run(), MAX_CANDIDATES):
-        least, cost = divmod(candidate.cost, scale)
-        if found is not None and least >= found[0]:
+        if found is not None and candidate.cost // scale >= found[0]:
             break
         placed = _placed(problem, candidate.rows, inventory, running)
-        if placed is not None:
-            started = _started(placed, running)
-            if found is None or (started, cost) < found[:2]:
-                found = (started, cost, _with(best, replace(candidate, cost=cost), placed))
+        if placed is not None and problem.bounded(candidate.rows):
+            started, solution = _started(placed, running), _with(best, candidate, placed)
+            # The limit is one along a tangent, below the true objective.
+            within = solution.achieved <= best.achieved * (1 + tolerance) + RESOLUTION
+            if within and (found is None or (started, solution.achieved) < found[:2]):
+                found = (started, solution.achieved, solution)
     return found[2] if found is not None else None
 
 

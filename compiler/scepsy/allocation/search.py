@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,7 +85,7 @@ class Enumeration:
         problem: the problem.
         inventory: the GPUs.
         known: an allocation that can be placed; none that is worse is of interest, which saves time.
-        limit: leave out those that exceed it.
+        limits: leave out those that exceed one of them.
         effort: options that may be looked at.
 
     Attributes:
@@ -98,7 +98,7 @@ class Enumeration:
         problem: Problem,
         inventory: Inventory,
         known: Candidate | None = None,
-        limit: Limit | None = None,
+        limits: Sequence[Limit] = (),
         effort: int = EFFORT,
     ) -> None:
         self.left = effort
@@ -114,15 +114,15 @@ class Enumeration:
         self.at_most = NEVER - 1 if known is None else known.cost * self.suffixes.scale + known.units
         self.heap: list[tuple[int, int, int, _Prefix, Ints, Ints]] = []
         self.order = itertools.count()
-        bounds = sorted(problem.bounds.items())
+        bounds = sorted((bound.workflow, bound.seconds) for bound in problem.bounds if bound.quantile is None)
         # Per LLM, what each option adds to every sum that is bounded: latencies of workflows, and the second cost.
         self.adds = []
         for i, table in enumerate(problem.tables):
             added = [problem.path_latency(i, name) for name, _ in bounds]
-            added += [] if limit is None else [limit.cost[self.position[i]].astype(float)]
+            added += [limit.cost[self.position[i]].astype(float) for limit in limits]
             self.adds.append(np.stack(added) if added else np.zeros((0, len(table.index))))
-        allowed = [bound - problem.outside[name] + 1e-12 for name, bound in bounds]
-        self.allowed = np.array(allowed + ([] if limit is None else [limit.most]), dtype=float)
+        allowed = [seconds - problem.paths[name].outside + 1e-12 for name, seconds in bounds]
+        self.allowed = np.array(allowed + [limit.most for limit in limits], dtype=float)
         # The least that the LLMs from i on can add, for pruning.
         self.least = [np.zeros(len(self.allowed))]
         for sums in reversed(self.adds):

@@ -1,4 +1,4 @@
-"""The best allocation that can be placed, with its certificate."""
+"""The best allocation that can be placed where latencies are sums over LLMs, with its certificate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scepsy.allocation.infeasible import Infeasible
-from scepsy.allocation.options import OptionTable
+from scepsy.allocation.options import OptionTable, only
 from scepsy.allocation.problem import RESOLUTION, Problem
 from scepsy.allocation.programme import suffix_values
 from scepsy.allocation.search import EFFORT, Candidate, Enumeration, first_guess
@@ -31,7 +31,7 @@ class Solution:
         placed: every instance.
         lower_bound: no allocation that can be placed has a smaller objective.
         unplaced_bound: the least objective without regard to placement.
-        achieved: its objective.
+        achieved: its objective, by the makespans of the problem.
         tried: allocations that were tried.
     """
 
@@ -54,8 +54,8 @@ class Solution:
         return [table.outcome(row) for table, row in zip(self.problem.tables, self.rows, strict=True)]
 
 
-def solve(problem: Problem, inventory: Inventory, effort: int = EFFORT) -> Solution:
-    """Return the best allocation that can be placed.
+def solve_linear(problem: Problem, inventory: Inventory, effort: int = EFFORT) -> Solution:
+    """Return the allocation of least cost along the problem's tangents that can be placed.
 
     Best-first until one can be placed: it is then proven best. Where that takes too long, allocations that pack by
     construction are taken instead, and the gap to what has been ruled out is reported.
@@ -82,7 +82,7 @@ def solve(problem: Problem, inventory: Inventory, effort: int = EFFORT) -> Solut
         # Candidates come in order: all cheaper ones have been refuted, as long as every refutation was exact.
         bound = candidate.cost if exact else bound
         try:
-            placed = _placed(problem, candidate, inventory)
+            placed = placed_or_none(problem, candidate, inventory)
         except Undecided:
             exact, placed = False, None
         if placed is not None:
@@ -93,7 +93,7 @@ def solve(problem: Problem, inventory: Inventory, effort: int = EFFORT) -> Solut
         bound = max(bound, search.bound)
     found = [*_packable(problem, inventory, effort), *_climbed(problem, inventory, effort // 4000)]
     if known is not None:
-        found.append((known, _placed(problem, known, inventory) or []))
+        found.append((known, placed_or_none(problem, known, inventory) or []))
     if not found:
         raise Infeasible(problem, None, proven=False)
     best, places = min(found, key=lambda item: (item[0].cost, item[0].units))
@@ -118,12 +118,17 @@ def _known(problem: Problem, inventory: Inventory) -> Candidate | None:
     """Return an allocation that can be placed, where one is found at once."""
     guess = first_guess(problem, inventory)
     try:
-        return guess if guess is not None and _placed(problem, guess, inventory) is not None else None
+        return guess if guess is not None and placed_or_none(problem, guess, inventory) is not None else None
     except Undecided:
         return None
 
 
-def _placed(problem: Problem, candidate: Candidate, inventory: Inventory) -> list[Placed] | None:
+def placed_or_none(problem: Problem, candidate: Candidate, inventory: Inventory) -> list[Placed] | None:
+    """Place an allocation.
+
+    Raises:
+        Undecided: whether it can be placed was not found out.
+    """
     requests = [table.request(row) for table, row in zip(problem.tables, candidate.rows, strict=True)]
     return place(requests, inventory)
 
@@ -181,7 +186,7 @@ def _smallest(table: OptionTable, cost: Ints, degrees: tuple[int, ...]) -> int:
 
 def _attempt(problem: Problem, rows: Sequence[int], inventory: Inventory) -> list[Placed] | None:
     try:
-        return _placed(problem, Candidate(tuple(rows), 0, 0), inventory)
+        return placed_or_none(problem, Candidate(tuple(rows), 0, 0), inventory)
     except Undecided:
         return None
 
@@ -209,7 +214,7 @@ def _packable(problem: Problem, inventory: Inventory, effort: int) -> list[tuple
         search = itertools.islice(Enumeration(charged, inventory, effort=effort // 4).run(), 50)
         for candidate in itertools.chain(search, [guess] if guess is not None else []):
             try:
-                placed = _placed(charged, candidate, inventory)
+                placed = placed_or_none(charged, candidate, inventory)
             except Undecided:
                 continue
             if placed is not None:
@@ -228,7 +233,7 @@ def _charged(table: OptionTable, degrees: tuple[int, ...], sizes: tuple[int, ...
     need = np.maximum(table.tenths, np.ceil(10 * table.width - 1e-6).astype(np.int64))
     charged = np.array(sizes)[np.searchsorted(sizes, np.minimum(need, 10))]
     keep = np.isin(tp, degrees)
-    return replace(_only(table, keep), charged=charged[keep], units=(tp * charged * table.replicas)[keep])
+    return replace(only(table, keep), charged=charged[keep], units=(tp * charged * table.replicas)[keep])
 
 
 def _rows(full: OptionTable, part: OptionTable) -> Ints:
@@ -236,16 +241,3 @@ def _rows(full: OptionTable, part: OptionTable) -> Ints:
     place_of = {(int(i), int(r)): row for row, (i, r) in enumerate(zip(full.index, full.replicas, strict=True))}
     rows = [place_of[int(i), int(r)] for i, r in zip(part.index, part.replicas, strict=True)]
     return np.array(rows, dtype=np.int64)
-
-
-def _only(table: OptionTable, keep: np.ndarray) -> OptionTable:
-    return replace(
-        table,
-        index=table.index[keep],
-        replicas=table.replicas[keep],
-        product=table.product[keep],
-        units=table.units[keep],
-        latency=table.latency[:, keep],
-        utilisation=table.utilisation[keep],
-        bandwidth=table.bandwidth[keep],
-    )

@@ -1,19 +1,33 @@
 """Demand: how one execution of a workflow calls its LLMs, from recorded traces or from statistics.
 
 Section 2.1 of the model: calls per execution, in-request parallelism, groups of calls that start together, tokens per
-call, and the time outside LLMs.
+call, and the time outside LLMs; and of recorded executions the call graphs, how far they differ, and how they arrive.
 """
 
-from scepsy.demand.statistics import Demand, LlmDemand, TokenUse, demand_of, from_calls, from_statistics
-from scepsy.demand.traces import Call, read_trace
+from scepsy.demand.graph import CriticalPath, Graph, Makespans, Step, graphs_of
+from scepsy.demand.source import demand_of
+from scepsy.demand.statistics import (
+    Demand,
+    LlmDemand,
+    Recorded,
+    TokenUse,
+    from_statistics,
+    from_trace,
+    quantile_factors,
+)
 
 __all__ = [
-    "Call",
+    "CriticalPath",
     "Demand",
+    "Graph",
     "LlmDemand",
+    "Makespans",
+    "Recorded",
+    "Step",
     "TokenUse",
     "demand_of",
-    "from_calls",
     "from_statistics",
-    "read_trace",
+    "from_trace",
+    "graphs_of",
+    "quantile_factors",
 ]

@@ -1,24 +1,25 @@
-"""Call statistics per workflow and LLM, from calls or from a document."""
+"""Call statistics per workflow and LLM, from a trace or from a document."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from scepsy.demand.traces import Call, read_trace
-from scepsy.documents import Diagnostic, DocumentError, Loaded, PathEscapes, Position, Workflow, Workspace, contained
-from scepsy.documents.source import SourceFile, read_bytes
+import numpy as np
+
+from scepsy.demand.arrivals import Arrivals, arrivals_of
+from scepsy.demand.graph import CriticalPath, Graph, graphs_of
+from scepsy.demand.totals import Groups, Totals, groups_of, totals_of
 from scepsy.documents.workflow import Statistics
-from scepsy.documents.workspace import digest
+from scepsy.traces.call import ESTIMABLE
+from scepsy.traces.trace import Floats, Ints, Trace
 
-TOGETHER = 0.050
-"""Seconds: calls of one LLM that start within this time of the first of them form a group (a fan-out)."""
-MAX_TRACE_BYTES = 1 << 30
-"""Largest trace that is read."""
 GROUP_SIZES = 4
 """Distinct group sizes that the predictor looks at; more are merged into so many."""
+MAX_GRAPH_CALLS = 50_000
+"""Calls whose graphs are kept; of larger traces an even sample of the executions, by how long they took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,58 +63,74 @@ class LlmDemand:
         return (self.input.max or self.input.mean) + (self.output.max or self.output.mean)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """What is known of single executions, beyond the means over all of them.
+
+    Attributes:
+        executions: how many were recorded.
+        llms: (M,) the columns below.
+        calls: (E, M) calls per execution.
+        spent: (E, M) seconds, durations of its calls.
+        graphs: (E,) call graphs; of a large trace those of a sample, as are the rows above.
+        group_seconds: (M,) mean seconds of a group of calls.
+        arrivals: how executions arrive, or why that is not known.
+        notes: what to know of the trace: failed calls, estimated figures.
+    """
+
+    executions: int
+    llms: tuple[str, ...]
+    calls: Floats
+    spent: Floats
+    graphs: tuple[Graph, ...]
+    group_seconds: tuple[float, ...]
+    arrivals: Arrivals | str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Demand:
     """How one execution of a workflow runs.
 
     Attributes:
         outside: seconds outside LLM calls on the execution's path.
         llms: per LLM name.
-        executions: recorded executions behind the figures; None for statistics written by hand.
+        recorded: single executions; None for statistics written by hand.
     """
 
     outside: float
     llms: dict[str, LlmDemand]
-    executions: int | None = None
+    recorded: Recorded | None = None
+
+    @property
+    def path(self) -> CriticalPath:
+        """The plain sum: every LLM after the other."""
+        return CriticalPath(self.outside, {name: llm.steps for name, llm in self.llms.items()})
+
+    def times(self, factors: Mapping[str, float]) -> Demand:
+        """Return the demand with LLMs that are called so many times as often; the path of an execution stays."""
+        llms = {
+            name: replace(
+                llm,
+                calls=llm.calls * factors[name],
+                groups=tuple((size, count * factors[name]) for size, count in llm.groups),
+            )
+            for name, llm in self.llms.items()
+        }
+        return replace(self, llms=llms)
 
 
-def demand_of(workspace: Workspace, loaded: Loaded[Workflow]) -> tuple[Demand, dict[str, str]]:
-    """Return the demand of a workflow, and the digests of the files that were read for it.
+def quantile_factors(recorded: Recorded, quantile: float) -> dict[str, float]:
+    """Return per LLM the time that a heavy execution spends in it ÷ the mean time, at least 1.
 
-    Raises:
-        DocumentError: the trace cannot be read, is wrong, or never calls an LLM of the workflow.
+    Args:
+        recorded: the executions.
+        quantile: such as 0.9: of ten executions nine spend less in the LLM. Below the mean there is nothing to gain:
+            the mean is what must be served.
     """
-    source = loaded.document.spec.demand
-    if source.statistics is not None:
-        return from_statistics(source.statistics), {}
-    where = ("spec", "demand", "traces")
-    try:
-        base = (workspace.directory / loaded.source.file.name).parent
-        path = contained(workspace.root, source.traces or "", base)
-    except PathEscapes as error:
-        raise DocumentError([loaded.problem(where, error.message, error.hint)]) from error
-    if not path.is_file():
-        raise DocumentError([loaded.problem(where, f'there is no file "{source.traces}" beside this one')])
-    name = workspace.relative(path)
-    file = SourceFile(name, read_bytes(path, name, MAX_TRACE_BYTES))
-    names = [llm.name for llm in loaded.document.spec.llms]
-    calls = read_trace(file.data, name, names)
-    called = {call.model for call in calls}
-    missing = [
-        loaded.problem(
-            ("spec", "llms", index, "name"),
-            f'no call of the trace goes to "{llm}"',
-            f"record it in {name}, or remove it",
-        )
-        for index, llm in enumerate(names)
-        if llm not in called
-    ]
-    if missing:
-        raise DocumentError(missing)
-    try:
-        return from_calls(calls), {name: digest(file.data)}
-    except ValueError as error:
-        raise DocumentError([Diagnostic(Position(name), str(error))]) from error
+    heavy = np.quantile(recorded.spent, quantile, axis=0, method="inverted_cdf")
+    factors = np.maximum(1.0, heavy / np.maximum(recorded.spent.mean(axis=0), 1e-12))
+    return dict(zip(recorded.llms, factors.tolist(), strict=True))
 
 
 def from_statistics(statistics: Statistics) -> Demand:
@@ -141,81 +158,78 @@ def _groups_of_mean_size(calls: float, size: float) -> tuple[tuple[int, float], 
     return tuple((s, n) for s, n in groups if n > 1e-12)
 
 
-def from_calls(calls: Sequence[Call]) -> Demand:
+def from_trace(trace: Trace) -> Demand:
     """Return the demand of recorded calls.
 
     Raises:
-        ValueError: no call takes any time.
+        ValueError: no call of an LLM takes any time.
     """
-    executions: dict[str, list[Call]] = defaultdict(list)
-    for call in calls:
-        executions[call.execution].append(call)
-    count = len(executions)
-    outside = 0.0
-    by_llm: dict[str, list[list[Call]]] = defaultdict(list)
-    for execution in executions.values():
-        outside += max(c.end for c in execution) - min(c.start for c in execution) - _busy(execution)
-        of: dict[str, list[Call]] = defaultdict(list)
-        for call in execution:
-            of[call.model].append(call)
-        for llm, own in of.items():
-            by_llm[llm].append(sorted(own, key=lambda c: (c.start, c.end)))
-    return Demand(outside / count, {llm: _llm_demand(llm, by_llm[llm], count) for llm in sorted(by_llm)}, count)
+    groups = groups_of(trace)
+    totals = totals_of(trace, groups)
+    seconds = []
+    llms = {}
+    for m, name in enumerate(trace.llms):
+        own = groups.llm == m
+        if not totals.busy[:, m].sum() > 0:
+            raise ValueError(f'all calls to "{name}" take no time: start and end are equal')
+        llms[name] = _llm_demand(trace, totals, groups.size[own], m)
+        seconds.append(float(groups.seconds[own].mean()))
+    return Demand(float(totals.outside.mean()), llms, _recorded(trace, groups, totals, tuple(seconds)))
 
 
-def _llm_demand(llm: str, executions: list[list[Call]], count: int) -> LlmDemand:
-    calls = [call for execution in executions for call in execution]
-    groups = [group for execution in executions for group in _groups(execution)]
-    busy = sum(_busy(execution) for execution in executions)
-    spent = sum(call.end - call.start for call in calls)
-    if busy <= 0:
-        raise ValueError(f'all calls to "{llm}" take no time: start and end are equal')
-    sizes: dict[int, int] = defaultdict(int)
-    for group in groups:
-        sizes[len(group)] += 1
+def _llm_demand(trace: Trace, totals: Totals, sizes: Ints, m: int) -> LlmDemand:
+    count, own = len(trace.executions), trace.llm == m
+    calls, busy, spent = (float(column[:, m].sum()) for column in (totals.calls, totals.busy, totals.spent))
     return LlmDemand(
-        calls=len(calls) / count,
+        calls=calls / count,
         parallelism=spent / busy,
-        steps=len(calls) / count * busy / spent,
-        groups=tuple((size, number / count) for size, number in _merged(sizes)),
-        input=_tokens([c.input_tokens for c in calls]),
-        output=_tokens([c.output_tokens for c in calls]),
-        cached=_tokens([c.cached_tokens for c in calls]),
+        steps=calls / count * busy / spent,
+        groups=tuple((size, number / count) for size, number in _merged(Counter(sizes.tolist()))),
+        input=_tokens(trace.input[own]),
+        output=_tokens(trace.output[own]),
+        cached=_tokens(trace.cached[own]),
     )
 
 
-def _tokens(values: list[float]) -> TokenUse:
-    return TokenUse(math.fsum(values) / len(values), max(values))
+def _tokens(values: Floats) -> TokenUse:
+    return TokenUse(math.fsum(values.tolist()) / len(values), float(values.max()))
 
 
-def _busy(calls: Iterable[Call]) -> float:
-    """Return the length of the union of the calls' intervals, seconds."""
-    total, until = 0.0, -math.inf
-    for start, end in sorted((c.start, c.end) for c in calls):
-        total += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return total
+def _recorded(trace: Trace, groups: Groups, totals: Totals, group_seconds: tuple[float, ...]) -> Recorded:
+    sample = sampled(totals.span, len(trace.executions) * MAX_GRAPH_CALLS // trace.calls)
+    of = groups.of[np.isin(trace.execution, sample)]
+    return Recorded(
+        executions=len(trace.executions),
+        llms=trace.llms,
+        calls=totals.calls[sample],
+        spent=totals.spent[sample],
+        graphs=graphs_of(trace.only(sample), of),
+        group_seconds=group_seconds,
+        arrivals=arrivals_of(totals.began),
+        notes=notes(trace.calls, sum(trace.failed.values()), {name: trace.estimates(name) for name in ESTIMABLE}),
+    )
 
 
-def _groups(calls: list[Call]) -> list[list[Call]]:
-    """Split the calls of one execution to one LLM, in order of start, into groups that start together.
-
-    A call that starts when another of the group has ended may have waited for it, so it is not of the group.
-    """
-    groups: list[list[Call]] = []
-    first_end = 0.0
-    for call in calls:
-        together = groups and call.start - groups[-1][0].start <= TOGETHER
-        if together and (call.start < first_end or call.start == groups[-1][0].start):
-            groups[-1].append(call)
-            first_end = min(first_end, call.end)
-        else:
-            groups.append([call])
-            first_end = call.end
-    return groups
+def notes(calls: int, failed: int, estimated: Mapping[str, int]) -> tuple[str, ...]:
+    """Return what a reader of a plan should know of the calls that it rests on."""
+    found = [f"{failed:,} of {calls + failed:,} calls of the trace failed and are left out"] if failed else []
+    fields = [f"{field} of {count:,}" for field, count in estimated.items() if count]
+    if fields:
+        found.append(f"of {calls:,} calls of the trace some figures are estimated: {', '.join(fields)}")
+    return tuple(found)
 
 
-def _merged(sizes: dict[int, int]) -> list[tuple[int, float]]:
+def sampled(span: Floats, most: int) -> Ints:
+    """Return the indices of at most `most` executions that stand for all of them: even quantiles of their length."""
+    count = len(span)
+    most = max(1, most)
+    if count <= most:
+        return np.arange(count)
+    by_length = np.argsort(span, kind="stable")
+    return np.sort(by_length[((np.arange(most) + 0.5) * count / most).astype(np.int64)])
+
+
+def _merged(sizes: Counter[int]) -> list[tuple[int, float]]:
     """Merge a histogram of group sizes into at most GROUP_SIZES sizes that hold about equally many calls each.
 
     The number of calls is kept: a merged size is the calls-per-group mean of its bin, rounded up, and its number of

@@ -16,9 +16,12 @@ from scepsy.documents.plan import Plan
 from scepsy.documents.profile import Profile
 from scepsy.documents.project import Project
 from scepsy.documents.source import Node, Source, SourceFile, parse, read_bytes
+from scepsy.documents.summary import TraceSummary
 from scepsy.documents.workflow import Workflow
 
-KINDS: dict[str, type[Document]] = {kind.__name__: kind for kind in (Project, Workflow, Cluster, Profile, Plan)}
+KINDS: dict[str, type[Document]] = {
+    kind.__name__: kind for kind in (Project, Workflow, Cluster, Profile, TraceSummary, Plan)
+}
 """Every kind of document by its name."""
 
 D = TypeVar("D", bound=Document)

@@ -77,7 +77,8 @@ def _pattern(pattern: str, what: str, maximum: int) -> Any:
     return AfterValidator(check)
 
 
-def _string(pattern: str, what: str, maximum: int) -> Any:
+def text_like(pattern: str, what: str, maximum: int) -> tuple[Any, Any]:
+    """Return the annotations of a string that must match a pattern: a validator and the schema that says the same."""
     return (
         _pattern(pattern, what, maximum),
         WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "maxLength": maximum}),
@@ -85,22 +86,22 @@ def _string(pattern: str, what: str, maximum: int) -> Any:
 
 
 _DNS = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_name = _string(_DNS, "a Kubernetes name (lower-case letters, digits and '-', a letter or digit at both ends)", 40)
-_model = _string(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?", "a model id such as Qwen/Qwen3-8B", 120)
-_instance = _string(_DNS, "a Kubernetes name", 63)
-_revision = _string(r"[A-Za-z0-9][A-Za-z0-9._/-]*", "a Git revision of the model", 80)
-_image = _string(
+_name = text_like(_DNS, "a Kubernetes name (lower-case letters, digits and '-', a letter or digit at both ends)", 40)
+_model = text_like(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?", "a model id such as Qwen/Qwen3-8B", 120)
+_instance = text_like(_DNS, "a Kubernetes name", 63)
+_revision = text_like(r"[A-Za-z0-9][A-Za-z0-9._/-]*", "a Git revision of the model", 80)
+_image = text_like(
     r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?(:[0-9]+)?(/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)*"
     r"(:[A-Za-z0-9_][A-Za-z0-9._-]*)?(@sha256:[0-9a-f]{64})?",
     "a container image such as vllm/vllm-openai:v0.24.0@sha256:…",
     300,
 )
-_product = _string(
+_product = text_like(
     r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", "a GPU product as in the node label nvidia.com/gpu.product", 63
 )
-_uuid = _string(r"(GPU|MIG)-[A-Za-z0-9-]+", "a GPU UUID such as GPU-3f2a…", 80)
-_node = _string(_DNS + r"(\." + _DNS + r")*", "a name of lower-case letters, digits, '-' and '.'", 253)
-_version = _string(r"[0-9]+(\.[0-9]+)*([-.+a-z0-9]*)", "a version such as 0.24.0", 40)
+_uuid = text_like(r"(GPU|MIG)-[A-Za-z0-9-]+", "a GPU UUID such as GPU-3f2a…", 80)
+_node = text_like(_DNS + r"(\." + _DNS + r")*", "a name of lower-case letters, digits, '-' and '.'", 253)
+_version = text_like(r"[0-9]+(\.[0-9]+)*([-.+a-z0-9]*)", "a version such as 0.24.0", 40)
 
 KubernetesName = Annotated[str, _name[0], _name[1]]
 """A DNS label short enough that object names can be derived from it."""

@@ -33,6 +33,12 @@ class Latency(Model):
 
     mean: Duration
     """Mean, time outside LLMs included."""
+    p50: Duration | None = None
+    """Median over the recorded executions; like the other percentiles unset where none were recorded."""
+    p95: Duration | None = None
+    """95th percentile."""
+    p99: Duration | None = None
+    """99th percentile."""
 
 
 class LatencyShare(Model):
@@ -56,9 +62,29 @@ class WorkflowPrediction(Model):
     slowdown: Fraction
     """Mean latency ÷ the least that this workflow alone could have on this cluster at its rate."""
     outside: Duration
-    """Time outside LLMs."""
+    """Time outside LLMs on the path of an execution."""
     llms: Items[LatencyShare]
     """What each LLM adds."""
+    executions: Annotated[int, Field(ge=1)] | None = None
+    """Recorded executions that the percentiles rest on."""
+
+
+class HeavyDemand(Model):
+    """The heavy executions that the plan is for."""
+
+    quantile: Annotated[float, Field(ge=0.5, lt=1)]
+    """Part of the executions that spend at most the planned time in an LLM."""
+    factors: dict[KubernetesName, Annotated[float, Field(ge=1)]]
+    """Per LLM, planned load ÷ mean load."""
+
+
+class FewestGpus(Model):
+    """What planning for heavy executions costs: the fewest GPUs on which the targets were met."""
+
+    planned: Annotated[int, Field(ge=1)] | None = None
+    """With the demand that is planned for."""
+    mean: Annotated[int, Field(ge=1)] | None = None
+    """With the mean demand of every workflow."""
 
 
 class PlannedWorkflow(Model):
@@ -72,6 +98,8 @@ class PlannedWorkflow(Model):
     """Its weight in the objective."""
     objective: Objective = Objective()
     """Its latency bounds."""
+    demand: HeavyDemand | None = None
+    """The quantile of demand that is planned for; unset for the mean."""
     predicted: WorkflowPrediction
     """What to expect."""
 
@@ -216,6 +244,8 @@ class PlanSpec(Model):
     """What moved; unset in the first plan of a cluster."""
     free: FreeGpus
     """What is left."""
+    fewest_gpus: FewestGpus | None = None
+    """What planning for a quantile of demand costs."""
     proof: Proof
     """How good it is."""
     warnings: Items[str] = ()

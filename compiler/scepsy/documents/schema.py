@@ -7,9 +7,14 @@ from typing import Any
 
 from scepsy.documents.loading import KINDS
 from scepsy.documents.model import Document
-from scepsy.documents.result import CompileResult, ExplainResult
+from scepsy.documents.result import CompileResult, ExplainResult, TraceStatistics
 
-PUBLISHED: dict[str, type[Document]] = {**KINDS, "CompileResult": CompileResult, "ExplainResult": ExplainResult}
+PUBLISHED: dict[str, type[Document]] = {
+    **KINDS,
+    "CompileResult": CompileResult,
+    "ExplainResult": ExplainResult,
+    "TraceStatistics": TraceStatistics,
+}
 """Everything that has a published schema: documents, and what commands print."""
 
 

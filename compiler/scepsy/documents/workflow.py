@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from scepsy.documents.model import (
     Document,
@@ -17,29 +17,80 @@ from scepsy.documents.model import (
     Revision,
     Tokens,
 )
-from scepsy.documents.units import Duration, Rate
+from scepsy.documents.units import Duration, format_rate, parse_rate
 
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 
 
-class Target(Model):
-    """The load that the deployment must sustain."""
+OBSERVED: Final = "observed"
+"""In place of a rate: the one at which the recorded executions arrived."""
 
-    rate: Rate
-    """Workflow executions per second to sustain, such as `4/s`."""
+
+def _rate(value: Any) -> Any:
+    return value if value == OBSERVED else parse_rate(value)
+
+
+class Target(Model):
+    """The load that the deployment must sustain; `target: observed` is short for `target: {rate: observed}`."""
+
+    rate: Annotated[
+        float | Literal["observed"],
+        BeforeValidator(_rate),
+        PlainSerializer(lambda rate: rate if rate == OBSERVED else format_rate(rate), return_type=str),
+        WithJsonSchema(
+            {
+                "type": "string",
+                "pattern": r"^(observed|[0-9]+(\.[0-9]+)?\s*/\s*(s|min|h))$",
+                "examples": ["4/s", "30/min", "observed"],
+            }
+        ),
+    ]
+    """Workflow executions per second to sustain, such as `4/s`; `observed`: as many as the trace shows."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"rate": value} if value == OBSERVED else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
+        """Both ways to write it."""
+        reference = handler(core)
+        schema = handler.resolve_ref_schema(reference)
+        schema["anyOf"] = [
+            {"type": "object", "required": schema.pop("required")},
+            {"type": "string", "const": OBSERVED},
+        ]
+        schema.pop("type")
+        return dict(reference)
+
+    @property
+    def per_second(self) -> float:
+        """The rate.
+
+        Raises:
+            ValueError: it is `observed`, and has not been looked up yet.
+        """
+        return float(self.rate)
 
 
 class Objective(Model):
     """Upper bounds on the latency of one execution."""
 
     mean: Duration | None = None
-    """Mean latency; enforced."""
+    """Mean latency."""
     p50: Duration | None = None
-    """Median latency."""
+    """Median latency; like the other percentiles enforced where the demand holds recorded executions."""
     p95: Duration | None = None
     """95th percentile of latency."""
     p99: Duration | None = None
     """99th percentile of latency."""
+
+    @property
+    def quantiles(self) -> dict[float, float]:
+        """The bounds on quantiles, seconds."""
+        given = {0.5: self.p50, 0.95: self.p95, 0.99: self.p99}
+        return {quantile: bound for quantile, bound in given.items() if bound is not None}
 
 
 class PodTemplate(Model):
@@ -130,17 +181,23 @@ class Statistics(Model):
 
 
 class DemandSource(Model):
-    """Where the demand comes from: exactly one of recorded traces and statistics."""
+    """Where the demand comes from: exactly one of a trace, a summary of a trace, and statistics."""
 
     traces: RelativePath | None = None
-    """A JSONL file with one line per LLM call, relative to this file."""
+    """A JSONL file with one line per LLM call, gzipped or not, relative to this file."""
+    summary: RelativePath | None = None
+    """A TraceSummary, as `scepsy trace stats --summary` writes it, relative to this file."""
     statistics: Statistics | None = None
-    """Statistics, written by hand or summarised from traces elsewhere."""
+    """Statistics, written by hand."""
+    quantile: Annotated[float, Field(ge=0.5, lt=1)] | None = None
+    """Plan for heavy executions: each LLM for the time that so large a part of the executions does not exceed."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.traces is None) == (self.statistics is None):
-            raise ValueError("give exactly one of traces and statistics")
+        if sum(source is not None for source in (self.traces, self.summary, self.statistics)) != 1:
+            raise ValueError("give exactly one of traces, summary and statistics")
+        if self.quantile is not None and self.statistics is not None:
+            raise ValueError("a quantile needs recorded executions: statistics only know means")
         return self
 
 

@@ -5,10 +5,19 @@ Section 2.3 of the model (the predictor of arXiv 2604.15186), for several workfl
 
 from scepsy.pipeline.instance import InstanceModel, Shape, evaluate, instance_model
 from scepsy.pipeline.load import Caller, LlmLoad, loads
-from scepsy.pipeline.prediction import PREDICTOR, LlmOutcome, WorkflowOutcome, predict
+from scepsy.pipeline.prediction import (
+    CALL_GRAPH,
+    SUM,
+    LlmOutcome,
+    WorkflowOutcome,
+    makespans_of,
+    predict,
+    quantile_of,
+)
 
 __all__ = [
-    "PREDICTOR",
+    "CALL_GRAPH",
+    "SUM",
     "Caller",
     "InstanceModel",
     "LlmLoad",
@@ -18,5 +27,7 @@ __all__ = [
     "evaluate",
     "instance_model",
     "loads",
+    "makespans_of",
     "predict",
+    "quantile_of",
 ]

@@ -65,6 +65,6 @@ def loads(workflows: Mapping[str, Workflow], demands: Mapping[str, Demand], fact
     for name, workflow in workflows.items():
         for llm in workflow.spec.llms:
             declared.setdefault(llm.name, llm)
-            rate = workflow.spec.target.rate * factor
+            rate = workflow.spec.target.per_second * factor
             callers.setdefault(llm.name, []).append(Caller(name, rate, demands[name].llms[llm.name]))
     return [LlmLoad(declared[name], tuple(callers[name])) for name in sorted(declared)]

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from scepsy.demand import Demand, Graph, Makespans, Step
+from scepsy.performance.shares import Array
 from scepsy.pipeline.instance import InstanceModel
 from scepsy.pipeline.load import LlmLoad
 
-PREDICTOR = "aggregate-llm-pipeline/mean-sum"
+SUM = "aggregate-llm-pipeline/mean-sum"
 """Mean latency as the sum over LLMs; it does not know which calls of different LLMs overlap."""
+CALL_GRAPH = "aggregate-llm-pipeline/call-graph"
+"""Latency of every recorded execution as the longest path through its call graph."""
+QUANTILES = (0.5, 0.95, 0.99)
+"""Percentiles that are predicted where enough executions were recorded."""
+
+
+def makespans_of(demand: Demand) -> Makespans:
+    """Return how long executions take: those that were recorded; of statistics one mean execution, LLM after LLM."""
+    recorded = demand.recorded
+    if recorded is not None:
+        return Makespans(recorded.graphs, dict(zip(recorded.llms, recorded.group_seconds, strict=True)))
+    path = demand.path
+    after = itertools.chain([()], ((i,) for i in itertools.count()))
+    steps = tuple(
+        Step(llm, 0.0, seconds, after=ends) for (llm, seconds), ends in zip(path.steps.items(), after, strict=False)
+    )
+    return Makespans([Graph(steps, path.outside)], dict.fromkeys(path.steps, 1.0))
+
+
+def quantile_of(seconds: Array, quantile: float) -> Array:
+    """Return the least latency that a part `quantile` of the executions does not exceed, over the first axis."""
+    return np.asarray(np.quantile(seconds, quantile, axis=0, method="inverted_cdf"))
 
 
 @dataclass(frozen=True)
@@ -39,22 +66,26 @@ class WorkflowOutcome:
     """One workflow under an allocation.
 
     Attributes:
-        latency: L[w] = Σ_m steps · ℓ + time outside LLMs, seconds.
+        latency: L[w], mean over executions, seconds.
+        quantiles: percentiles of it over executions; empty for statistics, which know none.
+        outside: part of the latency that is outside LLMs, seconds.
         capacity: rate of this workflow at which an LLM is saturated while the others keep theirs, executions per
             second; never itself feasible.
-        parts: per LLM its part of the latency, seconds.
+        parts: per LLM its part of the latency on the (mean critical) path, seconds.
         calls: per LLM ℓ, seconds of a call, or of a group of calls.
         bottleneck: the LLM that limits the capacity.
     """
 
     latency: float
+    quantiles: dict[float, float]
+    outside: float
     capacity: float
     parts: dict[str, float]
     calls: dict[str, float]
     bottleneck: str
 
 
-def predict(outcomes: Sequence[LlmOutcome], outside: Mapping[str, float]) -> dict[str, WorkflowOutcome]:
+def predict(outcomes: Sequence[LlmOutcome], makespans: Mapping[str, Makespans]) -> dict[str, WorkflowOutcome]:
     """Predict every workflow.
 
     The capacity counts work, not calls: with s the seconds of an instance that a call costs at saturation,
@@ -63,28 +94,34 @@ def predict(outcomes: Sequence[LlmOutcome], outside: Mapping[str, float]) -> dic
 
     Args:
         outcomes: every LLM.
-        outside: per workflow, seconds outside LLMs.
+        makespans: per workflow, how long its executions take.
     """
-    parts: dict[str, dict[str, float]] = {name: {} for name in outside}
-    calls: dict[str, dict[str, float]] = {name: {} for name in outside}
-    capacity: dict[str, tuple[float, str]] = dict.fromkeys(outside, (math.inf, ""))
+    calls: dict[str, dict[str, float]] = {name: {} for name in makespans}
+    capacity: dict[str, tuple[float, str]] = dict.fromkeys(makespans, (math.inf, ""))
     for outcome in outcomes:
         callers = outcome.load.callers
         work = [c.demand.calls * float(s) for c, s in zip(callers, outcome.model.work, strict=True)]
         used = [c.rate * w for c, w in zip(callers, work, strict=True)]
         for i, caller in enumerate(callers):
             name = outcome.load.name
-            parts[caller.workflow][name] = caller.demand.steps * outcome.latency[i]
             calls[caller.workflow][name] = outcome.latency[i]
             rate = (outcome.replicas - (math.fsum(used) - used[i])) / work[i]
             capacity[caller.workflow] = min(capacity[caller.workflow], (rate, name))
-    return {
-        name: WorkflowOutcome(
-            outside[name] + math.fsum(parts[name].values()),
-            capacity[name][0],
-            parts[name],
-            calls[name],
-            capacity[name][1],
-        )
-        for name in outside
-    }
+    return {name: _outcome(own, calls[name], capacity[name]) for name, own in makespans.items()}
+
+
+def _outcome(makespans: Makespans, calls: dict[str, float], capacity: tuple[float, str]) -> WorkflowOutcome:
+    latency = np.array([calls[llm] for llm in makespans.llms])
+    seconds = makespans.seconds(latency[None, :])[:, 0]
+    path = makespans.path(latency)
+    # A percentile that fewer executions than it names would reach is only their maximum.
+    known = [quantile for quantile in QUANTILES if makespans.executions * (1 - quantile) >= 1 - 1e-9]
+    return WorkflowOutcome(
+        latency=float(seconds.mean()),
+        quantiles={quantile: float(quantile_of(seconds, quantile)) for quantile in known},
+        outside=path.outside,
+        capacity=capacity[0],
+        parts={llm: path.steps[llm] * calls[llm] for llm in calls},
+        calls=calls,
+        bottleneck=capacity[1],
+    )

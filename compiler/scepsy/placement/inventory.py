@@ -61,6 +61,18 @@ class Inventory:
         domains = {**self.domains, product: tuple(domain for domain in left if domain.gpus)}
         return replace(self, domains={p: d for p, d in domains.items() if d})
 
+    def limited(self, product: str, count: int) -> Inventory:
+        """Return the inventory with at most `count` GPUs of a product, from its largest domains."""
+        kept: dict[int, Domain] = {}
+        left = count
+        own = self.domains[product]
+        for i in sorted(range(len(own)), key=lambda i: (-len(own[i].gpus), i)):
+            if left > 0:
+                kept[i] = Domain(own[i].node, own[i].gpus[:left])
+                left -= len(kept[i].gpus)
+        domains = {**self.domains, product: tuple(kept[i] for i in sorted(kept))}
+        return replace(self, domains={p: d for p, d in domains.items() if d})
+
     def extended(self, product: str, extra: int) -> Inventory:
         """Return the inventory with `extra` more GPUs of a product, as nodes like its largest domain."""
         size = max(len(domain.gpus) for domain in self.domains[product])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.console import Console
@@ -24,6 +24,8 @@ def show_plan(console: Console, spec: PlanSpec) -> None:
     if any(llm.profile.share_model for llm in spec.llms):
         console.print("* figures of a whole GPU, taken to the share by a model")
     console.print(_workflows(spec))
+    for line in _heavy(spec):
+        console.print(line, soft_wrap=True)
     console.print(_places(spec))
     free = spec.free
     console.print(
@@ -64,17 +66,33 @@ def _llms(llms: Iterable[PlannedLlm]) -> Table:
 
 
 def _workflows(spec: PlanSpec) -> Table:
-    table = _table("workflow", "target", "mean latency", "capacity", "slowdown")
-    for workflow in spec.workflows:
-        predicted = workflow.predicted
+    latencies = [workflow.predicted.latency for workflow in spec.workflows]
+    known = [name for name in ("mean", "p50", "p95", "p99") if any(getattr(own, name) for own in latencies)]
+    table = _table("workflow", "target", *(f"{name} latency" for name in known), "capacity", "slowdown")
+    for workflow, latency in zip(spec.workflows, latencies, strict=True):
+        seconds = [getattr(latency, name) for name in known]
         table.add_row(
             workflow.name,
-            format_rate(workflow.target.rate),
-            f"~{format_duration(predicted.latency.mean)}",
-            f"~{format_rate(predicted.capacity)}",
-            f"{predicted.slowdown:.2f}×",
+            format_rate(workflow.target.per_second),
+            *("" if s is None else f"~{format_duration(s)}" for s in seconds),
+            f"~{format_rate(workflow.predicted.capacity)}",
+            f"{workflow.predicted.slowdown:.2f}×",
         )
     return table
+
+
+def _heavy(spec: PlanSpec) -> Iterator[str]:
+    """Say what is planned for beyond the mean demand, and what that costs."""
+    for workflow in spec.workflows:
+        if workflow.demand is not None:
+            factors = ", ".join(f"{llm} {significant(f, 3)}×" for llm, f in workflow.demand.factors.items())
+            quantile = significant(workflow.demand.quantile)
+            yield f"{workflow.name}: planned for the {quantile} quantile of demand, of the mean load: {factors}"
+    if spec.fewest_gpus is not None:
+        planned, mean = (
+            f"{n} GPUs" if n else "more than there are" for n in (spec.fewest_gpus.planned, spec.fewest_gpus.mean)
+        )
+        yield f"Fewest GPUs that meet the targets: {planned}; with the mean demand: {mean}"
 
 
 def _places(spec: PlanSpec) -> Table:

@@ -1,0 +1,395 @@
+"""Whether executions are alike enough for means to stand for them: shares of LLM time, heavy tails, kinds.
+
+Three things make a mean a poor basis, and each is told from mere chance:
+
+**Shares vary.** An LLM's share of an execution's LLM time differs between executions by chance alone: calls differ in
+length, and loops in number. What chance does is simulated: every execution keeps its number of calls; each call goes to
+an LLM by the overall mix, and its length is drawn anew, exponentially with the LLM's mean (calls of real LLMs vary
+less). A share is unstable when its variance over executions is more than EXCESS times the simulated one, its range from
+the 10th to the 90th percentile more than WIDER times the simulated one, and at least SPREAD wide.
+
+**Tails are heavy.** The LLM seconds of executions are unstable when the longest tenth of them holds more than TAIL of
+all seconds: 33 % where seconds are exponential, 39 % where they are lognormal with sigma 1, 59 % with 1.5.
+
+**There are two kinds.** The share of each LLM, the LLM seconds and the number of calls (both as logarithms) are
+searched for two clusters: the split with the largest distance by Ashman's D, |a - b| ÷ sqrt((var a + var b) ÷ 2)
+(Ashman, Bird and Zepf, Astronomical Journal 108, 1994), where each cluster holds at least SMALLEST of the executions. A
+split counts when D is above APART and D x dip x sqrt(E) above MODES + MODES_OF_FEW / E; the dip is the distance of the values'
+distribution to the nearest with one mode (Hartigan and Hartigan, The Dip Test of Unimodality, Annals of Statistics
+13(1), 1985), which alone hardly sees a small cluster, be it ever so far. One call more or less makes no kind: a number
+of calls stands for the interval half a call to both sides, over which the executions that share it are spread.
+
+CALIBRATION
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scepsy.traces.trace import Floats, Ints
+
+FEWEST = 5
+"""Executions below which nothing is said."""
+EXCESS = 5.0
+"""Variance of a share over executions ÷ that of executions whose calls are drawn anew."""
+WIDER = 1.75
+"""Range between the outer tenths of a share ÷ that of executions whose calls are drawn anew."""
+SPREAD = 0.2
+"""Range between the outer tenths of a share."""
+TAIL = 0.5
+"""Part of all LLM seconds that the longest tenth of executions holds."""
+TAIL_FEWEST = 20
+"""Executions below which nothing is said of tails."""
+SMALLEST = 0.1
+"""Part of the executions that the smaller of two kinds holds."""
+APART = 4.0
+"""Ashman's D between two kinds."""
+MODES, MODES_OF_FEW = 3.2, 80.0
+"""Two modes: D x dip x sqrt(E) is above MODES + MODES_OF_FEW / E."""
+KINDS_FEWEST = 10
+"""Executions below which no kinds are looked for."""
+LOOKED_AT = 8
+"""LLMs, by their time, whose shares are searched for kinds."""
+_NAMED = 3
+"""Unstable shares that are described; more are counted."""
+_MOST = 2_000
+"""Executions that are looked at; more are thinned evenly."""
+_DRAWS = 40_000
+"""Executions that are simulated, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The share of one LLM in the LLM time of an execution, over executions.
+
+    Attributes:
+        llm: its name.
+        mean: mean over executions, each counting the same.
+        p10: 10th percentile.
+        p90: 90th percentile.
+        least: smallest.
+        most: largest.
+        unstable: whether it varies by much more than chance.
+    """
+
+    llm: str
+    mean: float
+    p10: float
+    p90: float
+    least: float
+    most: float
+    unstable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One of two kinds of executions.
+
+    Attributes:
+        fraction: its part of the executions.
+        calls: (M,) mean calls per execution.
+        seconds: (M,) mean LLM seconds per execution.
+        members: (E,) whether each execution is of this kind.
+    """
+
+    fraction: float
+    calls: tuple[float, ...]
+    seconds: tuple[float, ...]
+    members: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stability:
+    """How far executions differ.
+
+    Attributes:
+        executions: E; those with LLM time.
+        llms: (M,) names.
+        shares: (M,) of LLM time; empty where there are fewer than FEWEST executions.
+        variation: standard deviation ÷ mean of the LLM seconds per execution; 0 for one execution.
+        tail: part of all LLM seconds that the longest tenth of executions holds.
+        heavy: whether that is too much.
+        kinds: two kinds of executions, the larger first; empty if there is one.
+        by: what the kinds differ in: `share of LLM`, `LLM seconds` or `calls`; empty without kinds.
+    """
+
+    executions: int
+    llms: tuple[str, ...]
+    shares: tuple[Share, ...]
+    variation: float
+    tail: float
+    heavy: bool
+    kinds: tuple[Kind, ...] = ()
+    by: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether there are enough executions to tell."""
+        return bool(self.shares)
+
+    @property
+    def stable(self) -> bool:
+        """Whether means are a safe basis, as far as can be told."""
+        return not (self.heavy or self.kinds or any(share.unstable for share in self.shares))
+
+
+def stability_of(llms: Sequence[str], calls: Floats, spent: Floats) -> Stability:
+    """Judge how far executions differ.
+
+    Args:
+        llms: (M,) names.
+        calls: (E, M) calls.
+        spent: (E, M) seconds, durations of these calls.
+
+    Returns:
+        The judgement; executions that spend no time in LLMs are left out, and belong to no kind.
+    """
+    timed = spent.sum(axis=1) > 0
+    chosen = np.flatnonzero(timed)
+    if len(chosen) > _MOST:
+        chosen = chosen[np.arange(_MOST) * len(chosen) // _MOST]
+    seconds = np.sort(spent[timed].sum(axis=1))
+    count = len(seconds)
+    total = float(seconds.sum())
+    variation = float(seconds.std(ddof=1) / seconds.mean()) if count > 1 else 0.0
+    tail = float(seconds[count - math.ceil(count / 10) :].sum()) / total if count else 0.0
+    if count < FEWEST:
+        return Stability(count, tuple(llms), (), variation, tail, False)
+    unstable = _unstable(calls[chosen], spent[chosen])
+    shares = spent[timed] / spent[timed].sum(axis=1, keepdims=True)
+    quantiles = np.quantile(shares, [0.0, 0.1, 0.9, 1.0], axis=0)
+    split = _kinds(llms, calls, spent, chosen) if count >= KINDS_FEWEST else None
+    return Stability(
+        executions=count,
+        llms=tuple(llms),
+        shares=tuple(
+            Share(llm, float(shares[:, m].mean()), p10, p90, least, most, unstable[m])
+            for m, (llm, (least, p10, p90, most)) in enumerate(zip(llms, quantiles.T.tolist(), strict=True))
+        ),
+        variation=variation,
+        tail=tail,
+        heavy=count >= TAIL_FEWEST and tail > TAIL,
+        kinds=tuple(_kind(calls, spent, members, count) for members in split[1]) if split else (),
+        by=split[0] if split else "",
+    )
+
+
+def warnings(stability: Stability, workflow: str = "") -> list[str]:
+    """Return what the reader of a plan should know, with numbers; nothing where means are a safe basis.
+
+    Args:
+        stability: the judgement.
+        workflow: the workflow's name, with which each warning begins; empty to leave it out.
+    """
+    found = []
+    about = f'workflow "{workflow}": ' if workflow else ""
+    if not stability.known:
+        executions = f"{stability.executions} execution{'s' * (stability.executions != 1)}"
+        return [f"{about}{executions} with LLM time are too few to tell whether means stand for them"]
+    unstable = [share for share in stability.shares if share.unstable]
+    if len(stability.llms) == 2:  # the other has the rest
+        unstable = sorted(unstable, key=lambda share: share.mean)[:1]
+    for share in unstable[:_NAMED]:
+        found.append(
+            f"{about}the share of {share.llm} in LLM time varies from {_percent(share.p10)} to"
+            f" {_percent(share.p90)} (10th to 90th percentile of {stability.executions:,} executions;"
+            f" mean {_percent(share.mean)}, extremes {_percent(share.least)} and {_percent(share.most)}):"
+            " an allocation by the mean fits few of them"
+        )
+    if len(unstable) > _NAMED:
+        found.append(f"{about}the shares of {len(unstable) - _NAMED} more LLMs vary likewise")
+    if stability.heavy:
+        found.append(
+            f"{about}the longest tenth of {stability.executions:,} executions holds {_percent(stability.tail)} of all"
+            f" LLM seconds (coefficient of variation {stability.variation:.2g}): the mean rests on few of them"
+        )
+    if stability.kinds:
+        found.append(f"{about}{described(stability)}")
+    return found
+
+
+def described(stability: Stability) -> str:
+    """Return the two kinds of executions in words."""
+    large, small = stability.kinds
+    # Of many LLMs those that differ most say enough.
+    differ = [abs(a - b) for a, b in zip(large.seconds, small.seconds, strict=True)]
+    shown = sorted(sorted(range(len(differ)), key=lambda m: -differ[m])[:3])
+
+    def kind(one: Kind) -> str:
+        parts = [
+            f"{_seconds(one.seconds[m])} in {one.calls[m]:.3g} call{'s' * (one.calls[m] != 1)} of {stability.llms[m]}"
+            for m in shown
+        ]
+        return f"{_percent(one.fraction)} with {', '.join(parts)}"
+
+    return (
+        f"there are 2 kinds of executions, apart in {stability.by}: {kind(large)}; {kind(small)}."
+        " Two workflows, one for each, would be planned better"
+    )
+
+
+def _percent(part: float) -> str:
+    return f"{part:.0%}" if part >= 0.0995 or part == 0 else f"{part * 100:.2g} %".replace(" ", "")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:.0f} s"
+
+
+def _unstable(calls: Floats, spent: Floats) -> list[bool]:
+    """Return for each LLM whether its share varies by much more than that of executions whose calls are drawn anew."""
+    executions, llms = spent.shape
+    shares = spent / spent.sum(axis=1, keepdims=True)
+    spread = _range(shares)
+    if not (spread > SPREAD).any():
+        return [False] * llms
+    rounds = max(20, min(400, _DRAWS // executions))
+    variances, ranges = np.zeros(llms), np.zeros(llms)
+    # The legacy generator's stream is frozen (NEP 19), so a verdict never changes with the version of numpy.
+    generator = np.random.RandomState(20)
+    number = np.rint(calls.sum(axis=1)).astype(np.int64)
+    mix = calls.sum(axis=0) / calls.sum()
+    length = spent.sum(axis=0) / np.maximum(calls.sum(axis=0), 1)
+    for _ in range(rounds):
+        drawn = generator.standard_gamma(_allotted(generator, number, mix)) * length
+        total = drawn.sum(axis=1, keepdims=True)
+        anew = np.divide(drawn, total, out=np.zeros_like(drawn), where=total > 0)
+        variances += anew.var(axis=0)
+        ranges += _range(anew)
+    exceeds = shares.var(axis=0) * rounds > EXCESS * variances
+    return list((exceeds & (spread * rounds > WIDER * ranges) & (spread > SPREAD)).tolist())
+
+
+def _range(shares: Floats) -> Floats:
+    low, high = np.quantile(shares, [0.1, 0.9], axis=0)
+    return np.asarray(high - low)
+
+
+def _allotted(generator: np.random.RandomState, number: Ints, mix: Floats) -> Ints:
+    """Give each of (E,) numbers of calls to LLMs by the mix: multinomial, (E, M)."""
+    given = np.empty((len(number), len(mix)), dtype=np.int64)
+    left, rest = number.copy(), 1.0
+    for m, part in enumerate(mix):
+        given[:, m] = generator.binomial(left, min(1.0, part / rest)) if rest > 1e-12 else 0
+        left -= given[:, m]
+        rest -= part
+    given[:, -1] += left
+    return given
+
+
+def _kinds(llms: Sequence[str], calls: Floats, spent: Floats, chosen: Ints) -> tuple[str, list[np.ndarray]] | None:
+    """Return what two kinds differ in, and who belongs to each, the larger first."""
+    best: tuple[float, str, np.ndarray] | None = None
+    for by, values in _features(llms, calls[chosen], spent[chosen]):
+        ordered = np.sort(values)
+        distance, threshold = _split(ordered)
+        if distance <= APART:
+            continue
+        count = len(ordered)
+        score = distance * _dip(ordered) * math.sqrt(count) / (MODES + MODES_OF_FEW / count)
+        if score > 1 and (best is None or score > best[0]):
+            # All executions are told apart, not only those that were looked at.
+            every = dict(_features(llms, calls, spent))[by] if len(chosen) < len(spent) else values
+            best = score, by, every > threshold
+    if best is None:
+        return None
+    _, by, upper = best
+    timed = spent.sum(axis=1) > 0
+    return by, sorted((upper & timed, ~upper & timed), key=lambda members: -int(members.sum()))
+
+
+def _features(llms: Sequence[str], calls: Floats, spent: Floats) -> Iterator[tuple[str, Floats]]:
+    """Yield what is searched for kinds: name, (E,) values."""
+    spread = np.column_stack([_spread(calls[:, m], spent[:, m], m) for m in range(len(llms))])
+    total = spread.sum(axis=1)
+    if len(llms) > 1:
+        for m in np.argsort(-spent.sum(axis=0), kind="stable")[:LOOKED_AT]:
+            yield f"share of {llms[m]}", spread[:, m] / np.maximum(total, 1e-300)
+    yield "LLM seconds", np.log(np.maximum(total, 1e-300))
+    number = calls.sum(axis=1)
+    yield "calls", np.log(_spread(number, number, len(llms)))
+
+
+def _spread(number: Floats, amount: Floats, salt: int) -> Floats:
+    """Spread amounts over half a call to both sides, where executions differ in their number of calls.
+
+    Within that interval they follow 1 ÷ value, so that the logarithm of a number of calls has steps but no saw teeth.
+    """
+    if (number == number[0]).all():
+        return amount
+    raw = np.random.PCG64([salt, len(number)]).random_raw(len(number))
+    place = (raw >> np.uint64(11)).astype(np.float64) / 2**53
+    low = np.maximum(number - 0.5, 0.5)
+    factor = low * ((number + 0.5) / low) ** place / np.maximum(number, 1)
+    none = amount.sum() / number.sum() * place / 2
+    return np.where(number > 0, amount * factor, none)
+
+
+def _split(ordered: Floats) -> tuple[float, float]:
+    """Return the largest Ashman's D of values split in two, and the last value below the split; 0 if there is none."""
+    count = len(ordered)
+    least = max(2, math.ceil(SMALLEST * count))
+    centred = ordered - ordered.mean()
+    k = np.arange(least, count - least + 1)
+    k = k[ordered[k] > ordered[k - 1]]
+    if not len(k):
+        return 0.0, 0.0
+    sums, squares = np.cumsum(centred), np.cumsum(centred**2)
+    a, b = sums[k - 1] / k, (sums[-1] - sums[k - 1]) / (count - k)
+    var_a = squares[k - 1] / k - a**2
+    var_b = (squares[-1] - squares[k - 1]) / (count - k) - b**2
+    floor = (1e-6 * (centred[-1] - centred[0])) ** 2
+    distance = (b - a) / np.sqrt(np.maximum((var_a + var_b) / 2, floor))
+    best = int(np.argmax(distance))
+    return float(distance[best]), float(ordered[k[best] - 1])
+
+
+def _dip(ordered: Floats) -> float:
+    """Return the dip: the largest distance of a distribution function to the nearest with one mode.
+
+    A function within d of the empirical one can be convex up to a mode, and concave from there, if the empirical one
+    exceeds its greatest convex minorant on the left, and falls short of its least concave majorant on the right, by no
+    more than 2 d. The first grows with the mode, the second falls: the smallest maximum is found by halving.
+    """
+    mirrored = -ordered[::-1]
+    count = len(ordered)
+    low, high = 0, count - 1
+    best = 1.0
+    while low <= high:
+        mode = (low + high) // 2
+        left, right = _bulge(ordered, mode + 1), _bulge(mirrored, count - mode)
+        best = min(best, max(left, right) / 2)
+        if left < right:
+            low = mode + 1
+        else:
+            high = mode - 1
+    return best
+
+
+def _bulge(ordered: Floats, first: int) -> float:
+    """Return how far the distribution function exceeds its greatest convex minorant over its first values."""
+    values = ordered[:first].tolist()
+    hull: list[tuple[float, int]] = []
+    for i, x in enumerate(values):
+        if hull and x == hull[-1][0]:
+            continue
+        while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (x - hull[-2][0]) >= (i - hull[-2][1]) * (
+            hull[-1][0] - hull[-2][0]
+        ):
+            hull.pop()
+        hull.append((x, i))
+    minorant = np.interp(ordered[:first], [x for x, _ in hull], [i for _, i in hull])
+    return float(np.max(np.arange(1, first + 1) - minorant)) / len(ordered)
+
+
+def _kind(calls: Floats, spent: Floats, members: np.ndarray, count: int) -> Kind:
+    return Kind(
+        fraction=float(members.sum()) / count,
+        calls=tuple(calls[members].mean(axis=0).tolist()),
+        seconds=tuple(spent[members].mean(axis=0).tolist()),
+        members=tuple(members.tolist()),
+    )
