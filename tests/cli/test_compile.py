@@ -369,10 +369,6 @@ def test_a_mean_objective_is_enforced(project: Path, scepsy: Scepsy) -> None:
     assert scepsy("compile", "--project", project).code == 0
 
 
-def test_an_objective_on_a_percentile_is_reported_as_not_enforced_yet(project: Path, scepsy: Scepsy) -> None:
-    assert "rag-reranker: the p95 objective is not enforced yet" in scepsy("compile", "--project", project).out
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

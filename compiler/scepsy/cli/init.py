@@ -93,7 +93,7 @@ def _fill(directory: Path, example: str) -> None:
             path = _copy(shipped, directory, f"workflows/{name}.yaml")
             for loaded in load_file(path, path.name, Workflow)[1]:
                 models.update(llm.model for llm in loaded.document.spec.llms)
-                traces = loaded.document.spec.demand.traces
+                traces = loaded.document.spec.demand.traces or loaded.document.spec.demand.summary
                 if traces is not None:
                     _copy(shipped, directory, f"traces/{Path(traces).name}")
         for path in sorted((shipped / "profiles").glob("*.yaml")):
