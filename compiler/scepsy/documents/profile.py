@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from scepsy.documents.model import Document, FileMetadata, Items, Model, ModelId, Product, Revision, Tokens, Version
-from scepsy.documents.units import Duration, Share
+from scepsy.documents.units import Duration, Rate, Share
 
 Count = Annotated[int, Field(ge=1)]
 TensorParallel = Literal[1, 2, 4, 8]
@@ -90,6 +90,52 @@ class Point(Model):
     """Mean time to the first token."""
     tpot: Duration | None = None
     """Mean time per output token after the first."""
+    calls: Count | None = None
+    """Calls that were measured, warm-up left out; unset for estimates."""
+    interval: Annotated[float, Field(ge=0)] | None = None
+    """Half the width of the 95 % interval of the mean latency ÷ that mean."""
+
+
+class RatePoint(Model):
+    """One open-loop measurement: calls arriving at random at a rate, in the groups in which they were recorded."""
+
+    rate: Rate
+    """Calls per second that arrived."""
+    completed: Rate
+    """Calls per second that were completed."""
+    stable: bool
+    """Whether the queue stayed as it was: false beyond saturation, where latency only says how long it was watched."""
+    latency: Duration
+    """Mean latency of a call."""
+    p50: Duration
+    """Median of it."""
+    p95: Duration
+    """95th percentile."""
+    p99: Duration
+    """99th percentile."""
+    ttft: Duration
+    """Mean time to the first token."""
+    tpot: Duration | None = None
+    """Mean time per output token after the first."""
+    concurrency: Annotated[float, Field(ge=0)]
+    """Mean number of calls in flight."""
+    kv_usage: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest part of the KV cache that was in use."""
+    prefix_hits: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Part of the prompt tokens that the prefix cache held."""
+    calls: Count
+    """Calls that were measured, warm-up left out."""
+    interval: Annotated[float, Field(ge=0)]
+    """Half the width of the 95 % interval of the mean latency ÷ that mean."""
+
+
+class Saturation(Model):
+    """Where the load exceeds what an instance completes, found by bisection."""
+
+    low: Rate
+    """Calls per second at which the queue stayed as it was."""
+    high: Rate | None = None
+    """Calls per second at which it grew; unset if that was never seen."""
 
 
 class Series(Model):
@@ -103,12 +149,18 @@ class Series(Model):
     """The calls."""
     points: Annotated[Items[Point], Field(min_length=1, max_length=200)]
     """Rising concurrency."""
+    open_loop: Annotated[Items[RatePoint], Field(max_length=200)] = ()
+    """Rising rate: a check of what `points` predict; unset for estimates."""
+    saturation: Saturation | None = None
+    """The rate that the instance sustains, where it was measured."""
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
         ks = [point.concurrency for point in self.points]
         if any(a >= b for a, b in itertools.pairwise(ks)):
             raise ValueError("the points must have strictly rising concurrency")
+        if any(a.rate >= b.rate for a, b in itertools.pairwise(self.open_loop)):
+            raise ValueError("the open-loop points must have strictly rising rates")
         if any(point.latency <= 0 for point in self.points):
             raise ValueError("latency must be greater than zero")
         return self
