@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-cluster lint schemas golden bench clean
+.PHONY: demo test test-cluster test-vllm lint schemas golden bench clean
 
 demo: $(STAMP)
 	@[ -d .demo ] || $(BIN)/scepsy init .demo --example
@@ -20,6 +20,11 @@ test: $(STAMP)
 # redis-server; SCEPSY_TEST_KUBECONFIG names a cluster to use instead.
 test-cluster: $(STAMP)
 	@$(BIN)/python -m pytest tests/cluster
+
+# Installs a real vLLM for CPUs, once per version, and runs the recorder between an agent and two servers of it: 6 GB of
+# disk and 6 GB of memory.
+test-vllm: $(STAMP)
+	@$(BIN)/python -m pytest tests/vllm
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

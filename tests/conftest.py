@@ -30,9 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave the tests on a real cluster to `make test-cluster`: they build one first."""
-    named = any("cluster" in str(argument) for argument in config.args)
-    return True if collection_path == Path(__file__).parent / "cluster" and not named else None
+    """Leave the tests on a real cluster and on a real vLLM to their own targets: they build one first."""
+    if collection_path.parent != Path(__file__).parent or collection_path.name not in ("cluster", "vllm"):
+        return None
+    named = any(collection_path.name in Path(str(argument)).parts for argument in config.args)
+    return None if named else True
 
 
 @pytest.fixture

@@ -225,6 +225,24 @@ def test_counts_that_a_stream_states_on_its_way_are_kept_when_it_is_cut_off(tmp_
     run(scenario)
 
 
+def test_a_client_that_hangs_up_once_it_has_read_the_last_event_has_made_a_whole_call(tmp_path: Path) -> None:
+    # Clients close when they have seen [DONE]; the end of the chunked body may come a little later.
+    usage = b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}}\n\n'
+    last = chunk(usage) + chunk(b"data: [DONE]\n\n")
+
+    async def scenario() -> None:
+        async with Server([STREAM_HEAD, TWO_WORDS, last, HANG]) as server, world(tmp_path / "t", server) as around:
+            client = await around.client()
+            await client.send(post(STREAM))
+            await client.read(len(STREAM_HEAD + TWO_WORDS + last))
+            client.close()
+            (record,) = await around.written()
+            assert "error" not in record
+            assert (record["inputTokens"], record["outputTokens"]) == (9, 2)
+
+    run(scenario)
+
+
 def test_a_client_that_hangs_up_during_its_request_has_made_no_call(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Server(ANSWER) as server, world(tmp_path / "t", server) as around:

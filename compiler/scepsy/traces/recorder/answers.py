@@ -10,7 +10,7 @@ The shapes that are understood:
 - The messages API that vLLM serves too: its `input_tokens` leave cached ones out; a stream spreads them over events.
 - Embeddings and rerankers: `prompt_tokens`, or only `total_tokens`, and no output.
 
-vLLM says how many tokens were cached only with --enable-prompt-tokens-details, and leaves a count of zero out.
+vLLM says how many tokens were cached only with --enable-prompt-tokens-details.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import Any, Protocol
 from scepsy.traces.recorder.encodings import MAX_ANALYSED
 
 _MAX_TOKENS = 10**12
+_LAST = frozenset(("response.completed", "response.incomplete", "message_stop"))
+"""The last event of a stream in the responses and messages APIs; completions end with `data: [DONE]`."""
 _TEXT_KEYS = ("content", "refusal", "text", "thinking", "partial_json", "arguments")
 
 
@@ -57,6 +59,7 @@ class Answer:
         pieces: how many pieces of content a stream had; servers send a piece per token, or per few.
         characters: length of the text.
         failed: whether a stream said that it failed.
+        complete: whether a stream said that nothing more comes.
         texts: the pieces of text by choice, if they are kept.
     """
 
@@ -65,6 +68,7 @@ class Answer:
     pieces: int = 0
     characters: int = 0
     failed: bool = False
+    complete: bool = False
     texts: dict[int, list[str]] | None = None
 
     def text(self) -> str | None:
@@ -121,8 +125,12 @@ class EventReader:
         if line.startswith(b"data:"):
             self._data.append(line[5:])
         elif not line and self._data:
-            event = _json(b"\n".join(self._data))
+            data = b"\n".join(self._data).strip()
             self._data.clear()
+            if data == b"[DONE]":
+                self.answer.complete = True
+                return
+            event = _json(data)
             if isinstance(event, dict):
                 self._event(event, at)
 
@@ -131,6 +139,8 @@ class EventReader:
         answer.usage = answer.usage.updated(usage_of(event))
         if event.get("error") or event.get("type") in {"error", "response.failed"}:
             answer.failed = True
+        if event.get("type") in _LAST:
+            answer.complete = True
         for choice, text in _deltas(event):
             answer.pieces += 1
             if answer.first_token is None:
@@ -258,7 +268,7 @@ def _generated(message: Any) -> str:
 def _json(data: bytes) -> Any:
     try:
         return json.loads(data)
-    except (ValueError, RecursionError):  # such as data: [DONE]
+    except (ValueError, RecursionError):
         return None
 
 

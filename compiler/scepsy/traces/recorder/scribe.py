@@ -218,6 +218,8 @@ class Recording:
             with self._guarded():
                 self._reader.end(end)
         answer = self._reader.answer if self._reader is not None else Answer()
+        if answer.complete:
+            failure = None  # clients hang up once they have read the last event, before the body has formally ended
         tokens = tokens_of(question.operation, answer, self._prompt_tokens, failure is not None)
         if failure is None and self._status >= 400:
             failure = f"HTTP {self._status}"
