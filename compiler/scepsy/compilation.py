@@ -378,7 +378,8 @@ def _fewest(inputs: Inputs) -> FewestGpus | None:
         fewest_gpus(inputs.workflows, demands, inputs.catalog, inputs.inventory)
         for demands in (inputs.planned, inputs.demands)
     )
-    return FewestGpus(planned=planned, mean=mean)
+    # What carries the heavy demand carries the mean.
+    return FewestGpus(planned=planned, mean=min(mean, planned))
 
 
 def _llm(inputs: Inputs, outcome: LlmOutcome) -> PlannedLlm:
@@ -456,8 +457,9 @@ def _of_demand(name: str, workflow: Workflow, demand: Demand) -> list[str]:
         for q in quantiles
         if len(recorded.graphs) * (1 - q) < 5 - 1e-9
     ]
-    unstable = stability_warnings(stability_of(recorded.llms, recorded.calls, recorded.spent), name)
-    if unstable and workflow.spec.demand.quantile is None:
+    stability = stability_of(recorded.llms, recorded.calls, recorded.spent)
+    unstable = stability_warnings(stability, name)
+    if unstable and stability.known and workflow.spec.demand.quantile is None:
         unstable.append(f"{name}: spec.demand.quantile, such as 0.9, plans for its heavy executions")
     found += unstable
     if not isinstance(recorded.arrivals, str) and recorded.arrivals.dispersion > _BURSTY:

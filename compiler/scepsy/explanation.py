@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 from scepsy.allocation import Infeasible, Solution, build_problem, reweighed, solve
 from scepsy.compilation import Compilation
 from scepsy.documents import API_VERSION
@@ -12,6 +10,8 @@ from scepsy.placement import Inventory, Undecided, place
 
 ALTERNATIVES = 3
 """Next-best options per LLM."""
+_LOOKED_AT = 60
+"""Options of an LLM that are looked at for them, by cost and by latency."""
 
 
 def explain(compilation: Compilation, workflow: str | None = None) -> ExplainResult:
@@ -67,10 +67,19 @@ def _alternatives(compilation: Compilation, index: int) -> list[Alternative]:
             spare[int(problem.tables[i].product[chosen])] -= int(problem.tables[i].units[chosen])
     fitting = [b for b in range(len(cost)) if b != row and table.units[b] <= spare[int(table.product[b])]]
     rows = solution.rows
-    ordered = sorted(fitting, key=lambda b: (int(cost[b]), int(table.units[b]), b))
-    best = itertools.islice(
-        (b for b in ordered if problem.bounded((*rows[:index], b, *rows[index + 1 :]))), ALTERNATIVES
+    # An LLM on no critical path costs nothing along the tangent: of it the fastest options are looked at too.
+    cheap = sorted(fitting, key=lambda b: (int(cost[b]), int(table.units[b]), b))[:_LOOKED_AT]
+    fast = sorted(fitting, key=lambda b: (float(table.latency[:, b].sum()), int(table.units[b]), b))[:_LOOKED_AT]
+    looked_at = list(dict.fromkeys(cheap + fast))
+    if not looked_at:
+        return []
+    objectives, kept = problem.judged([(*rows[:index], b, *rows[index + 1 :]) for b in looked_at])
+    judged = sorted(
+        (int(objective), int(table.units[b]), b)
+        for b, objective, keeps in zip(looked_at, objectives, kept, strict=True)
+        if keeps
     )
+    best = [b for *_, b in judged[:ALTERNATIVES]]
     return [
         Alternative(
             llm=table.load.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,6 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 from tests.conftest import Scepsy
-
-from scepsy.demand import from_trace
-from scepsy.demand.summary import summary_of
-from scepsy.documents.emit import emit
-from scepsy.traces.native import read_trace
 
 
 @pytest.fixture
@@ -118,11 +114,11 @@ def test_executions_of_two_kinds_are_warned_of_with_numbers(project: Path, sceps
     assert "%" in warning
 
 
-def summarised(project: Path) -> Path:
+def summarised(project: Path, scepsy: Scepsy) -> Path:
     """Put a summary in the place of the trace."""
-    trace, digest = read_trace(project / "traces/coding-agent.jsonl", "t")
     path = project / "traces/coding-agent.yaml"
-    path.write_bytes(emit(summary_of("coding-agent", trace, from_trace(trace), digest).plain()))
+    ran = scepsy("trace", "stats", project / "traces/coding-agent.jsonl", "--summary", path)
+    assert ran.code == 0, ran.err
     edit(project, "traces: ../traces/coding-agent.jsonl", "summary: ../traces/coding-agent.yaml")
     return path
 
@@ -130,7 +126,7 @@ def summarised(project: Path) -> Path:
 def test_a_committed_summary_gives_the_plan_of_its_trace(project: Path, scepsy: Scepsy) -> None:
     assert scepsy("compile", "--project", project).code == 0
     before = plan(project)
-    summarised(project)
+    summarised(project, scepsy)
     (project / "traces/coding-agent.jsonl").unlink()
     assert scepsy("compile", "--project", project).code == 0
     after = plan(project)
@@ -157,7 +153,7 @@ def test_a_committed_summary_gives_the_plan_of_its_trace(project: Path, scepsy: 
 def test_a_wrong_summary_is_refused_where_it_stands(
     project: Path, scepsy: Scepsy, old: str, new: str, expected: str
 ) -> None:
-    path = summarised(project)
+    path = summarised(project, scepsy)
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
@@ -174,3 +170,32 @@ def test_a_quantile_of_statistics_is_refused(tmp_path: Path, scepsy: Scepsy) -> 
     ran = scepsy("compile", "--project", tmp_path / "p")
     assert ran.code == 1
     assert "a quantile needs recorded executions" in ran.err
+
+
+def test_a_summary_is_small_names_its_trace_and_is_the_same_every_time(project: Path, scepsy: Scepsy) -> None:
+    first = summarised(project, scepsy).read_bytes()
+    trace = project / "traces/coding-agent.jsonl"
+    assert f"digest: sha256:{hashlib.sha256(trace.read_bytes()).hexdigest()}".encode() in first
+    assert len(first) < 150_000
+    scepsy("trace", "stats", trace, "--summary", project / "traces/coding-agent.yaml")
+    assert (project / "traces/coding-agent.yaml").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "expected"),
+    [
+        ("Qwen/Qwen3-8B", "s.yaml", "is not a Kubernetes name"),
+        ("planner", "nowhere/s.yaml", "there is no directory"),
+        ("planner", ".", "is a directory"),
+        ("planner", "t.jsonl", "is what is read"),
+    ],
+)
+def test_a_summary_that_cannot_be_written_says_why(
+    tmp_path: Path, scepsy: Scepsy, model: str, target: str, expected: str
+) -> None:
+    call = {"execution": "e", "model": model, "start": 0, "end": 1, "inputTokens": 5, "outputTokens": 2}
+    (tmp_path / "t.jsonl").write_text(json.dumps(call))
+    ran = scepsy("trace", "stats", tmp_path / "t.jsonl", "--summary", tmp_path / target)
+    assert (ran.code, ran.out) == (1, "")
+    assert expected in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["t.jsonl"]

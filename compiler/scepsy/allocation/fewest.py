@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 
 from scepsy.allocation.infeasible import Infeasible
 from scepsy.allocation.optimum import solve
@@ -14,14 +15,17 @@ from scepsy.placement import Inventory
 
 _EFFORT = 200_000
 """Options that each search may look at; what it finds is certain, that there is nothing is not."""
+_ORDERS = 6
+"""Orders of products that are tried."""
 
 
 def fewest_gpus(
     workflows: Mapping[str, Workflow], demands: Mapping[str, Demand], catalog: Catalog, inventory: Inventory
-) -> int | None:
-    """Return the fewest GPUs of the inventory on which all rates and latency objectives were met; None if never.
+) -> int:
+    """Return the fewest GPUs on which all rates and latency objectives were met, given that they are on all of them.
 
-    GPUs are taken away from the smallest domains first; where there are several products, from one after the other.
+    GPUs are taken away from the smallest domains first; where there are several products, from one after the other, in
+    every order.
     """
 
     def feasible(stock: Inventory) -> bool:
@@ -33,12 +37,15 @@ def fewest_gpus(
             return False
         return True
 
-    if not feasible(inventory):
-        return None
-    for product in inventory.products:
-        low, high = -1, inventory.gpus(product)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if feasible(inventory.limited(product, middle)) else (middle, high)
-        inventory = inventory.limited(product, high)
-    return sum(inventory.gpus(product) for product in inventory.domains)
+    def reduced(order: Iterable[str]) -> int:
+        stock = inventory
+        for product in order:
+            low, high = -1, stock.gpus(product)
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (low, middle) if feasible(stock.limited(product, middle)) else (middle, high)
+            stock = stock.limited(product, high)
+        return sum(stock.gpus(product) for product in stock.domains)
+
+    orders = itertools.islice(itertools.permutations(inventory.products), _ORDERS)
+    return min(reduced(order) for order in orders)

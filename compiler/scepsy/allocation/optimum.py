@@ -17,15 +17,19 @@ import numpy as np
 
 from scepsy.allocation.infeasible import Infeasible
 from scepsy.allocation.problem import RESOLUTION, Problem
+from scepsy.allocation.programme import best_rows, suffix_values
 from scepsy.allocation.search import EFFORT, Candidate, Enumeration, Limit
 from scepsy.allocation.solution import Solution, placed_or_none, solve_linear
 from scepsy.demand import CriticalPath
+from scepsy.pipeline.instance import Ints
 from scepsy.placement import Inventory, Placed, Undecided
 
 ROUNDS = 24
 """Tangents that are laid at most."""
 BATCH = 48
 """Allocations that are judged together."""
+EXCHANGES = 2_000
+"""Allocations that are judged to improve one that was not proven best."""
 HUNT = (1.0, 4.0, 16.0, 64.0, 256.0)
 """Weights that a workflow gets, one after the other, while one of its percentiles is above its bound."""
 
@@ -67,6 +71,7 @@ class _Search:
         objectives: of every allocation that was judged.
         unsettled: least objective of an allocation of which it is not known whether it can be placed.
         paths: the tangents.
+        relaxed: where tangents were laid regardless of placement.
     """
 
     problem: Problem
@@ -76,6 +81,7 @@ class _Search:
     objectives: dict[tuple[int, ...], int] = field(default_factory=dict)
     unsettled: int | None = None
     paths: list[Mapping[str, CriticalPath]] = field(default_factory=list)
+    relaxed: set[tuple[int, ...]] = field(default_factory=set)
 
     def run(self, first: Solution) -> Solution:
         """Return the best allocation, given the one that is best along the problem's own tangents."""
@@ -83,17 +89,25 @@ class _Search:
         self.hunt()
         self.paths = [self.problem.paths, self.problem.tangents(self.best.rows if self.best else first.rows)]
         lower = round(first.lower_bound / RESOLUTION) - self.problem.slack
+        nothing_left = False
         for _ in range(ROUNDS):
+            known = len(self.paths)
             bound = self.round()
-            if bound is None:  # nothing is left
-                lower = self.best.objective if self.best is not None else lower
+            if bound is None:
+                nothing_left = True
                 break
             lower = max(lower, bound)
             if self.best is not None and lower >= self.best.objective - self.problem.slack:
-                lower = self.best.objective  # equal, as far as rounding lets one see
+                nothing_left = True  # equal, as far as rounding lets one see
+                break
+            if len(self.paths) == known:  # the next round would be the same
                 break
         if self.best is None:
-            raise Infeasible(self.problem, None, proven=bound is None and self.unsettled is None)
+            raise Infeasible(self.problem, None, proven=nothing_left and self.unsettled is None)
+        if nothing_left:
+            lower = self.best.objective
+        else:
+            self.exchange()
         self.spare()
         return self.solution(first, lower)
 
@@ -114,9 +128,59 @@ class _Search:
         self.judge(new)
         if search.bound is None:
             return None
-        for rows in {new[0], min(new, key=lambda rows: self.objectives[rows])} if new else ():
-            self.paths.append(self.problem.tangents(rows))
-        return linear.constant + search.bound - self.problem.slack
+        bound = linear.constant + search.bound - self.problem.slack
+        if not new:
+            # No allocation was reached in time. Where the programme alone has its optimum, regardless of placement, a
+            # tangent raises the bound all the same.
+            suffixes = suffix_values(linear.tables, linear.cost, linear.capacity)
+            rows = best_rows(linear.tables, linear.cost, suffixes)
+            least = suffixes.best()
+            if rows is None or least is None:
+                return None
+            new = [] if tuple(rows) in self.relaxed else [tuple(rows)]
+            self.relaxed.update(new)
+            bound = max(bound, linear.constant + least - self.problem.slack)
+        points = {new[0], min(new, key=lambda rows: self.objectives.get(rows, 0))} if new else set()
+        self.paths.extend(self.problem.tangents(rows) for rows in sorted(points))
+        return bound
+
+    def exchange(self) -> None:
+        """Improve the best allocation where the search ended before its time: one LLM takes what another gives up."""
+        assert self.best is not None  # noqa: S101
+        left = EXCHANGES
+        improved = True
+        while improved and left > 0:
+            improved = False
+            rows = self.best.rows
+            cost = self.problem.along(self.problem.tangents(rows)).cost
+            tries = []
+            for taker, giver in itertools.permutations(range(len(rows)), 2):
+                more, less = self.neighbour(taker, rows, cost, 1), self.neighbour(giver, rows, cost, -1)
+                if more is not None and less is not None:
+                    gain = int(cost[taker][more] - cost[taker][rows[taker]])
+                    loss = int(cost[giver][less] - cost[giver][rows[giver]])
+                    changed = list(rows)
+                    changed[taker], changed[giver] = more, less
+                    tries.append((gain + loss, tuple(changed)))
+            tries.sort()
+            for at in range(0, min(len(tries), left), BATCH):
+                before = self.best.objective
+                self.judge([changed for _, changed in tries[at : at + BATCH]])
+                left -= BATCH
+                if self.best.objective < before:
+                    improved = True
+                    break
+
+    def neighbour(self, t: int, rows: tuple[int, ...], cost: Sequence[Ints], direction: int) -> int | None:
+        """Return the best option of one LLM that takes the next more units, or the next fewer."""
+        units = self.problem.tables[t].units
+        own = units[rows[t]]
+        others = np.flatnonzero(units > own if direction > 0 else units < own)
+        if not len(others):
+            return None
+        nearest = units[others].min() if direction > 0 else units[others].max()
+        same = others[units[others] == nearest]
+        return int(same[int(cost[t][same].argmin())])
 
     def hunt(self) -> None:
         """Look for an allocation that keeps the bounds, giving the workflows more weight that do not keep theirs."""

@@ -272,7 +272,7 @@ def _least_latency(
     """Return the least mean latency of one workflow within the capacity, seconds; inf if nothing fits.
 
     A sum is minimised exactly. With call graphs tangents are laid one after the other at what minimises their mean, and
-    the least latency met on the way is taken: at most what any plan reaches, short of the optimum by little.
+    the least latency met on the way is taken, which may be above the true least by a little.
     """
     paths = fastest_paths(tables, {workflow: makespans})
     alone = Problem(tuple(tables), capacity, {workflow: makespans}, paths, {}, {workflow: 1e3}, (), (), 0)

@@ -77,18 +77,24 @@ def _too_large(table: OptionTable) -> tuple[str, str]:
 def _unreachable_bound(error: Infeasible, workflows: Mapping[str, Workflow]) -> tuple[str, str] | None:
     """A bound that is not kept even if every LLM had its fastest option, or the workflow the cluster to itself."""
     problem = error.problem
-    least = [
-        (bound, problem.least[bound.workflow])
+    anyway = [(bound, least, "even if every LLM had its fastest option") for bound, least in beyond_reach(problem)]
+    alone = [
+        (bound, problem.least[bound.workflow], "with the whole cluster to itself")
         for bound in problem.bounds
-        if bound.quantile is None and bound.seconds < problem.least[bound.workflow] < float("inf")
+        if bound.quantile is None
+        and problem.makespans[bound.workflow].linear  # else the least is known from above only
+        and bound.seconds < problem.least[bound.workflow] < float("inf")
     ]
-    for bound, seconds in beyond_reach(problem) + least:
+    for bound, seconds, even in alone + anyway:
         name = bound.workflow
         what = "mean" if bound.quantile is None else f"p{100 * bound.quantile:g}"
         rate = format_rate(workflows[name].spec.target.per_second)
+        shown = format_duration(seconds)
+        if shown == format_duration(bound.seconds):
+            shown = f"{seconds:.7g}s"
         return (
             f"{name} cannot reach a {what} latency of {format_duration(bound.seconds)} at {rate}:"
-            f" with the whole cluster to itself it has {format_duration(seconds)} at least",
+            f" {even} it has {shown} at least",
             f"raise objective.{what}, lower the rate, or use faster GPUs",
         )
     return None

@@ -21,6 +21,10 @@ from scepsy.documents.plan import Instance
 from scepsy.pipeline.instance import Ints
 from scepsy.placement import Inventory, Placed, Request, Undecided, place, place_around
 
+_TANGENTS = 8
+"""Tangents along which the tolerance is kept, where latencies are not sums."""
+_BEYOND = 20
+"""Allocations beyond the tolerance in truth, after which another tangent is laid."""
 MAX_CANDIDATES = 300
 """Allocations within the tolerance that are placed to see how many instances they start."""
 
@@ -85,7 +89,10 @@ def replan(
 def _with(best: Solution, candidate: Candidate, placed: Sequence[Placed]) -> Solution:
     achieved = best.problem.objective(candidate.rows)
     problem = best.problem.along(best.problem.tangents(candidate.rows))
-    return replace(best, rows=candidate.rows, problem=problem, placed=tuple(placed), achieved=achieved)
+    lower = min(best.lower_bound, achieved)
+    return replace(
+        best, rows=candidate.rows, problem=problem, placed=tuple(placed), achieved=achieved, lower_bound=lower
+    )
 
 
 def _placed(
@@ -154,17 +161,29 @@ def _fewest_starts(
     weighed = replace(problem, cost=tuple(s * scale + cost for s, cost in zip(starts, problem.cost, strict=True)))
     most = int((best.achieved * (1 + tolerance)) / RESOLUTION + 1e-6) - problem.constant
     found: tuple[int, float, Solution] | None = None
-    search = Enumeration(weighed, inventory, limits=[Limit(problem.cost, most)])
-    for candidate in itertools.islice(search.run(), MAX_CANDIDATES):
-        if found is not None and candidate.cost // scale >= found[0]:
+    limits = [Limit(problem.cost, most)]
+    for _ in range(_TANGENTS):
+        search = Enumeration(weighed, inventory, limits=limits)
+        beyond: list[tuple[int, ...]] = []
+        for candidate in itertools.islice(search.run(), MAX_CANDIDATES):
+            if found is not None and candidate.cost // scale >= found[0]:
+                return found[2]
+            solution = _with(best, candidate, ())
+            if solution.achieved > best.achieved * (1 + tolerance) + RESOLUTION:
+                beyond.append(candidate.rows)
+                if len(beyond) == _BEYOND:
+                    break
+                continue
+            placed = _placed(problem, candidate.rows, inventory, running)
+            if placed is not None and problem.bounded(candidate.rows):
+                started = _started(placed, running)
+                if found is None or (started, solution.achieved) < found[:2]:
+                    found = (started, solution.achieved, replace(solution, placed=tuple(placed)))
+        if not beyond:
             break
-        placed = _placed(problem, candidate.rows, inventory, running)
-        if placed is not None and problem.bounded(candidate.rows):
-            started, solution = _started(placed, running), _with(best, candidate, placed)
-            # The limit is one along a tangent, below the true objective.
-            within = solution.achieved <= best.achieved * (1 + tolerance) + RESOLUTION
-            if within and (found is None or (started, solution.achieved) < found[:2]):
-                found = (started, solution.achieved, solution)
+        # A limit along one tangent lets pass what is beyond the tolerance in truth: another tangent there.
+        cut = problem.along(problem.tangents(beyond[0]))
+        limits.append(Limit(cut.cost, most + problem.constant - cut.constant))
     return found[2] if found is not None else None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from scepsy.allocation.infeasible import Infeasible
 from scepsy.allocation.options import OptionTable, only
-from scepsy.allocation.problem import RESOLUTION, Problem
+from scepsy.allocation.problem import RESOLUTION, Problem, beyond_reach
 from scepsy.allocation.programme import suffix_values
 from scepsy.allocation.search import EFFORT, Candidate, Enumeration, first_guess
 from scepsy.pipeline import LlmOutcome
@@ -71,6 +71,8 @@ def solve_linear(problem: Problem, inventory: Inventory, effort: int = EFFORT) -
     empty = [table for table in problem.tables if not len(table.index)]
     if empty:
         raise Infeasible(problem, empty[0])
+    if beyond_reach(problem):
+        raise Infeasible(problem, None)
     unplaced = suffix_values(problem.tables, problem.cost, problem.capacity).best()
     if unplaced is None:
         raise Infeasible(problem, None)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -14,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import click
 from pydantic import TypeAdapter, ValidationError
 
+from scepsy.cli.files import write_at_once
 from scepsy.documents import PROJECT_FILE, Diagnostic, DocumentError, Llm, Project, Workflow, contained, load_file
 from scepsy.documents.diagnostics import did_you_mean, printable
 from scepsy.documents.model import KubernetesName
@@ -86,7 +85,7 @@ def run(
         raise ScepsyError(f"all calls failed ({_many(len(found.calls), 'call')}): they say nothing of the demand")
     models = Counter(call.model for call in found.calls)
     calls = renamed(found.calls, names_of(models, known, renames))
-    _write(target, _text(calls, found.executions), force)
+    write_at_once(target, _text(calls, found.executions), replace=force)
     unused = [f"--llm {model}=…: no call has that model" for model in sorted(renames.keys() - models.keys())]
     show(replace(found, notes=(*found.notes, *unused)), calls, target, workflow, home)
 
@@ -186,25 +185,6 @@ def _text(calls: Sequence[Call], executions: Sequence[Execution]) -> bytes:
         last = call.execution
         lines.append(encoded(call))
     return b"".join(lines)
-
-
-def _write(target: Path, data: bytes, force: bool) -> None:
-    """Write a file at once: to the side, then renamed."""
-    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        target.parent.mkdir(exist_ok=True)
-        with aside.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if not force and target.exists():  # it has appeared meanwhile
-            raise ScepsyError(f"{target} exists", _OTHER_FILE)
-        os.replace(aside, target)
-    except OSError as error:
-        raise ScepsyError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            aside.unlink()
 
 
 def show(found: Gathered, calls: Sequence[Call], target: Path, workflow: str, home: _Home | None) -> None:

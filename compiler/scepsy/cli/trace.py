@@ -78,3 +78,23 @@ def import_(
     from scepsy.cli.importing import run
 
     run(files, workflow, format_, llms, output, force, project)
+
+
+@trace.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Also write a page with pictures.")
+@click.option(
+    "--summary", type=click.Path(path_type=Path), metavar="FILE", help="Also write a small TraceSummary to commit."
+)
+@click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How to print the result; json prints one versioned object (scepsy schema TraceStatistics).",
+)
+def stats(file: Path, html: Path | None, summary: Path | None, output: str) -> None:
+    """Say what FILE demands per execution, how sure that is, and how far executions differ."""
+    from scepsy.cli.stats import run
+
+    run(file, html, summary, output)

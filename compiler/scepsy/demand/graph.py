@@ -22,7 +22,12 @@ import numpy as np
 from scepsy.traces.trace import Floats, Ints, Trace
 
 SKEW = 0.005
-"""Seconds by which a parent may end after its child begins: clocks and rounding of exports."""
+"""Seconds, or a tenth of a call if that is less, by which it may end after what waited for it begins: clocks differ,
+and exports round starts and durations each for itself."""
+WIDEST = 64
+"""Calls that one call waits for at most; of more, those that ended last."""
+MAX_CALLS = 5_000
+"""Calls of one execution whose graph is laid out; larger ones are taken as a sum."""
 SHORTEST = 1e-6
 """Seconds: a call that takes no time still ends after it began."""
 
@@ -95,6 +100,8 @@ def graphs_of(trace: Trace, group: Ints) -> tuple[Graph, ...]:
 
 def _graph(trace: Trace, group: Ints, low: int, high: int, began: float, ended: float) -> Graph:
     """Return the graph of the calls from `low` to `high`, which are those of one execution in order of start."""
+    if high - low > MAX_CALLS:
+        return _sum(trace, low, high, ended - began)
     start = trace.start[low:high] - began
     end = np.maximum(trace.end[low:high] - began, start + SHORTEST)
     waits = _waits(trace, low, start, end)
@@ -113,9 +120,24 @@ def _graph(trace: Trace, group: Ints, low: int, high: int, began: float, ended: 
     return Graph(tuple(steps), max(0.0, ended - began - last))
 
 
+def _sum(trace: Trace, low: int, high: int, span: float) -> Graph:
+    """Return an execution as a chain of its LLMs, each with the time in which one of its calls ran."""
+    steps: list[Step] = []
+    ran = 0.0
+    for m in np.unique(trace.llm[low:high]).tolist():
+        own = np.flatnonzero(trace.llm[low:high] == m) + low
+        until = np.maximum.accumulate(trace.end[own])
+        before = np.append(-np.inf, until[:-1])
+        busy = float(np.maximum(0.0, trace.end[own] - np.maximum(trace.start[own], before)).sum())
+        steps.append(Step(trace.llms[m], 0.0, busy, len(own), (len(steps) - 1,) if steps else ()))
+        ran += busy
+    return Graph(tuple(steps), max(0.0, span - ran))
+
+
 def _waits(trace: Trace, low: int, start: Floats, end: Floats) -> list[tuple[int, ...]]:
     """Return for every call of an execution those that it waited for, by position; equal ones are the same object."""
-    waits = _by_times(start, end)
+    over = np.maximum(start + SHORTEST, end - np.minimum(SKEW, 0.1 * (end - start)))
+    waits = _by_times(start, over)
     parents = trace.parents
     if parents is None:
         return waits
@@ -123,7 +145,7 @@ def _waits(trace: Trace, low: int, start: Floats, end: Floats) -> list[tuple[int
     for i in np.flatnonzero(parents.recorded[low : low + len(start)]).tolist():
         named = (parents.calls[parents.offsets[low + i] : parents.offsets[low + i + 1]] - low).tolist()
         # A parent that is missing, or had not ended, explains nothing: the times do.
-        if all(0 <= p < i and end[p] <= start[i] + SKEW for p in named):
+        if all(0 <= p < i and over[p] <= start[i] for p in named):
             own = tuple(sorted(set(named)))
             waits[i] = shared.setdefault(own, own)
     return waits
@@ -142,7 +164,7 @@ def _by_times(start: Floats, end: Floats) -> list[tuple[int, ...]]:
     for k in np.unique(count).tolist():
         if k:
             least = int(np.searchsorted(ends, latest_start[k - 1], side="right"))
-            known[k] = tuple(by_end[least:k].tolist())
+            known[k] = tuple(by_end[max(least, k - WIDEST) : k].tolist())
     return [known[k] for k in count.tolist()]
 
 

@@ -6,11 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from scepsy.demand.arrivals import Arrivals, arrivals_of
-from scepsy.demand.graph import CriticalPath, Graph, graphs_of
+from scepsy.demand.graph import MAX_CALLS, CriticalPath, Graph, Makespans, graphs_of
 from scepsy.demand.totals import Groups, Totals, groups_of, totals_of
 from scepsy.documents.workflow import Statistics
 from scepsy.traces.call import ESTIMABLE
@@ -86,6 +87,11 @@ class Recorded:
     group_seconds: tuple[float, ...]
     arrivals: Arrivals | str
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def makespans(self) -> Makespans:
+        """How long the executions take, given the latencies of their LLMs."""
+        return Makespans(self.graphs, dict(zip(self.llms, self.group_seconds, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -206,8 +212,16 @@ def _recorded(trace: Trace, groups: Groups, totals: Totals, group_seconds: tuple
         graphs=graphs_of(trace.only(sample), of),
         group_seconds=group_seconds,
         arrivals=arrivals_of(totals.began),
-        notes=notes(trace.calls, sum(trace.failed.values()), {name: trace.estimates(name) for name in ESTIMABLE}),
+        notes=(
+            *notes(trace.calls, sum(trace.failed.values()), {name: trace.estimates(name) for name in ESTIMABLE}),
+            *_large(totals),
+        ),
     )
+
+
+def _large(totals: Totals) -> list[str]:
+    large = int(np.count_nonzero(totals.calls.sum(axis=1) > MAX_CALLS))
+    return [f"{large} executions of more than {MAX_CALLS:,} calls are predicted as a sum over LLMs"] if large else []
 
 
 def notes(calls: int, failed: int, estimated: Mapping[str, int]) -> tuple[str, ...]:

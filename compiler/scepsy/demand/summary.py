@@ -27,10 +27,12 @@ from scepsy.traces.trace import Trace
 
 MAX_STEPS = 2_000
 """Steps that a summary holds: a file of about 100 kB."""
+MAX_SECONDS = 1e8
+"""Longest step that is believed."""
 MAX_EXECUTIONS = 200
 """Executions that a summary holds: enough for a 95th percentile."""
 
-_SECONDS = r"(0|[0-9]+(\.[0-9]+)?)"
+_SECONDS = r"(0|[0-9]{1,15}(\.[0-9]{1,15})?)"
 _STEP = re.compile(
     rf"(?P<llm>[^\s]+) (?P<gap>{_SECONDS}) (?P<seconds>{_SECONDS})"
     r"( x(?P<calls>[0-9]{1,9}))?( < (?P<after>[0-9]{1,9}(,[0-9]{1,9})*))?"
@@ -48,7 +50,7 @@ def summary_of(name: str, trace: Trace, demand: Demand, digest: str) -> TraceSum
     """
     recorded = demand.recorded
     assert recorded is not None  # noqa: S101 - a trace has executions
-    spans = np.array([sum(s.gap + s.seconds for s in graph.steps) for graph in recorded.graphs])
+    spans = recorded.makespans.seconds(np.array([recorded.group_seconds]))[:, 0]
     steps = sum(len(graph.steps) for graph in recorded.graphs)
     most = min(MAX_EXECUTIONS, len(spans) * MAX_STEPS // max(1, steps))
     estimated = {field: trace.estimates(field) for field in ESTIMABLE}
@@ -142,6 +144,11 @@ def from_summary(loaded: Loaded[TraceSummary]) -> Demand:
     for index, name in enumerate(names):
         if name in names[:index]:
             problems.append(loaded.problem(("spec", "llms", index, "llm"), f'the LLM "{name}" is given twice'))
+        entry = spec.llms[index]
+        grouped = sum(group.size * group.count for group in entry.groups)
+        if abs(grouped - entry.calls) > 1e-3 * entry.calls:
+            message = f"the groups hold {grouped:.4g} calls, calls says {entry.calls:.4g}"
+            problems.append(loaded.problem(("spec", "llms", index, "groups"), message))
     graphs = []
     for e, execution in enumerate(spec.executions):
         steps: list[Step] = []
@@ -154,7 +161,7 @@ def from_summary(loaded: Loaded[TraceSummary]) -> Demand:
                 break
             steps.append(step)
         for key, counts in (("calls", execution.calls), ("seconds", execution.seconds)):
-            for name in set(counts) - set(names):
+            for name in sorted(set(counts) - set(names)):
                 problems.append(loaded.problem(("spec", "executions", e, key, name), f'unknown LLM "{name}"'))
         graphs.append(Graph(tuple(steps), execution.tail))
     if problems:
@@ -173,7 +180,7 @@ def from_summary(loaded: Loaded[TraceSummary]) -> Demand:
 
 
 def _parsed(text: str) -> Step | None:
-    match = _STEP.fullmatch(text) if len(text) < 100_000 else None
+    match = _STEP.fullmatch(text)
     if match is None:
         return None
     after = tuple(int(number) for number in match["after"].split(",")) if match["after"] else ()
@@ -186,6 +193,8 @@ def _fault(step: Step | None, number: int, llms: list[str]) -> str:
         return "this is not a step"
     if step.llm not in llms:
         return f'unknown LLM "{step.llm[:60]}"'
+    if max(step.gap, step.seconds) > MAX_SECONDS:
+        return f"a step of more than {MAX_SECONDS:g} seconds"
     late = [other for other in step.after if other >= number]
     if late:
         return f"step {number} cannot wait for step {late[0]}: only for those before it, counted from 0"

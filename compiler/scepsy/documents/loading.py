@@ -105,7 +105,7 @@ def _header_problem(source: Source, kind: type[Document]) -> Diagnostic | None:
             return source.diagnostic((), f'"{key}: {expected}" is missing', "add it as one of the first lines")
         if node.value != expected:
             hint = f"write {key}: {expected}"
-            if key == "kind" and node.value in KINDS:
+            if key == "kind" and isinstance(node.value, str) and node.value in KINDS:
                 hint = f"this directory holds {kind.__name__} documents; move the file to the one for {node.value}s"
             shown = str(node.plain())[:60]
             return source.diagnostic((key,), f'{key} is "{shown}", expected "{expected}"', hint)

@@ -81,9 +81,9 @@ class HeavyDemand(Model):
 class FewestGpus(Model):
     """What planning for heavy executions costs: the fewest GPUs on which the targets were met."""
 
-    planned: Annotated[int, Field(ge=1)] | None = None
+    planned: Annotated[int, Field(ge=1)]
     """With the demand that is planned for."""
-    mean: Annotated[int, Field(ge=1)] | None = None
+    mean: Annotated[int, Field(ge=1)]
     """With the mean demand of every workflow."""
 
 

@@ -26,7 +26,7 @@ def makespans_of(demand: Demand) -> Makespans:
     """Return how long executions take: those that were recorded; of statistics one mean execution, LLM after LLM."""
     recorded = demand.recorded
     if recorded is not None:
-        return Makespans(recorded.graphs, dict(zip(recorded.llms, recorded.group_seconds, strict=True)))
+        return recorded.makespans
     path = demand.path
     after = itertools.chain([()], ((i,) for i in itertools.count()))
     steps = tuple(

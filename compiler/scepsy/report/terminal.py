@@ -89,9 +89,7 @@ def _heavy(spec: PlanSpec) -> Iterator[str]:
             quantile = significant(workflow.demand.quantile)
             yield f"{workflow.name}: planned for the {quantile} quantile of demand, of the mean load: {factors}"
     if spec.fewest_gpus is not None:
-        planned, mean = (
-            f"{n} GPUs" if n else "more than there are" for n in (spec.fewest_gpus.planned, spec.fewest_gpus.mean)
-        )
+        planned, mean = (f"{n} GPU{'s' * (n != 1)}" for n in (spec.fewest_gpus.planned, spec.fewest_gpus.mean))
         yield f"Fewest GPUs that meet the targets: {planned}; with the mean demand: {mean}"
 
 

@@ -122,15 +122,17 @@ class Columns:
         if not self._start:
             failed = sum(self._failed.values())
             raise ValueError("every call of the trace failed" if failed else "the trace holds no calls")
-        execution, llm = np.array(self._execution), np.array(self._llm)
-        start, end, record = np.array(self._start), np.array(self._end), np.array(self._record)
+        execution, llm = np.asarray(self._execution), np.asarray(self._llm)
+        start, end, record = np.asarray(self._start), np.asarray(self._end), np.asarray(self._record)
         self._check_units(start, record)
-        ids = np.array(self._id)
+        ids = np.asarray(self._id)
         _check_ids(ids, record)
         began, ended = self._bounded(execution, start, end, record)
         present = np.flatnonzero(np.isfinite(began))
         names = list(self._names)
-        by_beginning = sorted(present.tolist(), key=lambda e: (began[e], names[e]))
+        by_name = np.empty(len(names), dtype=np.int64)
+        by_name[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+        by_beginning = present[np.lexsort((by_name[present], began[present]))]
         number = np.full(len(names), -1)
         number[by_beginning] = np.arange(len(by_beginning))
         llms = sorted(self._llms)
@@ -139,16 +141,16 @@ class Columns:
         execution, llm = number[execution], place[llm]
         order = np.lexsort((record, llm, end, start, execution))
         return Trace(
-            executions=tuple(names[e] for e in by_beginning),
+            executions=tuple(names[e] for e in by_beginning.tolist()),
             llms=tuple(llms),
             execution=execution[order],
             llm=llm[order],
             start=start[order],
             end=end[order],
-            input=np.array(self._input)[order],
-            output=np.array(self._output)[order],
-            cached=np.array(self._cached)[order],
-            estimated=np.array(self._estimated)[order],
+            input=np.asarray(self._input)[order],
+            output=np.asarray(self._output)[order],
+            cached=np.asarray(self._cached)[order],
+            estimated=np.asarray(self._estimated)[order],
             began=began[by_beginning],
             ended=ended[by_beginning],
             parents=self._resolved(ids, order),
@@ -184,7 +186,7 @@ class Columns:
 
     def _resolved(self, ids: Ints, order: Ints) -> Parents | None:
         """Return the parents as indices of sorted calls."""
-        counts = np.array(self._waits)
+        counts = np.asarray(self._waits)
         if (counts < 0).all():
             return None
         by_id = order.argsort()  # the place of each collected call

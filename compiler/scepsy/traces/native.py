@@ -106,7 +106,7 @@ def _add(columns: Columns, line: bytes, llms: Collection[str] | None) -> None:
     if not model:
         raise ValueError('"model" must not be empty')
     if llms is not None and model not in llms:
-        raise ValueError(f'unknown model "{model[:60]}"\n{did_you_mean(model, list(llms))}')
+        raise ValueError(f'unknown model "{" ".join(model[:60].split())}"\n{did_you_mean(model, list(llms))}')
     start = _number(record, "start")
     end = _not_before(start, _number(record, "end"), "call")
     tokens = (_number(record, "inputTokens"), _number(record, "outputTokens"), _number(record, "cachedTokens"))
@@ -114,7 +114,7 @@ def _add(columns: Columns, line: bytes, llms: Collection[str] | None) -> None:
         raise ValueError("token counts cannot be negative")
     if tokens[2] > tokens[0]:
         raise ValueError("cachedTokens is above inputTokens: cached tokens are part of the prompt")
-    if record.get("error") is not None:
+    if record.get("error"):
         columns.add_failed(execution, record["error"])
         return
     parent = record.get("parent")

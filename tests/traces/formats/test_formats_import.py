@@ -222,7 +222,7 @@ TRUNCATED = json.dumps([generation()], indent=1)[:-40]
         (json.dumps([generation()]).encode("utf-16-le"), "export.json: the file is UTF-16\n  hint: save it as UTF-8"),
         (b'{"a": "\xff"}', "export.json: line 1, byte 8 is not UTF-8"),
         (b"\x1f\x8b\x08 not gzip", "export.json: the gzip file is cut off or damaged"),
-        (gzip.compress(b"[" * 1000)[:-9], "export.json: the gzip file is cut off or damaged"),
+        (gzip.compress(b"[" * 1000, mtime=0)[:-9], "export.json: the gzip file is cut off or damaged"),
         (TRUNCATED.encode(), "export.json:9:20: not valid JSON: expecting property name enclosed in double quotes\n  hint: the file is cut off: export it again"),
         (b'{"traceId": "t", ', "export.json:1:18: not valid JSON: expecting property name"),
         (b"id,traceId,type\n1,2,GENERATION\n", "export.json:1:1: not valid JSON: expecting value"),

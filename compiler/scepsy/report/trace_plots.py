@@ -1,0 +1,317 @@
+"""Plots of a trace as SVG that takes the page's colours and fonts, and is the same bytes for the same trace."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from scepsy.documents.units import significant
+from scepsy.report.trace_pictures import calls_of, concurrency, shares_of, spans_edges, typical
+from scepsy.report.trace_statistics import Examined
+from scepsy.report.trace_words import cut
+from scepsy.traces.trace import Floats
+
+COLOURS = ("#3b78c3", "#e0802f", "#3a9a5b", "#b0559e", "#c9a227", "#4aa8b0", "#c74f4f", "#7d6bc4")
+"""Of LLMs, by their time; further ones are grey. All stand out from white and from near-black."""
+OTHER = "#8c8c8c"
+LLMS = len(COLOURS)
+"""LLMs that are drawn, by their time."""
+_INK, _FAINT = "#010203", "#040506"
+"""Stand for the page's text colour and a fainter one; no plot uses them otherwise."""
+_WIDE, _NARROW = 10.6, 5.2
+"""Inches: the width of a section of the page, and of one of two beside each other, so that letters have one size."""
+_LIGHT = 0.42
+"""Opacity of the smaller of two kinds."""
+_NAME = 26
+_BARS = 1_500
+"""Calls of an execution that are drawn one by one; of more, how many run."""
+_STYLE: Any = {
+    "text.parse_math": False,  # a name is no formula
+    "svg.hashsalt": "scepsy",
+    "svg.fonttype": "none",
+    "font.size": 9.5,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _FAINT,
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "patch.linewidth": 0.0,
+    "grid.color": _FAINT,
+    "grid.alpha": 0.35,
+    "grid.linewidth": 0.6,
+}
+
+
+def colour(rank: int) -> str:
+    """Return the colour of the LLM with the rank-most time."""
+    return COLOURS[rank] if rank < LLMS else OTHER
+
+
+def ranked(examined: Examined) -> list[int]:
+    """Return the LLMs by their time, as indices."""
+    order = np.argsort(-examined.totals.spent.sum(axis=0), kind="stable")
+    return [int(m) for m in order]
+
+
+def spans(examined: Examined) -> str:
+    """Plot the distribution of the length of executions; the smaller of two kinds is paler."""
+    span = examined.totals.span
+    edges = spans_edges(span, 40)
+    clipped = np.clip(span, edges[0], edges[-1])
+    with _plot(_NARROW, 2.5) as (figure, axes):
+        axes.bar(edges[:-1], np.histogram(clipped, edges)[0], np.diff(edges), align="edge", color=OTHER, alpha=_LIGHT)
+        larger = _larger(examined)
+        axes.bar(edges[:-1], np.histogram(clipped[larger], edges)[0], np.diff(edges), align="edge", color=OTHER)
+        if edges[2] - edges[1] > 1.001 * (edges[1] - edges[0]):
+            axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _plain(x)))
+        for quantile, label in ((0.5, "median"), (0.95, "95 %")):
+            at = float(np.quantile(span, quantile))
+            axes.axvline(at, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+            axes.annotate(
+                f" {label}",
+                (at, 1.0),
+                xycoords=("data", "axes fraction"),
+                va="bottom",
+                ha="center",
+                annotation_clip=False,
+            )
+        axes.set_xlabel("length of an execution, seconds")
+        _counted(axes, "executions")
+        return _svg(figure)
+
+
+def shares(examined: Examined) -> str:
+    """Plot the share of every LLM in the LLM time of executions, a row each; the smaller of two kinds is paler."""
+    rows = ranked(examined)[:LLMS]
+    timed = examined.totals.spent.sum(axis=1) > 0
+    larger = _larger(examined)[timed]
+    with _plot(_WIDE, 0.75 + 0.62 * len(rows)) as (figure, axes):
+        for rank, m in enumerate(rows):
+            values = shares_of(examined.totals, m)
+            counts, edges = np.histogram(values, 100, (0.0, 1.0))
+            height = 0.8 / max(1, counts.max())
+            base = -float(rank)
+            for part, opacity in ((counts, _LIGHT), (np.histogram(values[larger], edges)[0], 1.0)):
+                axes.bar(edges[:-1], part * height, 0.01, base, align="edge", color=colour(rank), alpha=opacity)
+            axes.plot([0, 1], [base, base], color=_FAINT, linewidth=0.6, zorder=0)
+            mean = float(values.mean()) if len(values) else 0.0
+            axes.plot([mean, mean], [base, base + 0.86], color=_INK, linewidth=1.2)
+        axes.set_yticks([-rank + 0.3 for rank in range(len(rows))], [""] * len(rows))
+        _rows(axes, [-rank + 0.3 for rank in range(len(rows))], [cut(examined.trace.llms[m], _NAME) for m in rows])
+        axes.set_ylim(-len(rows) + 0.92, 1.0)
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0%}"))
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("share of the LLM time of an execution (line: mean)")
+        axes.grid(axis="x")
+        return _svg(figure)
+
+
+def _larger(examined: Examined) -> npt.NDArray[np.bool_]:
+    """Return which executions are of the larger kind; all of them where there is one."""
+    kinds = examined.stability.kinds
+    return np.array(kinds[0].members) if kinds else np.ones(len(examined.trace.executions), dtype=bool)
+
+
+def calls(examined: Examined) -> str:
+    """Plot the number of calls per execution, as a distribution function per LLM."""
+    return _functions(
+        examined,
+        lambda m: examined.totals.calls[:, m],
+        "calls per execution, at most",
+        "of executions",
+    )
+
+
+def tokens(examined: Examined, columns: Floats, label: str) -> str:
+    """Plot tokens per call, as a distribution function per LLM.
+
+    Args:
+        examined: the trace.
+        columns: (N,) tokens of each call.
+        label: what they are.
+    """
+    trace = examined.trace
+    return _functions(examined, lambda m: columns[trace.llm == m], label, "of calls")
+
+
+def timeline(examined: Examined) -> str:
+    """Plot the execution of median length: each call in its LLM's lanes, or how many run where there are many."""
+    trace = examined.trace
+    execution = typical(examined.totals.span)
+    own = calls_of(trace, execution)
+    length = float(examined.totals.span[execution])
+    rows = [m for m in ranked(examined)[:LLMS] if (trace.llm[own] == m).any()]
+    ranks = {m: rank for rank, m in enumerate(ranked(examined))}
+    heights: list[float] = []
+    with _plot(_WIDE, 0.7 + 0.62 * max(1, len(rows))) as (figure, axes):
+        top = 0.0
+        for m in rows:
+            mine = trace.llm[own] == m
+            start, end = trace.start[own][mine] - trace.began[execution], trace.end[own][mine] - trace.began[execution]
+            if own.stop - own.start <= _BARS:
+                lane = _lanes(start, end)
+                thick = 0.8 / (int(lane.max()) + 1)
+                width = np.maximum(end - start, length / 600)  # a call without length is still seen
+                axes.barh(
+                    top - (lane + 0.5) * thick,
+                    width,
+                    thick * (0.86 if thick > 0.05 else 1.0),
+                    start,
+                    color=colour(ranks[m]),
+                )
+            else:
+                running = concurrency(trace, execution, m, 400)
+                edges = np.linspace(0.0, length, 401)
+                axes.stairs(
+                    top - 0.8 + 0.8 * running / max(float(running.max()), 1e-9),
+                    edges,
+                    baseline=top - 0.8,
+                    fill=True,
+                    color=colour(ranks[m]),
+                )
+            heights.append(top - 0.4)
+            top -= 1.0
+        _rows(axes, heights, [cut(trace.llms[m], _NAME) for m in rows])
+        axes.set_yticks(heights, [""] * len(heights))
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_ylim(top + 0.1, 0.08)
+        axes.set_xlim(0, length if length > 0 else 1)
+        axes.set_xlabel("seconds since the execution began")
+        axes.grid(axis="x")
+        return _svg(figure)
+
+
+def arrivals(examined: Examined) -> str:
+    """Plot how many executions have begun, over time."""
+    began = np.sort(examined.totals.began)
+    seconds = began - began[0]
+    unit, scale = next(
+        (u, s)
+        for u, s in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
+        if seconds[-1] >= 3 * s or s == 1
+    )
+    # More steps than pixels look the same.
+    number = np.unique(np.linspace(0, len(began) - 1, 1200).astype(np.int64))
+    with _plot(_WIDE, 2.5) as (figure, axes):
+        axes.step(seconds[number] / scale, number + 1.0, where="post", color=COLOURS[0], linewidth=1.6)
+        axes.plot([0, seconds[-1] / scale], [1, len(began)], color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.set_xlim(0, seconds[-1] / scale)
+        axes.set_xlabel(f"{unit} since the first execution began (dashed: the mean rate)")
+        _counted(axes, "executions begun")
+        return _svg(figure)
+
+
+def _functions(examined: Examined, values_of: Callable[[int], Floats], label: str, of: str) -> str:
+    """Plot an empirical distribution function per LLM; logarithmic where values differ much.
+
+    What lies below another function is wider, so that equal ones are all seen.
+    """
+    with _plot(_NARROW, 2.5) as (figure, axes):
+        most, least = 0.0, np.inf
+        for rank, m in reversed(list(enumerate(ranked(examined)[:LLMS]))):
+            values = np.sort(values_of(m))
+            if not len(values):
+                continue
+            steps = np.unique(np.linspace(0, len(values) - 1, 800).astype(np.int64))
+            x = np.concatenate([[values[0]], values[steps]])
+            y = np.concatenate([[0.0], (steps + 1) / len(values)])
+            axes.step(x, y, where="post", color=colour(rank), linewidth=1.6 + 0.6 * rank)
+            most, least = max(most, float(values[-1])), min(least, float(np.quantile(values, 0.1)))
+        if most > 100 * max(least, 1.0):
+            axes.set_xscale("symlog", linthresh=1.0) if least < 1 else axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+            axes.set_xlim(0, max(1.0, 1.04 * most))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _plain(x)))
+        axes.set_ylim(0, 1.02)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}"))
+        axes.set_xlabel(label)
+        axes.set_ylabel(of)
+        axes.grid()
+        return _svg(figure)
+
+
+def _plain(value: float) -> str:
+    """Write a tick without an exponent."""
+    return significant(value / 1000, 3) + "k" if value >= 10_000 else significant(value, 3) if value > 0 else "0"
+
+
+def _lanes(start: Floats, end: Floats) -> np.ndarray:
+    """Put calls, by their start, into the first lane that is free."""
+    free: list[float] = []
+    lanes = np.empty(len(start), dtype=np.int64)
+    for i, (s, e) in enumerate(zip(start.tolist(), end.tolist(), strict=True)):
+        lane = next((number for number, until in enumerate(free) if until <= s), len(free))
+        if lane == len(free):
+            free.append(e)
+        free[lane] = e
+        lanes[i] = lane
+    return lanes
+
+
+def _rows(axes: Axes, heights: Sequence[float], names: Sequence[str]) -> None:
+    """Name rows at the left; names are no formulas."""
+    for height, name in zip(heights, names, strict=True):
+        axes.text(-0.012, height, name, transform=axes.get_yaxis_transform(), ha="right", va="center")
+
+
+def _counted(axes: Axes, label: str) -> None:
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel(label)
+    axes.grid(axis="y")
+
+
+@contextmanager
+def _plot(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """Give a figure of its own, whatever a user's matplotlibrc says."""
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # glyphs that the measuring font lacks: the page's fonts draw them
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.patch.set_alpha(0.0)
+        axes = figure.add_subplot()
+        axes.patch.set_alpha(0.0)
+        yield figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    """Return the figure as an inline SVG element in the page's colours."""
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
+    )
+    # Two pictures of one page must not share ids of groups; ids that are referred to are hashes of what they draw.
+    svg = re.sub(r'<g id="[a-z]+_[a-z0-9_.]+">', "<g>", svg)
+    svg = re.sub(r"font: ([^;\"]*?)(?:'[^;\"]*|sans-serif[^;\"]*)", lambda m: f"font: {m[1]}system-ui, sans-serif", svg)
+    return svg.replace(_INK, "currentColor").replace(_FAINT, "var(--faint)")
