@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import compilation, recorder, replanning, search, startup, traces
+from benchmarks import compilation, estimates, recorder, replanning, search, startup, traces
 
 ALL = {
     "search": search.main,
@@ -12,6 +12,7 @@ ALL = {
     "compilation": compilation.main,
     "startup": startup.main,
     "recorder": recorder.main,
+    "estimates": estimates.main,
     "traces": traces.main,
 }
 

@@ -448,12 +448,14 @@ def _of_demand(name: str, workflow: Workflow, demand: Demand) -> list[str]:
     recorded = demand.recorded
     if recorded is None:
         return [
-            f"{name}: the p{100 * q:g} objective is not enforced: statistics know means only, give a trace (spec.demand.traces)"
+            f"{name}: the p{100 * q:g} objective is not enforced: statistics know means only,"
+            " give a trace (spec.demand.traces)"
             for q in quantiles
         ]
     found = [f"{name}: {note}" for note in recorded.notes]
     found += [
-        f"{name}: the p{100 * q:g} objective rests on {len(recorded.graphs)} executions; record at least {5 / (1 - q):.0f}"
+        f"{name}: the p{100 * q:g} objective rests on {len(recorded.graphs)} executions;"
+        f" record at least {5 / (1 - q):.0f}"
         for q in quantiles
         if len(recorded.graphs) * (1 - q) < 5 - 1e-9
     ]

@@ -52,7 +52,7 @@ def test_the_warning_gives_mean_range_and_extremes_of_the_smaller_of_two_llms() 
     calls = np.full((60, 2), 100)
     stability = judged(calls, 1000 * np.stack([share, 1 - share], axis=1))
     assert warnings(stability, "coding") == [
-        'coding: the share of helper in LLM time varies from 6.9% to 54% (10th to 90th percentile of 60'
+        "coding: the share of helper in LLM time varies from 6.9% to 54% (10th to 90th percentile of 60"
         " executions; mean 30%, extremes 1% and 60%): an allocation by the mean fits few of them"
     ]
 
@@ -63,7 +63,7 @@ def test_few_executions_tell_nothing(executions: int) -> None:
     assert (stability.known, stability.shares, stability.kinds) == (False, (), ())
     noun = "execution" if executions == 1 else "executions"
     assert warnings(stability, "w") == [
-        f'w: {executions} {noun} with LLM time are too few to tell whether means stand for them'
+        f"w: {executions} {noun} with LLM time are too few to tell whether means stand for them"
     ]
 
 

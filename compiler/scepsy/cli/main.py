@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from scepsy import __version__
+from scepsy.cli.profile import profile
 from scepsy.cli.trace import trace
 from scepsy.errors import ScepsyError
 
@@ -146,6 +147,7 @@ def schema(kind: str | None) -> None:
 
 
 cli.add_command(trace)
+cli.add_command(profile)
 
 
 def main() -> None:

@@ -90,6 +90,16 @@ class Point(Model):
     """Mean time to the first token."""
     tpot: Duration | None = None
     """Mean time per output token after the first."""
+    p50: Duration | None = None
+    """Median latency; unset for estimates."""
+    p95: Duration | None = None
+    """95th percentile of it; unset for estimates."""
+    p99: Duration | None = None
+    """99th percentile of it; unset for estimates."""
+    kv_usage: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest part of the KV cache that was in use; unset where the engine does not say it."""
+    prefix_hits: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Part of the prompt tokens that the prefix cache held; unset where the engine does not say it."""
     calls: Count | None = None
     """Calls that were measured, warm-up left out; unset for estimates."""
     interval: Annotated[float, Field(ge=0)] | None = None

@@ -1,0 +1,1 @@
+"""Profiles: measured against a server, estimated from tables of kernels, or imported from other tools."""
