@@ -461,7 +461,7 @@ def _of_demand(name: str, workflow: Workflow, demand: Demand) -> list[str]:
     ]
     stability = stability_of(recorded.llms, recorded.calls, recorded.spent)
     unstable = stability_warnings(stability, name)
-    if unstable and stability.known and workflow.spec.demand.quantile is None:
+    if stability.stable is False and workflow.spec.demand.quantile is None:
         unstable.append(f"{name}: spec.demand.quantile, such as 0.9, plans for its heavy executions")
     found += unstable
     if not isinstance(recorded.arrivals, str) and recorded.arrivals.dispersion > _BURSTY:

@@ -138,7 +138,7 @@ def test_the_text_has_means_intervals_pictures_and_a_verdict_in_100_columns(tmp_
     ):
         assert words in out, words
     assert re.search(r"Arrivals: [0-9.]+/min \([0-9.]+/min – [0-9.]+/min\)", out)
-    assert "Stable: shares of LLM time vary no more than calls and loops do by chance" in out
+    assert "Stable: shares of LLM time vary within what chance in calls and loops explains" in out
     assert "\x1b" not in out
     pictures = out.split("Arrivals")[0].splitlines()
     assert max(map(len, pictures)) <= 100

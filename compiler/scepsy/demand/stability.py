@@ -44,7 +44,9 @@ from scepsy.traces.trace import Floats, Ints
 Bools = npt.NDArray[np.bool_]
 
 FEWEST = 5
-"""Executions below which nothing is said."""
+"""Executions below which nothing is looked for."""
+SURE = 20
+"""Executions from which on it counts that nothing was found: of fewer, shares that vary are seldom told from chance."""
 EXCESS = 5.0
 """Variance of a share over executions ÷ that of executions whose calls are drawn anew."""
 WIDER = 1.75
@@ -143,9 +145,11 @@ class Stability:
         return bool(self.shares)
 
     @property
-    def stable(self) -> bool:
-        """Whether means are a safe basis, as far as can be told."""
-        return not (self.heavy or self.kinds or any(share.unstable for share in self.shares))
+    def stable(self) -> bool | None:
+        """Whether means are a safe basis; None where nothing was found against it, in too few executions to tell."""
+        if self.heavy or self.kinds or any(share.unstable for share in self.shares):
+            return False
+        return True if self.executions >= SURE else None
 
 
 def stability_of(llms: Sequence[str], calls: Floats, spent: Floats) -> Stability:
@@ -190,7 +194,7 @@ def stability_of(llms: Sequence[str], calls: Floats, spent: Floats) -> Stability
 
 
 def warnings(stability: Stability, workflow: str = "") -> list[str]:
-    """Return what the reader of a plan should know, with numbers; nothing where means are a safe basis.
+    """Return what the reader of a plan should know, with numbers; nothing where `stability.stable`.
 
     Args:
         stability: the judgement.
@@ -198,9 +202,8 @@ def warnings(stability: Stability, workflow: str = "") -> list[str]:
     """
     found = []
     about = f"{workflow}: " if workflow else ""
-    if not stability.known:
-        executions = f"{stability.executions} execution{'s' * (stability.executions != 1)}"
-        return [f"{about}{executions} with LLM time are too few to tell whether means stand for them"]
+    if stability.stable is None:
+        return [about + _few(stability)]
     unstable = [share for share in stability.shares if share.unstable]
     if len(stability.llms) == 2:  # the other has the rest
         unstable = sorted(unstable, key=lambda share: share.mean)[:1]
@@ -224,6 +227,22 @@ def warnings(stability: Stability, workflow: str = "") -> list[str]:
     if stability.kinds:
         found.append(f"{about}{described(stability)}")
     return found
+
+
+def _few(stability: Stability) -> str:
+    """Say that executions are too few to tell, and how far the shares of the LLM that varies most are apart."""
+    one = stability.executions == 1
+    text = (
+        f"{stability.executions} execution{'' if one else 's'} with LLM time {'is' if one else 'are'} too few to tell"
+        f" whether means stand for them ({SURE} are needed)"
+    )
+    if len(stability.shares) < 2:
+        return text
+    widest = max(stability.shares, key=lambda share: (share.most - share.least, -share.mean))
+    return (
+        f"{text}: the share of {widest.llm} in LLM time ranges from {_percent(widest.least)} to {_percent(widest.most)}"
+        f" (mean {_percent(widest.mean)})"
+    )
 
 
 def described(stability: Stability) -> str:

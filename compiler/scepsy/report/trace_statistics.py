@@ -77,7 +77,7 @@ def examine(trace: Trace, name: str, digest: str) -> Examined:
         span=SpanStatistics(mean=span, p50=_figure(median), p95=_figure(late)),
         variation=_figure(stability.variation),
         tail=_figure(stability.tail),
-        stable=stability.stable if stability.known else None,
+        stable=stability.stable,
         kinds=tuple(
             KindOfExecution(
                 fraction=_figure(kind.fraction),

@@ -203,8 +203,8 @@ def _verdict(console: Console, figures: TraceStatistics) -> None:
             console.print(f"  - {escape(printable(warning))}", soft_wrap=True)
     else:
         console.print(
-            "[bold green]Stable[/]: shares of LLM time vary no more than calls and loops do by chance, no heavy tail, "
-            "one kind of execution",
+            "[bold green]Stable[/]: shares of LLM time vary within what chance in calls and loops explains, "
+            "no heavy tail, one kind of execution",
             soft_wrap=True,
         )
 
