@@ -182,7 +182,8 @@ def _climbed(problem: Problem, inventory: Inventory, steps: int) -> list[tuple[C
 def _smallest(table: OptionTable, cost: Ints, degrees: tuple[int, ...]) -> int:
     """Return the option that takes least, its bandwidth counted as share, of some degrees if there are any of them."""
     own = np.isin(np.array([m.shape.tp for m in table.models], dtype=np.int64)[table.index], degrees)
-    size = _charged(table, TP_SIZES, TENTHS).units
+    _, charged = _charged(table, TP_SIZES, TENTHS)
+    size = charged.units
     return int(np.lexsort((cost, size, ~own))[0])
 
 
@@ -206,10 +207,10 @@ def _packable(problem: Problem, inventory: Inventory, effort: int) -> list[tuple
     """
     found = []
     for degrees, sizes in ((TP_SIZES, TENTHS), (TP_SIZES, DIVISIBLE), ((1,), DIVISIBLE)):
-        tables = tuple(_charged(table, degrees, sizes) for table in problem.tables)
-        if not all(len(table.index) for table in tables):
+        parts = [_charged(table, degrees, sizes) for table in problem.tables]
+        rows, tables = [kept for kept, _ in parts], tuple(table for _, table in parts)
+        if not all(len(kept) for kept in rows):
             continue
-        rows = [_rows(full, part) for full, part in zip(problem.tables, tables, strict=True)]
         cost = tuple(cost[own] for cost, own in zip(problem.cost, rows, strict=True))
         charged = replace(problem, tables=tables, cost=cost)
         guess = first_guess(charged, inventory)
@@ -229,17 +230,15 @@ def _packable(problem: Problem, inventory: Inventory, effort: int) -> list[tuple
     return found
 
 
-def _charged(table: OptionTable, degrees: tuple[int, ...], sizes: tuple[int, ...]) -> OptionTable:
-    """Return the options of some tensor-parallel degrees, charged for their bandwidth too, in some sizes only."""
+def _charged(table: OptionTable, degrees: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[Ints, OptionTable]:
+    """Return the options of some tensor-parallel degrees, charged for their bandwidth too, in some sizes only.
+
+    Returns:
+        their rows in the table, and a table of them.
+    """
     tp = np.array([m.shape.tp for m in table.models], dtype=np.int64)[table.index]
     need = np.maximum(table.tenths, np.ceil(10 * table.width - 1e-6).astype(np.int64))
     charged = np.array(sizes)[np.searchsorted(sizes, np.minimum(need, 10))]
     keep = np.isin(tp, degrees)
-    return replace(only(table, keep), charged=charged[keep], units=(tp * charged * table.replicas)[keep])
-
-
-def _rows(full: OptionTable, part: OptionTable) -> Ints:
-    """Return the rows of the full table that a part of it holds, in order."""
-    place_of = {(int(i), int(r)): row for row, (i, r) in enumerate(zip(full.index, full.replicas, strict=True))}
-    rows = [place_of[int(i), int(r)] for i, r in zip(part.index, part.replicas, strict=True)]
-    return np.array(rows, dtype=np.int64)
+    part = replace(only(table, keep), charged=charged[keep], units=(tp * charged * table.replicas)[keep])
+    return np.flatnonzero(keep), part
