@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import compilation, estimates, recorder, replanning, search, startup, traces
+from benchmarks import compilation, estimates, held_out, recorder, replanning, search, startup, traces
 
 ALL = {
     "search": search.main,
@@ -13,6 +13,7 @@ ALL = {
     "startup": startup.main,
     "recorder": recorder.main,
     "estimates": estimates.main,
+    "held_out": held_out.main,
     "traces": traces.main,
 }
 

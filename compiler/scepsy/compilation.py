@@ -55,10 +55,11 @@ from scepsy.documents.plan import (
 )
 from scepsy.documents.units import Si, format_duration
 from scepsy.documents.workflow import OBSERVED, Target
-from scepsy.performance import Catalog
+from scepsy.performance import Catalog, ServiceTimes
 from scepsy.performance.catalog import SAME_MIX
 from scepsy.performance.memory import MIB
-from scepsy.pipeline import CALL_GRAPH, SUM, LlmOutcome, WorkflowOutcome, predict
+from scepsy.performance.shares import INTERPOLATED
+from scepsy.pipeline import CALL_GRAPH, SUM, Caller, LlmOutcome, WorkflowOutcome, predict
 from scepsy.placement import Inventory, inventory_of, largest_group, running, schedule
 from scepsy.placement import name as name_instances
 
@@ -114,10 +115,12 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
     """
     target = workspace.cluster(cluster)
     project = workspace.project.document.spec
-    catalog = Catalog([p.document for p in workspace.profiles.values()], project.engine.version)
+    profiles = [p.document for p in workspace.profiles.values()]
+    catalog = Catalog(profiles, project.engine.version, _revisions(workspace))
     inventory = inventory_of(target.document)
     demands: dict[str, Demand] = {}
     workflows: dict[str, Workflow] = {}
+    traces: dict[str, str] = {}
     digests = _relevant(workspace, target)
     problems: list[Diagnostic] = []
     if not inventory.domains:
@@ -127,6 +130,8 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
         try:
             demands[name], read = demand_of(workspace, workflow)
             digests.update(read)
+            if workflow.document.spec.demand.traces is not None:
+                traces[name] = next(iter(read.values()))
             problems.extend(_check_lengths(workflow, demands[name], catalog))
             workflows[name] = _at_rate(workflow, demands[name])
         except DocumentError as error:
@@ -134,7 +139,17 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
     if problems:
         raise DocumentError(problems)
     planned = {name: _planned(workflows[name], demand) for name, demand in demands.items()}
+    catalog = catalog.knowing(traces)
     return Inputs(workflows, demands, planned, catalog, target.document, inventory, dict(sorted(digests.items())))
+
+
+def _revisions(workspace: Workspace) -> dict[str, set[str | None]]:
+    """Return by model the revisions that LLMs pin; None among them where one pins none."""
+    pinned: dict[str, set[str | None]] = {}
+    for workflow in workspace.workflows.values():
+        for llm in workflow.document.spec.llms:
+            pinned.setdefault(llm.model, set()).add(llm.revision)
+    return pinned
 
 
 def _at_rate(loaded: Loaded[Workflow], demand: Demand) -> Workflow:
@@ -237,11 +252,13 @@ def _check_models(
             problems.append(workflow.problem((*where, "maxModelLen"), message))
         degrees = {tp for product in inventory.products for tp in catalog.degrees(llm.model, product)}
         if not degrees:
-            stale = "; ".join(catalog.stale.values())
+            stale = "; ".join(catalog.stale_for({llm.model}, inventory.products))
             message = f"{llm.model} is not profiled on a GPU of cluster {cluster.metadata.name}"
             has = ", ".join(catalog.products(llm.model)) or "none that is usable"
             hint = f"profiled on: {has}; the cluster has: {', '.join(inventory.products)}"
-            problems.append(workflow.problem((*where, "model"), message, f"{hint}; {stale}" if stale else hint))
+            if stale:
+                hint = f"{hint}; {stale}; {_MEASURE}"
+            problems.append(workflow.problem((*where, "model"), message, hint))
         elif llm.tensor_parallel and not degrees & set(llm.tensor_parallel):
             message = f"none of the tensor-parallel degrees is profiled; profiled: {sorted(degrees)}"
             problems.append(workflow.problem((*where, "tensorParallel"), message))
@@ -402,7 +419,11 @@ def _llm(inputs: Inputs, outcome: LlmOutcome) -> PlannedLlm:
         weights=math.ceil(architecture.parameters * architecture.bytes_per_parameter / MIB) * MIB,
         pod_template=llm.pod_template,
         profile=ProfileReference(name=times.profile, source=times.source, share_model=times.share_model),
-        predicted=LlmPrediction(load=Si(outcome.load.calls), utilisation=round(outcome.utilisation, 4)),
+        predicted=LlmPrediction(
+            load=Si(outcome.load.calls),
+            utilisation=round(outcome.utilisation, 4),
+            uncertainty=_uncertainty(outcome),
+        ),
     )
 
 
@@ -410,32 +431,73 @@ def _warnings(workspace: Workspace, inputs: Inputs, solution: Solution) -> list[
     """What a reviewer should know: what is estimated, not pinned, not enforced, or beyond what was profiled."""
     project = workspace.project.document.spec
     warnings: list[str] = []
-    used = {times.profile for outcome in solution.outcomes for times in outcome.model.times}
+    used = {name for outcome in solution.outcomes for times in outcome.model.times for name in times.profiles}
     warnings.extend(message for name, message in sorted(inputs.catalog.warnings.items()) if name in used)
-    warnings.extend(message + "; it is not used" for message in inputs.catalog.stale.values())
+    called = {outcome.load.llm.model for outcome in solution.outcomes}
+    stale = inputs.catalog.stale_for(called, inputs.inventory.products)
+    warnings.extend(f"{reason}; it is not used ({_MEASURE})" for reason in stale)
     for outcome in solution.outcomes:
         for caller, times in zip(outcome.load.callers, outcome.model.times, strict=True):
-            if times.rescaled > SAME_MIX:
-                base = times.series_mix
-                warnings.append(
-                    f"{outcome.load.name} for {caller.workflow}: calls of {caller.mix.computed:.0f} computed prompt and"
-                    f" {caller.mix.output:.0f} output tokens are predicted from a series for {base.computed:.0f} and"
-                    f" {base.output:.0f} in profile {times.profile}"
-                )
+            warnings.extend(_of_calls(outcome.load.name, caller, times))
     warnings.extend(warning for outcome in solution.outcomes for warning in _mixed_calls(outcome))
     unpinned = sorted({o.load.llm.model for o in solution.outcomes if o.load.llm.revision is None})
     if unpinned:
         warnings.append(f"the revision of {', '.join(unpinned)} is not pinned (spec.llms[].revision)")
-    shared = sorted({o.load.name for o in solution.outcomes if o.model.times[0].share_model})
-    if shared:
-        model = next(o.model.times[0].share_model for o in solution.outcomes if o.model.times[0].share_model)
-        warnings.append(f"shares of {', '.join(shared)} rest on the model {model}, not on a measurement")
+    warnings.extend(_of_shares(solution.outcomes))
     for name, image in (("engine", project.engine.image), ("gateway", project.gateway.image)):
         if "@sha256:" not in image:
             warnings.append(f"the {name} image {image} is not pinned by a digest (spec.{name}.image in scepsy.yaml)")
     for name, workflow in inputs.workflows.items():
         warnings.extend(_of_demand(name, workflow, inputs.demands[name]))
     return warnings
+
+
+_MEASURE = "scepsy profile plan lists what to measure"
+
+
+def _of_calls(llm: str, caller: Caller, times: ServiceTimes) -> list[str]:
+    """Warn of figures that are not those of the caller's calls, and of measurements that are so no longer."""
+    found = [
+        f"{llm} for {caller.workflow}: profile {name} is stale: {reason}; an estimate is used in its place ({_MEASURE})"
+        for name, reason in times.passed_over
+    ]
+    if times.stale is not None:
+        found.append(
+            f"{llm} for {caller.workflow}: profile {times.profile} is stale: {times.stale}; it is used for want of"
+            f" another, its figures carried over to these calls ({_MEASURE})"
+        )
+    elif times.rescaled > SAME_MIX:
+        base = times.series_mix
+        found.append(
+            f"{llm} for {caller.workflow}: calls of {caller.mix.computed:.0f} computed prompt and"
+            f" {caller.mix.output:.0f} output tokens are predicted from a series for {base.computed:.0f} and"
+            f" {base.output:.0f} in profile {times.profile}"
+        )
+    return found
+
+
+def _of_shares(outcomes: Sequence[LlmOutcome]) -> list[str]:
+    """Warn of shares that were not measured, by the way in which their figures were found."""
+    ways: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        for way in dict.fromkeys(times.share_model for times in outcome.model.times):
+            if way is not None:
+                ways.setdefault(way, []).append(outcome.load.name)
+    return [
+        f"shares of {', '.join(sorted(names))} are {way}, not measured"
+        if way.startswith(INTERPOLATED)
+        else f"shares of {', '.join(sorted(names))} rest on the model {way}, not on a measurement"
+        for way, names in ways.items()
+    ]
+
+
+def _uncertainty(outcome: LlmOutcome) -> float | None:
+    """Return how far R may be off at the number of calls that an instance runs in the mean; None if not measured."""
+    callers = outcome.load.callers
+    flying = sum(c.calls * seconds for c, seconds in zip(callers, outcome.latency, strict=True)) / outcome.replicas
+    k = min(max(1, round(flying)), outcome.model.limit)
+    known = [times.uncertainty for times in outcome.model.times if times.uncertainty is not None]
+    return max(round(float(own[k - 1]), 4) for own in known) if len(known) == len(callers) else None
 
 
 _BURSTY = 1.5

@@ -66,9 +66,9 @@ def test_a_trace_without_a_common_clock_has_no_observed_rate(project: Path, scep
 def test_a_percentile_is_enforced(project: Path, scepsy: Scepsy) -> None:
     assert scepsy("compile", "--project", project).code == 0
     latency = plan(project)["workflows"][0]["predicted"]["latency"]
-    assert seconds(latency["p95"]) <= 31
+    assert seconds(latency["p95"]) <= 38
     assert plan(project)["proof"]["predictor"] == "aggregate-llm-pipeline/call-graph"
-    edit(project, "objective: {p95: 31s}", "objective: {p95: 8s}")
+    edit(project, "objective: {p95: 38s}", "objective: {p95: 8s}")
     ran = scepsy("compile", "--project", project)
     assert ran.code == 1
     assert "coding-agent cannot reach a p95 latency of 8s" in ran.err

@@ -45,7 +45,7 @@ def test_a_small_change_of_demand_moves_nothing_and_updates_the_predictions(proj
 def test_a_plan_that_is_nearly_best_is_kept_and_the_output_says_so(project: Path, scepsy: Scepsy) -> None:
     before = places(project)
     edit(project / "scepsy.yaml", "  namespace:", "  replanning: {minimumGain: 10}\n  namespace:")
-    edit(project / "workflows/rag-reranker.yaml", "12/s", "30/s")
+    edit(project / "workflows/rag-reranker.yaml", "12/s", "37/s")
     out = recompile(project, scepsy)
     assert "Kept the plan in force: the best one would gain" in out
     assert places(project) == before

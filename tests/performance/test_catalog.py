@@ -1,4 +1,4 @@
-"""Profiles become R(k): exact where they were taken, monotone between, scaled with tokens, slower on a share."""
+"""Profiles become R(k): as measured where they were, monotone, carried to other calls and shares; stale ones do not."""
 
 from __future__ import annotations
 
@@ -8,10 +8,21 @@ import pytest
 from scepsy.documents import Profile
 from scepsy.documents.units import format_duration
 from scepsy.performance import SHARE_MODEL, Catalog, Mix, fit
-from scepsy.performance.shares import bandwidth
+from scepsy.performance.roofline import Machine
+from scepsy.performance.shares import bandwidth, drawn
 
 
-def profile(name: str = "p", source: str = "estimated", version: str = "1.0", **series: object) -> Profile:
+def profile(
+    name: str = "p",
+    source: str = "estimated",
+    version: str = "1.0",
+    *,
+    product: str = "P",
+    revision: str | None = None,
+    trace: str | None = None,
+    unusable: tuple[dict[str, object], ...] = (),
+    **series: object,
+) -> Profile:
     """One series for 1000/101 tokens: prefill 100 ms·k, 10 ms per token at k = 1, 14 ms at k = 3."""
     entry = {
         "tp": 1,
@@ -30,14 +41,16 @@ def profile(name: str = "p", source: str = "estimated", version: str = "1.0", **
             "spec": {
                 "source": source,
                 "model": "m",
-                "product": "P",
+                "product": product,
+                **({"revision": revision} if revision else {}),
                 "engine": {"name": "vllm", "version": version},
                 "architecture": {
                     "parameters": 8_000_000_000, "bytesPerParameter": 2, "layers": 32, "attentionHeads": 32,
                     "kvHeads": 8, "headDim": 128, "contextLength": 8192,
                 },
-                "provenance": {"tool": "test"},
+                "provenance": {"tool": "test", **({"traceDigest": trace} if trace else {})},
                 "series": [entry],
+                "unusable": unusable,
             },
         }
     )  # fmt: skip
@@ -69,14 +82,91 @@ def test_a_measured_series_wins_over_an_estimated_one_of_the_same_mix() -> None:
     assert catalog.service("m", "P", 1, 10, MIX).profile == "b"
 
 
+def test_a_measured_series_of_nearly_these_calls_wins_over_an_estimate_for_exactly_these() -> None:
+    near = profile("measured", source="measured", mix={"input": 1100, "output": 90})
+    times = Catalog([profile("exact"), near], "1.0").service("m", "P", 1, 10, MIX)
+    assert (times.profile, times.stale, times.passed_over) == ("measured", None, ())
+
+
+def test_of_two_measurements_the_nearer_and_then_the_newer_wins() -> None:
+    old, new = (profile(n, source="imported") for n in ("a-old", "b-new"))
+    new.spec.provenance.__dict__["date"] = "2026-02-01"
+    assert Catalog([old, new], "1.0").service("m", "P", 1, 10, MIX).profile == "b-new"
+
+
+FAR = {"input": 400, "output": 50}
+
+
+def test_measured_calls_that_have_moved_are_stale_and_an_estimate_for_these_calls_is_preferred() -> None:
+    moved = profile("moved", source="measured", mix=FAR)
+    times = Catalog([profile("estimate"), moved], "1.0").service("m", "P", 1, 10, MIX)
+    assert (times.profile, times.source) == ("estimate", "estimated")
+    assert times.passed_over == (("moved", "calls had 400/50 tokens, now 1000/101"),)
+
+
+def test_measured_calls_that_have_moved_are_used_where_there_is_nothing_else_and_are_called_stale() -> None:
+    times = Catalog([profile("moved", source="measured", mix=FAR)], "1.0").service("m", "P", 1, 10, MIX)
+    assert (times.profile, times.stale) == ("moved", "calls had 400/50 tokens, now 1000/101")
+    assert times.uncertainty is None, "not the interval of these calls"
+
+
+def test_a_trace_that_was_replayed_is_not_stale_because_the_cache_hit_more_often() -> None:
+    """The trace says that nothing was cached; the engine found 600 of the 1000 tokens in its cache."""
+    taken = profile("p", source="measured", trace="sha256:1", mix={"input": 1000, "output": 101, "cached": 600})
+    catalog = Catalog([taken], "1.0")
+    assert catalog.service("m", "P", 1, 10, MIX).stale is not None
+    times = catalog.knowing({"w": "sha256:1"}).service("m", "P", 1, 10, MIX, workflow="w")
+    assert (times.stale, times.rescaled) == (None, 1.0)
+    assert times.seconds == pytest.approx([1.1, 1.4, 1.7])
+
+
 def test_a_measured_profile_of_another_engine_version_is_stale_an_estimated_one_a_warning() -> None:
     catalog = Catalog([profile("a", version="0.9"), profile("b", source="measured", version="0.9")], "1.0")
     assert catalog.service("m", "P", 1, 10, MIX).profile == "a"
     assert catalog.warnings == {"a": "profile a is estimated for 0.9; the engine is 1.0"}
-    assert catalog.stale == {"b": "profile b was measured with 0.9; the engine is 1.0"}
+    reason = "profile b is stale: measured with vLLM 0.9, the engine is 1.0"
+    assert catalog.stale_for({"m"}, ["P"]) == [reason]
+    assert catalog.stale_for({"m"}, ["Q"]) == catalog.stale_for({"n"}, ["P"]) == []
 
 
-def test_a_share_slows_prefill_in_proportion_and_decode_by_what_its_bandwidth_allows() -> None:
+@pytest.mark.parametrize(
+    ("pinned", "stale"),
+    [
+        ({"abc"}, []),
+        ({None}, []),
+        ({None, "def"}, []),
+        ({"def"}, ["profile p is stale: measured with revision abc, the workflow pins def"]),
+    ],
+)
+def test_a_measured_profile_of_another_revision_is_stale(pinned: set[str | None], stale: list[str]) -> None:
+    catalog = Catalog([profile(source="measured", revision="abc")], "1.0", {"m": pinned})
+    assert catalog.stale_for({"m"}, ["P"]) == stale
+
+
+def test_two_llms_that_pin_different_revisions_each_use_their_own_profile() -> None:
+    profiles = [profile(name, source="measured", revision=name) for name in ("one", "two")]
+    catalog = Catalog(profiles, "1.0", {"m": {"one", "two"}})
+    assert [catalog.service("m", "P", 1, 10, MIX, revision).profile for revision in ("one", "two")] == ["one", "two"]
+    with pytest.raises(KeyError):
+        catalog.service("m", "P", 1, 10, MIX, "three")
+
+
+OUT = ({"tp": 1, "share": 0.3, "reason": "out of memory"},)
+
+
+def test_a_shape_that_did_not_run_is_not_planned_with_unless_it_ran_elsewhere_or_the_engine_is_another() -> None:
+    tried = profile("tried", source="measured", unusable=OUT)
+    catalog = Catalog([tried], "1.0")
+    assert catalog.unusable("m", "P", 1, 3) == "it did not run when it was measured: out of memory (profile tried)"
+    assert catalog.unusable("m", "P", 1, 4) is None
+    ran = profile("ran", source="measured", share=0.3)
+    assert Catalog([tried, ran], "1.0").unusable("m", "P", 1, 3) is None
+    estimate = profile("estimate", share=0.3)
+    assert Catalog([tried, estimate], "1.0").unusable("m", "P", 1, 3) is not None
+    assert Catalog([tried], "1.1").unusable("m", "P", 1, 3) is None
+
+
+def test_of_an_unknown_card_a_share_slows_prefill_in_proportion_and_decode_by_what_its_bandwidth_allows() -> None:
     times = Catalog([profile()], "1.0").service("m", "P", 1, 5, MIX)
     assert times.seconds[0] == pytest.approx(0.1 / 0.5 + 1.0 / bandwidth(0.5))
     assert times.share_model == SHARE_MODEL
@@ -87,20 +177,142 @@ def test_a_profiled_share_needs_no_model() -> None:
     assert (times.profile, times.share_model) == ("half", None)
 
 
-def test_bandwidth_is_all_of_it_for_all_sms_and_more_than_the_share_below() -> None:
+A100 = "NVIDIA-A100-SXM4-80GB"
+
+
+@pytest.mark.parametrize("product", [None, "P", A100, "NVIDIA-H100-80GB-HBM3", "NVIDIA-L40S"])
+def test_bandwidth_is_all_of_it_for_all_sms_and_more_than_the_share_below(product: str | None) -> None:
     shares = np.arange(1, 11) / 10
-    drawn = np.array([bandwidth(s) for s in shares])
-    assert drawn[-1] == pytest.approx(1.0)
-    assert (drawn[:-1] > shares[:-1]).all()
-    assert (np.diff(drawn) > 0).all()
+    some = np.array([bandwidth(s, product) for s in shares])
+    assert some[-1] == pytest.approx(1.0)
+    assert (some[:-1] > shares[:-1]).all()
+    assert (np.diff(some) > 0).all()
 
 
-def test_noise_that_makes_latency_fall_is_smoothed_upwards() -> None:
+def test_an_instance_draws_what_its_weights_take_per_step_and_no_more_than_its_sms_can() -> None:
+    weights = 16_000_000_000
+    assert drawn(A100, weights, 0.016, 0.5) == pytest.approx(1e12 / 2.039e12)
+    assert drawn(A100, weights, 0.004, 0.5) == bandwidth(0.5, A100)
+    assert drawn(A100, weights, 0.0, 0.5) == bandwidth(0.5, A100)
+    assert drawn("P", weights, 0.016, 0.5) == bandwidth(0.5)
+
+
+def slowdown(tenths: int, k: int, mix: Mix = MIX, **series: object) -> float:
+    catalog = Catalog([profile(product=A100, mix={"input": mix.input, "output": mix.output}, **series)], "1.0")
+    whole, part = (catalog.service("m", A100, 1, t, mix).seconds for t in (10, tenths))
+    return float(part[k - 1] / whole[k - 1])
+
+
+def point(k: float, first: float, step: float, output: float) -> dict[str, object]:
+    return {
+        "concurrency": int(k),
+        "latency": f"{first + step * (output - 1)!s}s",
+        "ttft": f"{first!s}s",
+        "tpot": f"{step!s}s",
+    }
+
+
+def eight_billion(mix: Mix, steps: float = 1.0, host: float = 0.0) -> list[dict[str, object]]:
+    """What the roofline says of the model on an A100, times `steps`, plus what the host adds to every step."""
+    machine = Machine(profile().spec.architecture, A100, 1)
+    ks = np.array([1.0, 4, 16, 64])
+    decode = machine.decode(mix, 1.0, ks) * steps + host
+    first = machine.prefill(mix, 1.0) * steps + host
+    return [point(k, first, d, mix.output) for k, d in zip(ks.tolist(), decode.tolist(), strict=True)]
+
+
+def test_half_a_gpu_nearly_doubles_the_time_of_prompts_and_hardly_that_of_decoding() -> None:
+    prompts, chat = Mix(4000, 2, 0), Mix(100, 400, 0)
+    assert 1.85 < slowdown(5, 1, prompts, points=eight_billion(prompts)) < 2.0
+    assert 1.0 < slowdown(5, 1, chat, points=eight_billion(chat)) < 1.15
+    assert slowdown(5, 1, chat, points=eight_billion(chat)) < slowdown(5, 64, chat, points=eight_billion(chat)) < 1.6
+
+
+def test_what_the_host_adds_to_a_step_does_not_slow_with_the_share() -> None:
+    chat = Mix(100, 400, 0)
+    alone, hosted = (slowdown(2, 1, chat, points=eight_billion(chat, host=host)) for host in (0.0, 0.02))
+    assert 1.0 < hosted < 1 + 0.5 * (alone - 1)
+
+
+def test_kernels_that_beat_the_roofline_slow_as_it_says() -> None:
+    chat = Mix(100, 400, 0)
+    points, faster = eight_billion(chat), eight_billion(chat, steps=0.8)
+    assert slowdown(4, 16, chat, points=points) == pytest.approx(slowdown(4, 16, chat, points=faster), rel=1e-6)
+
+
+@pytest.mark.parametrize("host", [0.0, 0.005])
+def test_a_smaller_share_is_never_faster(host: float) -> None:
+    mix = Mix(700, 90, 0)
+    catalog = Catalog([profile(product=A100, mix={"input": 700, "output": 90}, points=eight_billion(mix, host=host))], "1.0")  # fmt: skip
+    all_shares = np.array([catalog.service("m", A100, 1, t, mix).seconds for t in range(1, 11)])
+    assert (np.diff(all_shares, axis=0) <= 1e-12).all()
+
+
+def test_other_calls_are_carried_over_by_the_work_that_they_make() -> None:
+    """Half the prompt and half the output: not half the time, because the host's part and the prompts of others stay."""
+    base, other = Mix(1000, 101, 0), Mix(500, 51, 0)
+    catalog = Catalog([profile(product=A100, points=eight_billion(base, host=0.01))], "1.0")
+    expected = [float(str(p["latency"]).removesuffix("s")) for p in eight_billion(other, host=0.01)]
+    found = catalog.service("m", A100, 1, 10, other).seconds
+    assert found[[0, 3, 15, 63]] == pytest.approx(expected, rel=1e-6)
+
+
+def measured(share: float, factor: float = 1.0, mix: Mix = MIX) -> Profile:
+    """What a GPU does that is slower on shares than the model knows, by `factor` per halving."""
+    machine = Machine(profile().spec.architecture, A100, 1)
+    ks = np.array([1.0, 4, 16, 64])
+    slower = factor ** -np.log2(share)
+    decode = machine.decode(mix, share, ks) * slower
+    first = float(machine.prefill(mix, share) * slower)
+    points = [point(k, first, d, mix.output) for k, d in zip(ks.tolist(), decode.tolist(), strict=True)]
+    return profile(f"at-{share:g}", source="measured", product=A100, share=share, points=points)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.0, 1.3])
+@pytest.mark.parametrize("tenths", [3, 4, 6, 7, 9])
+def test_between_measured_shares_the_model_is_put_right_by_both(factor: float, tenths: int) -> None:
+    catalog = Catalog([measured(s, factor) for s in (1.0, 0.5, 0.2)], "1.0")
+    times = catalog.service("m", A100, 1, tenths, MIX)
+    low, high = (0.5, 1) if tenths > 5 else (0.2, 0.5)
+    assert times.share_model == f"interpolated between measured shares {low:g} and {high:g}"
+    assert times.uncertainty is None
+    assert times.profiles == (f"at-{high:g}", f"at-{low:g}")
+    truth = Catalog([measured(tenths / 10, factor)], "1.0").service("m", A100, 1, tenths, MIX).seconds
+    assert times.seconds == pytest.approx(truth, rel=0.03)
+
+
+def test_between_measured_shares_no_smaller_share_is_faster_and_none_leaves_their_range() -> None:
+    catalog = Catalog([measured(1.0), measured(0.2, 0.85)], "1.0")  # far less slow than the model knows
+    shares = np.array([catalog.service("m", A100, 1, t, MIX).seconds for t in range(2, 11)])
+    assert (np.diff(shares, axis=0) <= 1e-9).all()
+
+
+def test_below_the_least_measured_share_the_model_goes_on_from_there() -> None:
+    catalog = Catalog([measured(1.0, 1.3), measured(0.5, 1.3)], "1.0")
+    times = catalog.service("m", A100, 1, 3, MIX)
+    assert (times.profile, times.share_model) == ("at-0.5", f"{SHARE_MODEL}, from the measured share 0.5")
+    truth = measured(0.3, 1.3).spec.series[0].points[0].latency
+    assert float(times.seconds[0]) == pytest.approx(truth, rel=0.25)
+
+
+def test_a_larger_share_than_was_measured_is_estimated_rather_than_scaled_up() -> None:
+    small = measured(0.2)
+    whole = profile("estimate", product=A100, points=eight_billion(MIX))
+    assert Catalog([small, whole], "1.0").service("m", A100, 1, 5, MIX).profile == "estimate"
+    alone = Catalog([small], "1.0").service("m", A100, 1, 5, MIX)
+    assert (alone.profile, alone.share_model) == ("at-0.2", f"{SHARE_MODEL}, from the measured share 0.2")
+
+
+def test_noise_that_makes_latency_fall_is_pooled_by_weight() -> None:
     points = [
         {"concurrency": 1, "latency": "1s", "ttft": "0.1s", "tpot": "9ms"},
         {"concurrency": 2, "latency": "0.9s", "ttft": "0.1s", "tpot": "8ms"},
     ]
-    assert Catalog([profile(points=points)], "1.0").service("m", "P", 1, 10, MIX).seconds == pytest.approx([1.0, 1.0])
+    equal = Catalog([profile(points=points)], "1.0").service("m", "P", 1, 10, MIX).seconds
+    assert equal == pytest.approx([0.9**0.5] * 2)
+    points[1]["interval"], points[0]["interval"] = 0.01, 0.1
+    sure = Catalog([profile(source="measured", points=points)], "1.0").service("m", "P", 1, 10, MIX).seconds
+    assert sure == pytest.approx([0.9] * 2, rel=0.005)
 
 
 GIB = 2**30

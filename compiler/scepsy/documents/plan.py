@@ -112,7 +112,7 @@ class ProfileReference(Model):
     source: ProfileSource
     """Measured, estimated or imported."""
     share_model: str | None = None
-    """The model by which figures of a whole GPU were taken to the chosen share; unset for profiled shares."""
+    """How figures of other shares were taken to the chosen one, such as a model's name; unset for profiled shares."""
 
 
 class LlmPrediction(Model):
@@ -122,6 +122,9 @@ class LlmPrediction(Model):
     """Calls per second over all replicas."""
     utilisation: Fraction
     """Load ÷ capacity of all replicas."""
+    uncertainty: Annotated[float, Field(ge=0)] | None = None
+    """Half the width of the 95 % interval of R(k) ÷ R(k), at the mean number of calls that run; unset for figures that
+    are estimated or were not measured at this share and with such calls."""
 
 
 class PlannedLlm(Model):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from scepsy.documents import Architecture, Profile, Series
 from scepsy.documents.profile import ProfileSource
-from scepsy.performance.shares import SHARE_MODEL, Array, slowed
+from scepsy.performance import curves
+from scepsy.performance.freshness import SAME_MIX, change, moved, outdated
+from scepsy.performance.roofline import Known, Machine
+from scepsy.performance.shares import INTERPOLATED, SHARE_MODEL, Array
 
-SAME_MIX = 1.25
-"""Token means within this factor of a series' mix count as the same mix; beyond it a warning says so."""
+__all__ = ["SAME_MIX", "Catalog", "Mix", "Moved", "ServiceTimes", "Stale"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,53 +40,183 @@ class Mix:
 
 
 @dataclass(frozen=True, slots=True)
+class Stale:
+    """A measured or imported profile that is not used.
+
+    Attributes:
+        profile: its name.
+        model: the model.
+        product: GPU product.
+        reason: why, as a sentence without a period.
+    """
+
+    profile: str
+    model: str
+    product: str
+    reason: str
+
+
+class Moved(NamedTuple):
+    """A measured or imported profile whose calls are no longer the caller's.
+
+    Attributes:
+        profile: its name.
+        reason: the token figures then and now.
+    """
+
+    profile: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceTimes:
     """R(k) of one instance for one mix.
 
     Attributes:
         seconds: R(k) for k = 1 … n; nondecreasing.
+        uncertainty: half the width of its 95 % interval ÷ R(k), of the measurement and of what lies between its points;
+            None where the figures are estimated, or were not measured at this share or with such calls.
         profile: name of the Profile.
+        profiles: of all Profiles that the figures rest on, that one first.
         source: `measured`, `estimated` or `imported`.
-        share_model: the model that took whole-GPU figures to the share; None where the share was profiled.
+        share_model: how figures of other shares were taken to this one; None where the share was profiled.
         series_mix: the mix of the series it was taken from.
         rescaled: the largest factor between the series' token means and the caller's.
-        step: seconds of a decode step of one call on the whole GPU; 0 where nothing is decoded.
+        stale: set where measured figures are used although the calls have moved: the figures.
+        passed_over: measured profiles of this shape that are not used because the calls have moved.
+        step: seconds of a decode step of one call at this share; 0 where nothing is decoded.
     """
 
     seconds: Array
+    uncertainty: Array | None
     profile: str
+    profiles: tuple[str, ...]
     source: ProfileSource
     share_model: str | None
     series_mix: Mix
     rescaled: float
+    stale: str | None
+    passed_over: tuple[Moved, ...]
     step: float
 
 
-class Catalog:
-    """Profiles that are fit for use with one engine version.
+@dataclass(frozen=True)
+class _Entry:
+    """One series, read."""
 
-    A measured or imported profile of another engine version is stale and left out; an estimated one is used with a
-    warning, because its tables say nothing exact about any version.
+    profile: Profile
+    series: Series
+    mix: Mix
+    tenths: int
+    known: Known
+    interval: Array
+
+    @property
+    def name(self) -> str:
+        return self.profile.metadata.name
+
+    @property
+    def estimated(self) -> bool:
+        return self.profile.spec.source == "estimated"
+
+    @property
+    def ks(self) -> Array:
+        return self.known.k
+
+    @property
+    def last(self) -> int:
+        return self.series.points[-1].concurrency
+
+    def at(self, mix: Mix, tenths: int) -> tuple[Array, float]:
+        """Return R at the points for some calls on some share, and the step of one call."""
+        prefill, decode = self.known.at(mix, tenths / 10)
+        seconds = prefill + decode * max(0.0, mix.output - 1)
+        return np.maximum(seconds, 1e-6), float(decode[0])
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A series for one caller: the caller's calls as this engine saw them, and what has moved since."""
+
+    entry: _Entry
+    mix: Mix
+    moved: str | None
+
+    @property
+    def rank(self) -> tuple[bool, float, bool, int, str]:
+        """Those that can serve the calls come first, then the nearest, measured before estimated, new before old."""
+        entry = self.entry
+        lacks_decode = self.mix.output > 1.5 and not entry.known.decodes
+        distance = math.log(_factor(self.mix.computed, entry.mix.computed))
+        distance += math.log(_factor(max(1.0, self.mix.output), entry.mix.output))
+        return lacks_decode, round(distance, 9), entry.estimated, -_day(entry.profile), entry.name
+
+
+class Catalog:
+    """Profiles that are fit for use with one engine version and, where they are pinned, revisions of the models.
+
+    A measured or imported profile of another engine version or revision is stale and left out; an estimated one is used
+    with a warning, because its tables say nothing exact about any version.
+
+    Attributes:
+        warnings: by profile, what to know of an estimated one.
+        stale: profiles that no LLM can use.
     """
 
-    def __init__(self, profiles: Iterable[Profile], engine_version: str) -> None:
+    def __init__(
+        self,
+        profiles: Iterable[Profile],
+        engine_version: str,
+        revisions: Mapping[str, Collection[str | None]] | None = None,
+        traces: Mapping[str, str] | None = None,
+    ) -> None:
+        """Read the profiles.
+
+        Args:
+            profiles: all profiles.
+            engine_version: version of the engine that will serve.
+            revisions: by model, the revisions that LLMs pin; None among them where one pins none.
+            traces: by workflow, the digest of the trace with its calls.
+        """
         self.warnings: dict[str, str] = {}
-        self.stale: dict[str, str] = {}
+        self.stale: list[Stale] = []
+        self.engine_version = engine_version
+        self._traces = dict(traces or {})
         self._architectures: dict[str, Architecture] = {}
-        self._series: dict[tuple[str, str, int], list[tuple[Profile, Series]]] = {}
+        self._series: dict[tuple[str, str, int], list[_Entry]] = {}
+        self._unusable: dict[tuple[str, str, int, int], list[tuple[Profile, str]]] = {}
+        self._candidates: dict[tuple[str, str, int, Mix, str | None, str | None], list[_Candidate]] = {}
         for profile in profiles:
-            spec = profile.spec
-            name, version = profile.metadata.name, spec.engine.version
+            spec, name = profile.spec, profile.metadata.name
             self._architectures.setdefault(spec.model, spec.architecture)
-            if version != engine_version:
-                if spec.source != "estimated":
-                    self.stale[name] = (
-                        f"profile {name} was {spec.source} with {version}; the engine is {engine_version}"
-                    )
+            pinned = sorted((revisions or {}).get(spec.model) or (None,), key=lambda revision: revision or "")
+            reasons = [outdated(profile, engine_version, revision) for revision in pinned]
+            if spec.source != "estimated":
+                if reasons[0] is not None and all(reasons):
+                    self.stale.append(Stale(name, spec.model, spec.product, f"profile {name} is stale: {reasons[0]}"))
                     continue
-                self.warnings[name] = f"profile {name} is estimated for {version}; the engine is {engine_version}"
+            elif spec.engine.version != engine_version:
+                self.warnings[name] = (
+                    f"profile {name} is estimated for {spec.engine.version}; the engine is {engine_version}"
+                )
+            elif spec.revision is not None and spec.revision not in pinned and None not in pinned:
+                self.warnings[name] = f"profile {name} is {reasons[0]}"
             for series in spec.series:
-                self._series.setdefault((spec.model, spec.product, series.tp), []).append((profile, series))
+                entry = _entry(profile, series)
+                self._series.setdefault((spec.model, spec.product, series.tp), []).append(entry)
+            for tried in spec.unusable:
+                shape = (spec.model, spec.product, tried.tp, round(tried.share * 10))
+                self._unusable.setdefault(shape, []).append((profile, tried.reason))
+
+    def knowing(self, traces: Mapping[str, str]) -> Self:
+        """Return the same catalog that knows the traces of the workflows' calls.
+
+        Args:
+            traces: by workflow, the digest of the trace with its calls.
+        """
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, _traces=dict(traces))
+        return other
 
     @property
     def models(self) -> list[str]:
@@ -106,12 +239,37 @@ class Catalog:
         """Return the products on which a model is profiled."""
         return sorted({p for m, p, _ in self._series if m == model})
 
-    def service(self, model: str, product: str, tp: int, tenths: int, mix: Mix) -> ServiceTimes:
+    def stale_for(self, models: Collection[str], products: Collection[str]) -> list[str]:
+        """Return why profiles of these models on these products are stale, in order of their names."""
+        bearing = [s for s in self.stale if s.model in models and s.product in products]
+        return [s.reason for s in sorted(bearing, key=lambda s: s.profile)]
+
+    def unusable(self, model: str, product: str, tp: int, tenths: int, revision: str | None = None) -> str | None:
+        """Return why the engine did not run on a shape when it was to be measured; None if it did, or nobody tried."""
+        ran = self._series.get((model, product, tp), ())
+        if any(e.tenths == tenths and not e.estimated and self._fits(e.profile, revision) for e in ran):
+            return None
+        for profile, reason in self._unusable.get((model, product, tp, tenths), ()):
+            if profile.spec.source != "estimated" and self._fits(profile, revision):
+                return f"it did not run when it was measured: {reason} (profile {profile.metadata.name})"
+        return None
+
+    def service(
+        self,
+        model: str,
+        product: str,
+        tp: int,
+        tenths: int,
+        mix: Mix,
+        revision: str | None = None,
+        workflow: str | None = None,
+    ) -> ServiceTimes:
         """Return R(k) of an instance for the calls of one caller.
 
-        The series with the nearest mix is taken; a call is split into the time before its first token, which grows
-        with the computed prompt tokens, and the time per further token, so that other token counts can be served.
-        Measured series win over estimated ones, and series of the very share over the share model.
+        Series that were measured with such calls come first, then estimated ones for such calls, then the nearest; of
+        each kind those of the very share, then those of larger shares and, to interpolate, smaller ones. Other calls
+        and other shares are reached by the roofline (`roofline.Known`), with the time before the first token and the
+        time per further token apart.
 
         Args:
             model: model id.
@@ -119,51 +277,150 @@ class Catalog:
             tp: tensor-parallel degree.
             tenths: share in tenths.
             mix: the caller's tokens.
+            revision: the revision that the LLM pins.
+            workflow: the caller, whose trace the catalog may know.
 
         Raises:
             KeyError: not profiled.
         """
-        candidates = self._series[model, product, tp]
-        exact = [c for c in candidates if round(c[1].share * 10) == tenths]
-        whole = [c for c in candidates if round(c[1].share * 10) == 10]
-        chosen = exact or whole
-        if not chosen:
+        trace = self._traces.get(workflow) if workflow is not None else None
+        asked = (model, product, tp, mix, revision, trace)
+        if asked not in self._candidates:
+            usable = (e for e in self._series[model, product, tp] if self._fits(e.profile, revision))
+            self._candidates[asked] = sorted((_candidate(e, mix, trace) for e in usable), key=lambda c: c.rank)
+        found = self._candidates[asked]
+        if not found:
             raise KeyError((model, product, tp, tenths))
-        profile, series = min(chosen, key=lambda c: (_rank(c[0], c[1], mix), c[0].metadata.name))
-        prefill, decode = _parts(series)
-        base = Mix(series.mix.input, series.mix.output, series.mix.cached)
-        share_model, step = None, float(decode[0])
-        if not exact:
-            token = prefill[0] / base.computed
-            prefill, decode = slowed(prefill, decode, token, tenths / 10)
-            share_model = SHARE_MODEL
-        seconds = prefill * (mix.computed / base.computed) + decode * max(0.0, mix.output - 1)
-        seconds = np.maximum.accumulate(np.maximum(seconds, 1e-6))
-        factor = max(_factor(mix.computed, base.computed), _factor(max(1.0, mix.output), base.output))
-        return ServiceTimes(seconds, profile.metadata.name, profile.spec.source, share_model, base, factor, step)
+        chosen, others = _anchors(found, tenths)
+        first = chosen[0]
+        entry = first.entry
+        seconds, step, share_model = _times(chosen, tenths)
+        fit = curves.pooled(seconds, entry.interval)
+        measured = share_model is None and not entry.estimated and first.moved is None
+        return ServiceTimes(
+            seconds=curves.curve(entry.ks, fit, entry.last),
+            uncertainty=curves.interval(entry.ks, fit, entry.last) if measured else None,
+            profile=entry.name,
+            profiles=tuple(dict.fromkeys(c.entry.name for c in chosen)),
+            source=entry.profile.spec.source,
+            share_model=share_model,
+            series_mix=entry.mix,
+            rescaled=change(first.mix, entry.mix),
+            stale=first.moved if not entry.estimated else None,
+            passed_over=others if entry.estimated else (),
+            step=step,
+        )
+
+    def _fits(self, profile: Profile, revision: str | None) -> bool:
+        return profile.spec.source == "estimated" or outdated(profile, self.engine_version, revision) is None
+
+
+def _entry(profile: Profile, series: Series) -> _Entry:
+    """Read a series.
+
+    The time before the first token is what is left of the latency, so that the sum gives the profiled R(k) for the
+    series' own mix.
+    """
+    spec = profile.spec
+    estimated = spec.source == "estimated"
+    decode = np.array([p.tpot or 0.0 for p in series.points])
+    latency = np.array([p.latency for p in series.points])
+    mix = Mix(series.mix.input, series.mix.output, series.mix.cached)
+    known = Known(
+        prefill=np.maximum(latency - decode * max(0.0, mix.output - 1), 1e-6),
+        decode=decode,
+        k=np.array([p.concurrency for p in series.points], dtype=float),
+        machine=Machine(spec.architecture, spec.product, series.tp),
+        mix=mix,
+        share=round(series.share * 10) / 10,
+    )
+    interval = np.array([curves.half_width(p.interval, estimated=estimated) for p in series.points])
+    return _Entry(profile, series, mix, round(series.share * 10), known, interval)
+
+
+def _candidate(entry: _Entry, mix: Mix, trace: str | None) -> _Candidate:
+    """Judge a series for a caller; calls that were replayed for it hit the cache as they did then."""
+    replayed = trace is not None and entry.profile.spec.provenance.trace_digest == trace
+    if replayed and entry.mix.input > 0:
+        mix = Mix(mix.input, mix.output, mix.input * min(1.0, entry.mix.cached / entry.mix.input))
+    return _Candidate(entry, mix, moved(entry.series, mix, replayed=replayed))
+
+
+def _anchors(found: Sequence[_Candidate], tenths: int) -> tuple[list[_Candidate], tuple[Moved, ...]]:
+    """Choose the series that figures of a share rest on: one, or two to interpolate between, the larger share first.
+
+    Args:
+        found: the candidates, best first.
+        tenths: the share.
+
+    Returns:
+        The series, and the measured ones that were passed over because the calls have moved.
+    """
+    fitting = [c for c in found if c.moved is None]
+    measured = [c for c in fitting if not c.entry.estimated]
+    estimated = [c for c in fitting if c.entry.estimated]
+    same_kind = [c for c in found if c.entry.estimated == found[0].entry.estimated]
+    best = _best(measured, tenths) or _best(estimated, tenths)
+    best = best or _best(same_kind, tenths) or _best(found, tenths) or _best(found, tenths, upwards=True)
+    others: dict[str, str] = {}
+    if not measured:
+        for c in found:
+            if not c.entry.estimated and c.moved is not None:
+                others.setdefault(c.entry.name, c.moved)
+    return best, tuple(Moved(*item) for item in others.items())
+
+
+def _best(candidates: Sequence[_Candidate], tenths: int, *, upwards: bool = False) -> list[_Candidate]:
+    """Return the best series of the share, or else of the shares around it; of smaller ones alone only if `upwards`."""
+    by_share: dict[int, _Candidate] = {}
+    for candidate in candidates:
+        by_share.setdefault(candidate.entry.tenths, candidate)
+    if tenths in by_share:
+        return [by_share[tenths]]
+    larger = [by_share[min(s for s in by_share if s > tenths)]] if any(s > tenths for s in by_share) else []
+    smaller = [by_share[max(s for s in by_share if s < tenths)]] if any(s < tenths for s in by_share) else []
+    return larger + smaller if larger or upwards else []
+
+
+def _times(chosen: Sequence[_Candidate], tenths: int) -> tuple[Array, float, str | None]:
+    """Return R at the points of the first series, the step of one call, and how the share was reached."""
+    first = chosen[0]
+    entry, mix = first.entry, first.mix
+    seconds, step = entry.at(mix, tenths)
+    if entry.tenths == tenths:
+        return seconds, step, None
+    kind = "estimated" if entry.estimated else entry.profile.spec.source
+    if len(chosen) == 1:
+        origin = "" if entry.tenths == 10 else f", from the {kind} share {entry.tenths / 10:g}"
+        return seconds, step, SHARE_MODEL + origin
+    second = chosen[1]
+    low, high = second.entry.tenths, entry.tenths
+    there, step_there = second.entry.at(second.mix, low)
+    there = curves.pooled(there, second.entry.interval).values
+    expected, step_expected = entry.at(mix, low)
+    found = np.exp(np.interp(entry.ks, second.entry.ks, np.log(there)))
+    known = entry.ks <= second.entry.last
+    expected = curves.pooled(expected, entry.interval).values
+    ratio = found / expected
+    ratio[~known] = ratio[known][-1] if known.any() else 1.0
+    # Of the larger share's figures none may be undercut, nor those of a share between by a smaller one.
+    here = entry.at(mix, high)[0]
+    for t in range(high - 1, tenths - 1, -1):
+        weight = math.log(high / t) / math.log(high / low)
+        own, step = entry.at(mix, t)
+        here = np.maximum(here, own * ratio**weight)
+    here[known] = np.minimum(here[known], np.maximum(found[known], entry.at(mix, high)[0][known]))
+    weight = math.log(high / tenths) / math.log(high / low)
+    if step > 0 and step_expected > 0 and step_there > 0:
+        step *= (step_there / step_expected) ** weight
+    return here, step, f"{INTERPOLATED} {kind} shares {low / 10:g} and {high / 10:g}"
 
 
 def _factor(a: float, b: float) -> float:
     return max(a, b) / min(a, b)
 
 
-def _rank(profile: Profile, series: Series, mix: Mix) -> tuple[bool, float, bool]:
-    """Order series for a mix: those that can serve it, nearest first, measured before estimated at equal distance."""
-    lacks_decode = mix.output > 1.5 and series.points[0].tpot is None
-    computed = max(1.0, series.mix.input - series.mix.cached)
-    distance = math.log(_factor(mix.computed, computed)) + math.log(_factor(max(1.0, mix.output), series.mix.output))
-    return lacks_decode, round(distance, 9), profile.spec.source == "estimated"
-
-
-def _parts(series: Series) -> tuple[Array, Array]:
-    """Return the time before the first token and the time per further token at k = 1 … last, interpolated linearly.
-
-    The first part is what is left of the latency, so that the sum gives the profiled R(k) for the series' own mix.
-    """
-    further = max(0.0, series.mix.output - 1)
-    ks = np.array([p.concurrency for p in series.points], dtype=float)
-    tpot = np.array([p.tpot or 0.0 for p in series.points])
-    latency = np.array([p.latency for p in series.points])
-    prefill = np.maximum(latency - tpot * further, 1e-6)
-    k = np.arange(1, series.points[-1].concurrency + 1, dtype=float)
-    return np.interp(k, ks, prefill), np.interp(k, ks, tpot)
+def _day(profile: Profile) -> int:
+    """Return the day of the measurement as a number that rises with it; 0 where none is given."""
+    digits = (profile.spec.provenance.date or "").replace("-", "")
+    return int(digits) if digits.isascii() and digits.isdigit() else 0

@@ -3,7 +3,7 @@
 Section 2.3 of the model (the predictor of arXiv 2604.15186), for several workflows that may share LLMs.
 """
 
-from scepsy.pipeline.instance import InstanceModel, Shape, evaluate, instance_model
+from scepsy.pipeline.instance import InstanceModel, Shape, evaluate, instance_model, shortage
 from scepsy.pipeline.load import Caller, LlmLoad, loads
 from scepsy.pipeline.prediction import (
     CALL_GRAPH,
@@ -30,4 +30,5 @@ __all__ = [
     "makespans_of",
     "predict",
     "quantile_of",
+    "shortage",
 ]

@@ -59,6 +59,21 @@ class InstanceModel:
     times: tuple[ServiceTimes, ...]
 
 
+def shortage(memory: InstanceMemory, longest: int) -> str | None:
+    """Return what keeps an instance from holding one call in its memory; None if nothing does.
+
+    Args:
+        memory: the instance's.
+        longest: tokens that one call may have.
+    """
+    if memory.kv_cache <= 0:
+        missing = (-memory.kv_cache) / 2**30
+        return f"the weights leave no memory for the KV cache ({missing:.1f} GiB short)"
+    if memory.kv_tokens < longest:
+        return f"the KV cache holds {memory.kv_tokens:,} tokens, one call may have {longest:,}"
+    return None
+
+
 def instance_model(load: LlmLoad, shape: Shape, catalog: Catalog, card: int) -> InstanceModel | str:
     """Return the model of one LLM on one shape, or the reason why it cannot run there.
 
@@ -70,13 +85,17 @@ def instance_model(load: LlmLoad, shape: Shape, catalog: Catalog, card: int) -> 
     """
     architecture = catalog.architecture(load.llm.model)
     memory = fit(architecture, card, shape.tp, shape.tenths)
-    longest = load.llm.max_model_len or architecture.context_length
-    if memory.kv_cache <= 0:
-        missing = (-memory.kv_cache) / 2**30
-        return f"the weights leave no memory for the KV cache ({missing:.1f} GiB short)"
-    if memory.kv_tokens < longest:
-        return f"the KV cache holds {memory.kv_tokens:,} tokens, one call may have {longest:,}"
-    times = tuple(catalog.service(load.llm.model, shape.product, shape.tp, shape.tenths, c.mix) for c in load.callers)
+    short = shortage(memory, load.llm.max_model_len or architecture.context_length)
+    if short is not None:
+        return short
+    llm, where = load.llm, (load.llm.model, shape.product, shape.tp, shape.tenths)
+    tried = catalog.unusable(*where, llm.revision)
+    if tried is not None:
+        return tried
+    try:
+        times = tuple(catalog.service(*where, c.mix, llm.revision, c.workflow) for c in load.callers)
+    except KeyError:
+        return f"no profile of revision {llm.revision}" if llm.revision else "not profiled"
     share = [c.calls / load.calls for c in load.callers]
     tokens = sum(s * (c.demand.input.mean + c.demand.output.mean) for s, c in zip(share, load.callers, strict=True))
     limit = min(
@@ -99,7 +118,8 @@ class Evaluation:
     Attributes:
         latency: (callers, B) seconds until the last call of a group ends, mean over groups.
         utilisation: (B,) load ÷ capacity.
-        bandwidth: (B,) part of a card's memory bandwidth that one instance draws on average.
+        bandwidth: (B,) part of a card's memory bandwidth that counts for one instance: what it draws on average, and
+            for calls in groups, which reach several instances at once, what it draws while it is busy.
     """
 
     latency: Array
@@ -140,7 +160,15 @@ def evaluate(load: LlmLoad, models: list[InstanceModel], index: Ints, replicas: 
         total = sum(f for _, f in load.callers[c].demand.groups)
         latency[c] += frequency / total * stacked[which, columns]
     while_busy = np.array([_drawn(model) for model in models])
-    return Evaluation(latency, utilisation, while_busy[index] * busy)
+    # Calls that start together keep several instances busy at the same time, and these may share a GPU.
+    together = np.where(replicas > 1, _grouped(load), 0.0)
+    return Evaluation(latency, utilisation, while_busy[index] * (busy + (1 - busy) * together))
+
+
+def _grouped(load: LlmLoad) -> float:
+    """Return the part of the calls that do not start alone."""
+    sizes = [(size, c.rate * size * frequency) for c in load.callers for size, frequency in c.demand.groups]
+    return sum(calls for size, calls in sizes if size > 1) / max(sum(calls for _, calls in sizes), 1e-300)
 
 
 def _drawn(model: InstanceModel) -> float:

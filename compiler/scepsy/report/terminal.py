@@ -22,7 +22,7 @@ def show_plan(console: Console, spec: PlanSpec) -> None:
     console.print(f"[bold]Plan for cluster {escape(spec.cluster)}[/bold] ({spec.sharing}, namespace {spec.namespace})")
     console.print(_llms(spec.llms))
     if any(llm.profile.share_model for llm in spec.llms):
-        console.print("* figures of a whole GPU, taken to the share by a model")
+        console.print("* figures of other shares, taken to this one by a model or interpolated")
     console.print(_workflows(spec))
     for line in _heavy(spec):
         console.print(line, soft_wrap=True)
