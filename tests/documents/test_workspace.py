@@ -60,6 +60,16 @@ def test_a_whole_project_loads(project: Path) -> None:
     assert all(value.startswith("sha256:") for value in workspace.inputs.values())
 
 
+def test_profiles_may_be_missing_for_those_who_need_none_but_not_be_wrong(project: Path, edit: Edit) -> None:
+    edit("profiles/qwen3-8b-h100.yaml", "source: estimated", "source: guessed")
+    with pytest.raises(ScepsyError, match='"guessed" is not allowed here'):
+        load_workspace(project, project, needs_profiles=False)
+    for path in (project / "profiles").iterdir():
+        path.unlink()
+    assert load_workspace(project, project, needs_profiles=False).profiles == {}
+    assert 'there is no Profile document: no .yaml file in "profiles"' in complaint(project)
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "expected"),
     [

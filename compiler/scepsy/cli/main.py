@@ -6,23 +6,20 @@ Each command imports what it needs when it runs, so that `scepsy --help` stays q
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from scepsy import __version__
+from scepsy.cli.output import console, print_json, reporting
 from scepsy.cli.profile import profile
 from scepsy.cli.trace import trace
 from scepsy.errors import ScepsyError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from scepsy.documents.result import CompileResult, ExplainResult, Failure
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -40,8 +37,6 @@ _OUTPUT = click.option(
     show_default=True,
     help="How to print the result; json prints one versioned object (scepsy schema CompileResult, ExplainResult).",
 )
-
-R = TypeVar("R")
 
 ERROR = 1
 OUT_OF_DATE = 2
@@ -81,14 +76,33 @@ def init(directory: Path, example: str | None) -> None:
 @click.option("--check", is_flag=True, help="Write nothing; exit with 2 when the committed output is out of date.")
 @click.option("--commit", is_flag=True, help="Commit what was written.")
 @click.option("--force", is_flag=True, help="Overwrite output files that were edited by hand.")
+@click.option("--profile", "measure", is_flag=True, help="First measure what is missing on the cluster, and commit it.")
+@click.option("--timeout", metavar="DURATION", default="24h", show_default=True, help="How long --profile may wait.")
+@click.option("--context", metavar="NAME", help="For --profile: context of the kubeconfig.")
+@click.option("--argo-server", metavar="URL", help="For --profile: reach Argo through its server (token: ARGO_TOKEN).")
 @_OUTPUT
-def compile_(project: Path, cluster: str | None, check: bool, commit: bool, force: bool, output: str) -> None:
+def compile_(
+    project: Path,
+    cluster: str | None,
+    check: bool,
+    commit: bool,
+    force: bool,
+    measure: bool,
+    timeout: str,
+    context: str | None,
+    argo_server: str | None,
+    output: str,
+) -> None:
     """Compile the project's workflows into a Plan and manifests.
 
     Exit codes: 0 done (or up to date), 1 error, 2 out of date (with --check).
     """
     if check and (commit or force):
         raise click.UsageError("--check writes nothing, so it cannot go with --commit or --force")
+    if check and measure:
+        raise click.UsageError("--check writes nothing, so it cannot go with --profile")
+    if (context or argo_server) and not measure:
+        raise click.UsageError("--context and --argo-server are for --profile")
     from scepsy.cli.compile import run
     from scepsy.documents import API_VERSION
     from scepsy.documents.result import CompileResult
@@ -96,13 +110,21 @@ def compile_(project: Path, cluster: str | None, check: bool, commit: bool, forc
     def failed(failure: Failure) -> CompileResult:
         return CompileResult(api_version=API_VERSION, checked=check, error=failure)
 
-    result = _reporting(lambda: run(project, cluster, check, commit, force), output, failed)
+    def work() -> CompileResult:
+        if not measure:
+            return run(project, cluster, check, commit, force)
+        from scepsy.cli.profile_jobs import Where, measured_first
+
+        where = Where(project, cluster, context, argo_server)
+        return measured_first(where, timeout, commit, lambda: run(project, cluster, check, commit, force))
+
+    result = reporting(work, output, failed)
     if output == "json":
-        _print_json(result)
+        print_json(result)
     else:
         from scepsy.cli.compile import show
 
-        show(_console(), result)
+        show(console(), result)
     if check and (result.gone or not all(c.up_to_date for c in result.clusters)):
         sys.exit(OUT_OF_DATE)
 
@@ -121,13 +143,13 @@ def explain(workflow: str | None, project: Path, cluster: str | None, output: st
     def failed(failure: Failure) -> ExplainResult:
         return ExplainResult(api_version=API_VERSION, error=failure)
 
-    result = _reporting(lambda: run(project, cluster, workflow), output, failed)
+    result = reporting(lambda: run(project, cluster, workflow), output, failed)
     if output == "json":
-        _print_json(result)
+        print_json(result)
     else:
         from scepsy.report import show_explanation
 
-        show_explanation(_console(), result)
+        show_explanation(console(), result)
 
 
 @cli.command()
@@ -137,8 +159,9 @@ def schema(kind: str | None) -> None:
     from scepsy.documents import PUBLISHED, did_you_mean, schema_text
 
     if kind is None:
+        width = max(map(len, PUBLISHED))
         for name, model in PUBLISHED.items():
-            click.echo(f"{name:14} {(model.__doc__ or '').strip().splitlines()[0]}")
+            click.echo(f"{name:{width}} {(model.__doc__ or '').strip().splitlines()[0]}")
         return
     names = {name.lower(): name for name in PUBLISHED}
     if kind.lower() not in names:
@@ -169,26 +192,3 @@ def main() -> None:
         click.echo(f"error: {error.strerror or error}: {error.filename or 'standard output'}", err=True)
         os._exit(ERROR)  # what is left in the buffer of a full disk cannot be written at exit either
     sys.exit(ERROR)
-
-
-def _reporting(work: Callable[[], R], output: str, failed: Callable[[Failure], Any]) -> R:
-    """Run `work`; with JSON output an error is printed as the result object too."""
-    try:
-        return work()
-    except ScepsyError as error:
-        if output == "json":
-            from scepsy.documents.failure import failure_of
-
-            _print_json(failed(failure_of(error)))
-        raise
-
-
-def _print_json(result: CompileResult | ExplainResult) -> None:
-    click.echo(json.dumps(result.plain(), indent=2, ensure_ascii=False))
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # Tables must not depend on the width of a terminal that is not there.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)

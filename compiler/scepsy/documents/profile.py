@@ -117,12 +117,12 @@ class RatePoint(Model):
     """Whether the queue stayed as it was: false beyond saturation, where latency only says how long it was watched."""
     latency: Duration
     """Mean latency of a call."""
-    p50: Duration
-    """Median of it."""
-    p95: Duration
-    """95th percentile."""
-    p99: Duration
-    """99th percentile."""
+    p50: Duration | None = None
+    """Median of it; unset where an imported result does not say it."""
+    p95: Duration | None = None
+    """95th percentile; unset likewise."""
+    p99: Duration | None = None
+    """99th percentile; unset likewise."""
     ttft: Duration
     """Mean time to the first token."""
     tpot: Duration | None = None
@@ -135,8 +135,8 @@ class RatePoint(Model):
     """Part of the prompt tokens that the prefix cache held."""
     calls: Count
     """Calls that were measured, warm-up left out."""
-    interval: Annotated[float, Field(ge=0)]
-    """Half the width of the 95 % interval of the mean latency ÷ that mean."""
+    interval: Annotated[float, Field(ge=0)] | None = None
+    """Half the width of the 95 % interval of the mean latency ÷ that mean; unset where single calls are not known."""
 
 
 class Saturation(Model):
@@ -176,6 +176,17 @@ class Series(Model):
         return self
 
 
+class Unusable(Model):
+    """A shape on which the engine did not run when it was to be measured; a compile does not plan with it."""
+
+    tp: TensorParallel
+    """Tensor-parallel degree."""
+    share: Share = 1.0
+    """Share of each GPU."""
+    reason: Annotated[str, Field(min_length=1, max_length=1000)]
+    """Why, such as `out of memory`."""
+
+
 class ProfileSpec(Model):
     """The figures and what they belong to."""
 
@@ -193,8 +204,16 @@ class ProfileSpec(Model):
     """The model's shape."""
     provenance: Provenance
     """Where the figures come from."""
-    series: Annotated[Items[Series], Field(min_length=1)]
-    """One entry per shape and mix."""
+    series: Items[Series] = ()
+    """One entry per shape and mix; at least one, unless every shape is unusable."""
+    unusable: Items[Unusable] = ()
+    """Shapes that were tried and do not run."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.series and not self.unusable:
+            raise ValueError("a profile needs at least one series")
+        return self
 
 
 class Profile(Document):

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from scepsy.documents.model import Document, Image, KubernetesName, Metadata, Model, RelativePath, Version
-from scepsy.documents.units import Memory
+from scepsy.documents.model import Document, Image, Items, KubernetesName, Metadata, Model, RelativePath, Version
+from scepsy.documents.units import Duration, Memory, Share
 
 
 class Paths(Model):
@@ -86,6 +86,19 @@ class Replanning(Model):
         return self
 
 
+class ProfilingSettings(Model):
+    """The jobs that measure profiles on the cluster's GPUs."""
+
+    namespace: KubernetesName = "scepsy-profiling"
+    """Kubernetes namespace of the jobs; apart from the instances, so that no job can touch them."""
+    image: Image | None = None
+    """Image of the jobs: the engine's with the runner in it (profiling-jobs/Dockerfile); submitting needs it."""
+    shares: Annotated[Items[Share], Field(max_length=9)] = (0.5, 0.2)
+    """Shares of a GPU that are measured beside whole GPUs, on clusters that hand out fractions."""
+    budget: Annotated[Duration, Field(ge=60, le=86_400)] = 1800.0
+    """Time for the measurement of one shape, the engine's start left out."""
+
+
 class ProjectSpec(Model):
     """Settings of the repository."""
 
@@ -97,6 +110,8 @@ class ProjectSpec(Model):
     """The serving engine."""
     gateway: GatewaySettings = GatewaySettings()
     """The gateway."""
+    profiling: ProfilingSettings = ProfilingSettings()
+    """How profiles are measured."""
     replanning: Replanning = Replanning()
     """When a compile may move what runs."""
     pod_monitor: bool = False

@@ -7,12 +7,13 @@ from typing import Any
 
 from scepsy.documents.loading import KINDS
 from scepsy.documents.model import Document
-from scepsy.documents.result import CompileResult, ExplainResult, TraceStatistics
+from scepsy.documents.result import CompileResult, ExplainResult, ProfilePlanResult, TraceStatistics
 
 PUBLISHED: dict[str, type[Document]] = {
     **KINDS,
     "CompileResult": CompileResult,
     "ExplainResult": ExplainResult,
+    "ProfilePlanResult": ProfilePlanResult,
     "TraceStatistics": TraceStatistics,
 }
 """Everything that has a published schema: documents, and what commands print."""

@@ -70,12 +70,13 @@ def digest(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def load_workspace(directory: Path, root: Path) -> Workspace:
+def load_workspace(directory: Path, root: Path, *, needs_profiles: bool = True) -> Workspace:
     """Read and check every document of the project in `directory`.
 
     Args:
         directory: holds `scepsy.yaml`.
         root: top of the repository, or `directory` itself where there is none.
+        needs_profiles: whether it is a problem that there is no profile yet.
 
     Raises:
         DocumentError: with every problem in every file.
@@ -90,7 +91,7 @@ def load_workspace(directory: Path, root: Path) -> Workspace:
     paths = project.document.spec.paths
     workflows = reader.directory(project, ("workflows", paths.workflows), Workflow)
     clusters = reader.directory(project, ("clusters", paths.clusters), Cluster)
-    profiles = reader.directory(project, ("profiles", paths.profiles), Profile)
+    profiles = reader.directory(project, ("profiles", paths.profiles), Profile, needed=needs_profiles)
     reader.outputs(project)
     templates = reader.templates(project)
     for workflow in workflows.values():
@@ -127,8 +128,10 @@ class _Reader:
         self.add(path, file)
         return loaded[0]
 
-    def directory(self, project: Loaded[Project], setting: tuple[str, str], kind: type[D]) -> dict[str, Loaded[D]]:
-        """Load every YAML file below a directory that the project names."""
+    def directory(
+        self, project: Loaded[Project], setting: tuple[str, str], kind: type[D], *, needed: bool = True
+    ) -> dict[str, Loaded[D]]:
+        """Load every YAML file below a directory that the project names; there must be one if it is `needed`."""
         key, name = setting
         location = ("spec", "paths", key)
         try:
@@ -138,7 +141,7 @@ class _Reader:
             return {}
         found: dict[str, Loaded[D]] = {}
         files = sorted(p for p in folder.rglob("*") if p.suffix in (".yaml", ".yml")) if folder.is_dir() else []
-        if not files:
+        if not files and needed:
             self.problems.append(
                 project.problem(location, f'there is no {kind.__name__} document: no .yaml file in "{name}"')
             )
