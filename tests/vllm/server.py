@@ -24,9 +24,10 @@ SPECIAL = ["<bos>", "<eos>", "<pad>"]
 VOCABULARY = [*SPECIAL, *ALPHABET]
 CHAT = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
 
-# vLLM's engines outlive a server that is killed: where pytest itself is killed, this ends all of its group. And elsewhere
-# servers have machines of their own: here they leave the processor to agents and the recorder.
-KEEPER = ("sh", "-c", '(while kill -0 "$0" 2>&-; do sleep 1; done; kill -KILL 0) & exec nice -n 19 "$@"')
+# vLLM's engines outlive a server that is killed: where pytest itself is killed, this ends all of its group.
+KEEPER = ("sh", "-c", '(while kill -0 "$0" 2>&-; do sleep 1; done; kill -KILL 0) & exec "$@"')
+# Elsewhere servers have machines of their own: here they leave the processor to agents and the recorder.
+POLITE = ("nice", "-n", "19")
 
 # Answers of the metrics endpoint come from this machine, whatever proxy it uses for others.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -67,10 +68,14 @@ class VllmServer:
         python: the Python of the environment with vLLM.
         model: the model's folder.
         options: more options of `vllm serve`.
+        polite: whether it leaves the processor to others.
     """
 
-    def __init__(self, name: str, processes: VllmProcesses, python: Path, model: Path, *options: str) -> None:
+    def __init__(
+        self, name: str, processes: VllmProcesses, python: Path, model: Path, *options: str, polite: bool = True
+    ) -> None:
         self.name = name
+        self._prefix = POLITE if polite else ()
         self._processes = processes
         self._options = options
         self._python = python
@@ -114,7 +119,7 @@ class VllmServer:
             "OMP_NUM_THREADS": "1",
         }
         words += ["--enforce-eager", *self._options]
-        self._processes.start(self.name, *KEEPER, os.getpid(), *command, *words, environment=environment)
+        self._processes.start(self.name, *KEEPER, os.getpid(), *self._prefix, *command, *words, environment=environment)
 
     def wait(self) -> None:
         """Wait until it answers.
@@ -181,17 +186,22 @@ def start(servers: Sequence[VllmServer]) -> None:
         server.wait()
 
 
-def write_model(directory: Path) -> Path:
-    """Write a model into a folder: its shape and its tokenizer; weights it has none."""
+def write_model(directory: Path, size: int = 1) -> Path:
+    """Write a model into a folder: its shape and its tokenizer; weights it has none.
+
+    Args:
+        directory: the folder.
+        size: how many times as wide and as deep as the smallest.
+    """
     files = {
         "config.json": {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 2,
+            "hidden_size": 64 * size,
+            "intermediate_size": 128 * size,
+            "num_hidden_layers": 2 * size,
+            "num_attention_heads": 2 * size,
+            "num_key_value_heads": 2 * size,
             "head_dim": 32,
             "hidden_act": "silu",
             "rms_norm_eps": 1e-5,

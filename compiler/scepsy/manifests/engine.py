@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from scepsy.documents.cluster import Sharing
 from scepsy.documents.plan import Instance, PlannedLlm
@@ -43,6 +43,8 @@ CONTEXT = GIB
 """Bytes of an instance's part that may be taken before vLLM looks: its own CUDA context and the MPS server's."""
 SHM = 2 * GIB
 """Limit of /dev/shm: with several workers vLLM needs 160 MiB (tried), NCCL a few MiB per pair; the rest is reserve."""
+QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+"""Environment in which an engine tells nobody that it runs."""
 
 _TAKEN_ENV = re.compile(
     r"(CUDA_MPS|NVIDIA)_.*|CUDA_VISIBLE_DEVICES|HF_HOME|HF_TOKEN|HUGGING_FACE_HUB_TOKEN"
@@ -70,8 +72,44 @@ class BadPodTemplate(ScepsyError):
         super().__init__(f"the podTemplate of LLM {llm} is not valid:\n{lines}", "mend it in the Workflow document")
 
 
-def arguments(llm: PlannedLlm, card: int, sharing: Sharing) -> list[str]:
-    """Return the arguments of `vllm serve`, each flag and its value in one word.
+class Served(Protocol):
+    """An LLM on a shape, as far as its engine's command line depends on it; `PlannedLlm` is one."""
+
+    @property
+    def name(self) -> str:
+        """What clients send as `model`."""
+
+    @property
+    def model(self) -> str:
+        """The model."""
+
+    @property
+    def revision(self) -> str | None:
+        """Its revision."""
+
+    @property
+    def tp(self) -> int:
+        """Tensor-parallel degree."""
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest call in tokens."""
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Most calls that run at once."""
+
+    @property
+    def memory_per_gpu(self) -> int:
+        """Bytes that the instance may use of each of its GPUs."""
+
+    @property
+    def kv_cache_per_gpu(self) -> int:
+        """Part of them that is KV cache."""
+
+
+def arguments(llm: Served, card: int, sharing: Sharing, port: int = PORT) -> list[str]:
+    """Return the arguments of `vllm serve`, each flag and its value in one word: of instances, and of measurements.
 
     Flags as in `vllm serve --help=all`. `--kv-cache-memory-bytes` sizes the cache without looking at what neighbours
     hold; `--gpu-memory-utilization` then only decides whether the engine starts: it refuses when less is free.
@@ -81,6 +119,7 @@ def arguments(llm: PlannedLlm, card: int, sharing: Sharing) -> list[str]:
         card: bytes of one of its GPUs.
         sharing: how GPUs are shared. Under HAMi the slice looks like the whole card, and the custom all-reduce of a
             tensor-parallel group hangs.
+        port: where it listens.
     """
     hami = sharing == "hami-dra"
     seen = llm.memory_per_gpu if hami else card
@@ -89,7 +128,7 @@ def arguments(llm: PlannedLlm, card: int, sharing: Sharing) -> list[str]:
         llm.model,
         f"--served-model-name={llm.name}",
         *pinned,
-        f"--port={PORT}",
+        f"--port={port}",
         f"--tensor-parallel-size={llm.tp}",
         f"--max-model-len={llm.max_model_len}",
         f"--max-num-seqs={llm.max_num_seqs}",
@@ -116,30 +155,38 @@ def utilization(memory: int, card: int) -> str:
 def environment(
     instance: Instance, llm: PlannedLlm, settings: EngineSettings, sharing: Sharing
 ) -> list[dict[str, Any]]:
-    """Return the engine container's environment: Scepsy's variables, then the LLM's own.
-
-    Under MPS the client may only tighten its limits. `M` is 1024² bytes, the unit that NVIDIA's DRA driver writes too;
-    GPUs are numbered as the container sees them.
-    """
+    """Return the engine container's environment: Scepsy's variables, then the LLM's own."""
     own = {
         "HOME": HOME,
         # Without an entry in /etc/passwd, Python's getpass.getuser() (used by torch) fails unless USER is set.
         "USER": "vllm",
         "HF_HOME": CACHE,
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
+        **QUIET,
     }
     if sharing == "dra-mps" and is_shared(instance):
-        limit = f"{llm.memory_per_gpu // MIB}M"
-        own["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(round(instance.share * 100))
-        own["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = ",".join(f"{index}={limit}" for index in range(len(instance.gpus)))
+        own |= mps_limits(instance.share, llm.memory_per_gpu, len(instance.gpus))
     token: list[dict[str, Any]] = []
     if settings.token is not None:
         token = [{"name": "HF_TOKEN", "secret": settings.token.name, "key": settings.token.key}]
     # What decides over GPUs, files and secrets is never the podTemplate's: a token in it would be one in Git.
     added = {key: value for key, value in sorted(llm.pod_template.env.items()) if not _TAKEN_ENV.fullmatch(key)}
     return [*({"name": key, "value": value} for key, value in own.items()), *token, *_pairs(added)]
+
+
+def mps_limits(share: float, memory: int, gpus: int) -> dict[str, str]:
+    """Return the environment of an MPS client that has a share of its GPUs; it may only tighten its daemon's limits.
+
+    `M` is 1024² bytes, the unit that NVIDIA's DRA driver writes too; GPUs are numbered as the container sees them.
+
+    Args:
+        share: the share, below 1.0.
+        memory: bytes that it may use of each GPU.
+        gpus: their number.
+    """
+    return {
+        "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(round(share * 100)),
+        "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": ",".join(f"{index}={memory // MIB}M" for index in range(gpus)),
+    }
 
 
 def _pairs(values: Mapping[str, str]) -> Iterator[dict[str, str]]:

@@ -57,16 +57,12 @@ def architecture_of(config: Mapping[str, Any], parameters: int | None, flags: Se
         ScepsyError: the config lacks something, or parameters cannot be counted.
     """
     heads = _whole(config, "num_attention_heads")
-    element = _BYTES.get(str(config.get("torch_dtype") or config.get("dtype")))
-    if element is None:
-        raise ScepsyError(
-            f'--config: torch_dtype is "{config.get("torch_dtype")}", one of {", ".join(_BYTES)} is known'
-        )
+    element = _element(config)
     kv_cache = " ".join(flags).replace("=", " ").partition("--kv-cache-dtype")[2].split()[:1]
     try:
         return Architecture(
             parameters=parameters or dense_parameters(config),
-            bytes_per_parameter=_weight(config, element),
+            bytes_per_parameter=bytes_per_weight(config),
             layers=_whole(config, "num_hidden_layers"),
             attention_heads=heads,
             kv_heads=int(config.get("num_key_value_heads") or heads),
@@ -76,6 +72,28 @@ def architecture_of(config: Mapping[str, Any], parameters: int | None, flags: Se
         )
     except ValidationError as error:
         raise ScepsyError(f"--config: {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from error
+
+
+def bytes_per_weight(config: Mapping[str, Any]) -> float:
+    """Return the bytes of one weight: what `quantization_config` says, else those of one element.
+
+    Raises:
+        ScepsyError: the config does not say.
+    """
+    quantized = config.get("quantization_config")
+    if not isinstance(quantized, Mapping):
+        return _element(config)
+    bits = 8 if quantized.get("quant_method") == "fp8" else quantized.get("bits")
+    if not isinstance(bits, int) or bits not in (4, 8):
+        raise ScepsyError(
+            f"--config: how many bits has a weight with {quantized.get('quant_method')!r}? it is not said"
+        )
+    return bits / 8
+
+
+def is_countable(config: Mapping[str, Any]) -> bool:
+    """Tell whether `dense_parameters` can count a model's parameters."""
+    return config.get("model_type") in _DENSE
 
 
 def dense_parameters(config: Mapping[str, Any]) -> int:
@@ -89,7 +107,7 @@ def dense_parameters(config: Mapping[str, Any]) -> int:
         ScepsyError: the model is of another kind.
     """
     kind = config.get("model_type")
-    if kind not in _DENSE:
+    if not is_countable(config):
         raise ScepsyError(f'the parameters of a model of the type "{kind}" cannot be counted', "give --parameters")
     hidden, heads = _whole(config, "hidden_size"), _whole(config, "num_attention_heads")
     kv_heads, head = int(config.get("num_key_value_heads") or heads), _head(config, heads)
@@ -104,17 +122,13 @@ def _head(config: Mapping[str, Any], heads: int) -> int:
     return int(config.get("head_dim") or _whole(config, "hidden_size") // heads)
 
 
-def _weight(config: Mapping[str, Any], element: float) -> float:
-    """Bytes per weight: what `quantization_config` says, else one element."""
-    quantized = config.get("quantization_config")
-    if not isinstance(quantized, Mapping):
-        return element
-    bits = 8 if quantized.get("quant_method") == "fp8" else quantized.get("bits")
-    if not isinstance(bits, int) or bits not in (4, 8):
+def _element(config: Mapping[str, Any]) -> float:
+    element = _BYTES.get(str(config.get("torch_dtype") or config.get("dtype")))
+    if element is None:
         raise ScepsyError(
-            f"--config: how many bits has a weight with {quantized.get('quant_method')!r}? it is not said"
+            f'--config: torch_dtype is "{config.get("torch_dtype")}", one of {", ".join(_BYTES)} is known'
         )
-    return bits / 8
+    return element
 
 
 def _whole(config: Mapping[str, Any], key: str) -> int:

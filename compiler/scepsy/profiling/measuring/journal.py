@@ -2,17 +2,19 @@
 
 JSONL beside the output. The first line says what is measured, each further line is one point that is complete, in the
 form in which the Profile will have it. Lines are on disk before the next point begins; a last line that is cut off is
-dropped.
+dropped. Whoever writes holds a lock on the file (`flock`, which reaches over NFS): two jobs may share a volume.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
@@ -59,6 +61,14 @@ class Open:
 Entry = Closed | Open
 
 
+class OtherJournal(ScepsyError):
+    """A file is a journal of something else, or none at all."""
+
+
+class TakenJournal(ScepsyError):
+    """Another process writes to a journal."""
+
+
 class Journal:
     """A journal on disk.
 
@@ -72,20 +82,23 @@ class Journal:
         date: the day on which the measurement began.
 
     Raises:
-        ScepsyError: the file is a journal of other arguments, or none at all.
+        OtherJournal: the file is a journal of other arguments, or none at all.
+        TakenJournal: another process writes to it.
     """
 
     def __init__(self, path: Path, arguments: Mapping[str, Any], date: str) -> None:
         self._path = path
         self.entries: list[Entry] = []
         self.date = date
-        whole = b""
-        if path.exists():
-            text = path.read_bytes()
+        self._file = _alone(path)
+        try:
+            text = self._file.read()
             whole = text[: text.rfind(b"\n") + 1]
-        if whole:
-            self._read(whole.splitlines(), arguments)
-        self._file = path.open("r+b" if path.exists() else "x+b")
+            if whole:
+                self._read(whole.splitlines(), arguments)
+        except BaseException:
+            self._file.close()
+            raise
         self._file.truncate(len(whole))
         self._file.seek(len(whole))
         if not whole:
@@ -97,14 +110,14 @@ class Journal:
             earlier, self.date = head["arguments"], str(head["date"])
             self.entries = [_entry(json.loads(line)) for line in lines[1:]]
         except (ValueError, KeyError, TypeError, ValidationError) as error:
-            raise ScepsyError(f"{self._path} is no journal of `scepsy profile run`", _BEGIN_ANEW) from error
+            raise OtherJournal(f"{self._path} is no journal of `scepsy profile run`", _BEGIN_ANEW) from error
         keys = sorted(earlier.keys() | arguments.keys())
         other = [key for key in keys if earlier.get(key) != arguments.get(key)]
         if other:
             said = "; ".join(
                 f"{key} was {_shown(earlier.get(key))} and is {_shown(arguments.get(key))}" for key in other
             )
-            raise ScepsyError(f"{self._path} is of a measurement with other arguments: {said}", _BEGIN_ANEW)
+            raise OtherJournal(f"{self._path} is of a measurement with other arguments: {said}", _BEGIN_ANEW)
 
     def add(self, entry: Entry) -> None:
         """Append an entry; it is on disk when this returns."""
@@ -122,13 +135,47 @@ class Journal:
 
     def remove(self) -> None:
         """Remove the file: what it was for is done."""
+        # Removed while it is locked: nobody else's journal is.
+        if not self._file.closed:
+            self._path.unlink(missing_ok=True)
         self._file.close()
-        self._path.unlink()
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def check_free(path: Path) -> None:
+    """Check that nobody writes to a journal, before anything takes time; `Journal` checks again.
+
+    Raises:
+        TakenJournal: somebody does.
+    """
+    if path.exists():
+        _alone(path).close()
+
+
+def _alone(path: Path) -> BinaryIO:
+    """Open a journal, made if need be, and lock it until it is closed."""
+    while True:
+        try:
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b")
+        except OSError as error:
+            raise ScepsyError(f"cannot write {path}: {error.strerror or error}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                file.close()
+                raise TakenJournal(
+                    f"another measurement writes to {path}", "wait until it has ended, or give this one another place"
+                ) from error
+            # Some file systems have no locks; they are measured on as ever.
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+        # It was removed between opening and locking: what it was for was done just then.
+        file.close()
 
 
 def _entry(line: dict[str, Any]) -> Entry:

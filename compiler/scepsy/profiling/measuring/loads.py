@@ -257,7 +257,7 @@ async def open_loop(
                 measured, since = _window(watch.answers, watch.began)
                 reached = interval([answer.latency for answer in measured])
                 growing, certain = _growing(watch, asked, full)
-                turned = len(measured) >= max(_FEWEST, _TURNOVERS * float(np.mean(watch.seen)))
+                turned = len(measured) >= max(_FEWEST, _TURNOVERS * float(np.mean(watch.seen or [0])))
                 settled = reached <= PRECISION and turned and not growing
                 if certain or settled or over or watch.elapsed >= time.most:
                     break
@@ -298,6 +298,8 @@ async def open_loop(
 
 def _growing(watch: _Watch, asked: float, full: int) -> tuple[bool, bool]:
     """Tell whether the queue seems to grow in the second half of the time so far, and whether that is certain."""
+    if not watch.sent:
+        return False, False
     half = len(watch.sent) // 2
     since, now = watch.sent[half], watch.clock()
     completed = sum(since < ended <= now for ended in watch.ended)
