@@ -13,6 +13,8 @@ from scepsy.report.trace_pictures import typical
 from scepsy.report.trace_statistics import Examined
 
 TEMPLATE = "trace.html.j2"
+STYLE = "page.css.j2"
+"""What all pages look like."""
 _LISTED = 200
 """LLMs, and reasons of failed calls, that are listed."""
 
@@ -31,12 +33,15 @@ def page(examined: Examined) -> str:
         "long": words.long,
         "plain": lambda text: words.cut(text, 120),
     }
-    source = importlib.resources.files("scepsy.templates").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    shipped = importlib.resources.files("scepsy.templates")
+    source = shipped.joinpath(TEMPLATE).read_text(encoding="utf-8")
+    style = Markup(shipped.joinpath(STYLE).read_text(encoding="utf-8"))  # noqa: S704 - ours
     figures = examined.figures
     rank = {examined.trace.llms[m]: place for place, m in enumerate(plots.ranked(examined))}
     llms = sorted(figures.llms, key=lambda llm: rank[llm.llm])
     execution = typical(examined.totals.span)
     text = environment.from_string(source).render(
+        style=style,
         figures=figures,
         failed=sum(reason.calls for reason in figures.failed),
         llms=llms[:_LISTED],

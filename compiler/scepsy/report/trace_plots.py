@@ -2,61 +2,27 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from scepsy.documents.units import significant
+from scepsy.report.svg import COLOURS, FAINT, INK, NARROW, WIDE, plain, plot, svg
 from scepsy.report.trace_pictures import calls_of, concurrency, shares_of, spans_edges, typical
 from scepsy.report.trace_statistics import Examined
 from scepsy.report.trace_words import cut
 from scepsy.traces.trace import Floats
 
-COLOURS = ("#3b78c3", "#e0802f", "#3a9a5b", "#b0559e", "#c9a227", "#4aa8b0", "#c74f4f", "#7d6bc4")
-"""Of LLMs, by their time; further ones are grey. All stand out from white and from near-black."""
 OTHER = "#8c8c8c"
 LLMS = len(COLOURS)
 """LLMs that are drawn, by their time."""
-_INK, _FAINT = "#010203", "#040506"
-"""Stand for the page's text colour and a fainter one; no plot uses them otherwise."""
-_WIDE, _NARROW = 10.6, 5.2
-"""Inches: the width of a section of the page, and of one of two beside each other, so that letters have one size."""
 _LIGHT = 0.42
 """Opacity of the smaller of two kinds."""
 _NAME = 26
 _BARS = 1_500
 """Calls of an execution that are drawn one by one; of more, how many run."""
-_STYLE: Any = {
-    "text.parse_math": False,  # a name is no formula
-    "svg.hashsalt": "scepsy",
-    "svg.fonttype": "none",
-    "font.size": 9.5,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _FAINT,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "patch.linewidth": 0.0,
-    "grid.color": _FAINT,
-    "grid.alpha": 0.35,
-    "grid.linewidth": 0.6,
-}
 
 
 def colour(rank: int) -> str:
@@ -75,17 +41,17 @@ def spans(examined: Examined) -> str:
     span = examined.totals.span
     edges = spans_edges(span, 40)
     clipped = np.clip(span, edges[0], edges[-1])
-    with _plot(_NARROW, 2.5) as (figure, axes):
+    with plot(NARROW, 2.5) as (figure, axes):
         axes.bar(edges[:-1], np.histogram(clipped, edges)[0], np.diff(edges), align="edge", color=OTHER, alpha=_LIGHT)
         larger = _larger(examined)
         axes.bar(edges[:-1], np.histogram(clipped[larger], edges)[0], np.diff(edges), align="edge", color=OTHER)
         if edges[2] - edges[1] > 1.001 * (edges[1] - edges[0]):
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _plain(x)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: plain(x)))
         for quantile, label in ((0.5, "median"), (0.95, "95 %")):
             at = float(np.quantile(span, quantile))
-            axes.axvline(at, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+            axes.axvline(at, color=INK, linewidth=1, linestyle=(0, (4, 3)))
             axes.annotate(
                 f" {label}",
                 (at, 1.0),
@@ -96,7 +62,7 @@ def spans(examined: Examined) -> str:
             )
         axes.set_xlabel("length of an execution, seconds")
         _counted(axes, "executions")
-        return _svg(figure)
+        return svg(figure)
 
 
 def shares(examined: Examined) -> str:
@@ -104,7 +70,7 @@ def shares(examined: Examined) -> str:
     rows = ranked(examined)[:LLMS]
     timed = examined.totals.spent.sum(axis=1) > 0
     larger = _larger(examined)[timed]
-    with _plot(_WIDE, 0.75 + 0.62 * len(rows)) as (figure, axes):
+    with plot(WIDE, 0.75 + 0.62 * len(rows)) as (figure, axes):
         for rank, m in enumerate(rows):
             values = shares_of(examined.totals, m)
             counts, edges = np.histogram(values, 100, (0.0, 1.0))
@@ -112,9 +78,9 @@ def shares(examined: Examined) -> str:
             base = -float(rank)
             for part, opacity in ((counts, _LIGHT), (np.histogram(values[larger], edges)[0], 1.0)):
                 axes.bar(edges[:-1], part * height, 0.01, base, align="edge", color=colour(rank), alpha=opacity)
-            axes.plot([0, 1], [base, base], color=_FAINT, linewidth=0.6, zorder=0)
+            axes.plot([0, 1], [base, base], color=FAINT, linewidth=0.6, zorder=0)
             mean = float(values.mean()) if len(values) else 0.0
-            axes.plot([mean, mean], [base, base + 0.86], color=_INK, linewidth=1.2)
+            axes.plot([mean, mean], [base, base + 0.86], color=INK, linewidth=1.2)
         axes.set_yticks([-rank + 0.3 for rank in range(len(rows))], [""] * len(rows))
         _rows(axes, [-rank + 0.3 for rank in range(len(rows))], [cut(examined.trace.llms[m], _NAME) for m in rows])
         axes.set_ylim(-len(rows) + 0.92, 1.0)
@@ -124,7 +90,7 @@ def shares(examined: Examined) -> str:
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("share of the LLM time of an execution (line: mean)")
         axes.grid(axis="x")
-        return _svg(figure)
+        return svg(figure)
 
 
 def _larger(examined: Examined) -> npt.NDArray[np.bool_]:
@@ -164,7 +130,7 @@ def timeline(examined: Examined) -> str:
     rows = [m for m in ranked(examined)[:LLMS] if (trace.llm[own] == m).any()]
     ranks = {m: rank for rank, m in enumerate(ranked(examined))}
     heights: list[float] = []
-    with _plot(_WIDE, 0.7 + 0.62 * max(1, len(rows))) as (figure, axes):
+    with plot(WIDE, 0.7 + 0.62 * max(1, len(rows))) as (figure, axes):
         top = 0.0
         for m in rows:
             mine = trace.llm[own] == m
@@ -200,7 +166,7 @@ def timeline(examined: Examined) -> str:
         axes.set_xlim(0, length if length > 0 else 1)
         axes.set_xlabel("seconds since the execution began")
         axes.grid(axis="x")
-        return _svg(figure)
+        return svg(figure)
 
 
 def arrivals(examined: Examined) -> str:
@@ -214,13 +180,13 @@ def arrivals(examined: Examined) -> str:
     )
     # More steps than pixels look the same.
     number = np.unique(np.linspace(0, len(began) - 1, 1200).astype(np.int64))
-    with _plot(_WIDE, 2.5) as (figure, axes):
+    with plot(WIDE, 2.5) as (figure, axes):
         axes.step(seconds[number] / scale, number + 1.0, where="post", color=COLOURS[0], linewidth=1.6)
-        axes.plot([0, seconds[-1] / scale], [1, len(began)], color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.plot([0, seconds[-1] / scale], [1, len(began)], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
         axes.set_xlim(0, seconds[-1] / scale)
         axes.set_xlabel(f"{unit} since the first execution began (dashed: the mean rate)")
         _counted(axes, "executions begun")
-        return _svg(figure)
+        return svg(figure)
 
 
 def _functions(examined: Examined, values_of: Callable[[int], Floats], label: str, of: str) -> str:
@@ -228,7 +194,7 @@ def _functions(examined: Examined, values_of: Callable[[int], Floats], label: st
 
     What lies below another function is wider, so that equal ones are all seen.
     """
-    with _plot(_NARROW, 2.5) as (figure, axes):
+    with plot(NARROW, 2.5) as (figure, axes):
         most, least = 0.0, np.inf
         for rank, m in reversed(list(enumerate(ranked(examined)[:LLMS]))):
             values = np.sort(values_of(m))
@@ -245,18 +211,13 @@ def _functions(examined: Examined, values_of: Callable[[int], Floats], label: st
         else:
             axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
             axes.set_xlim(0, max(1.0, 1.04 * most))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _plain(x)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: plain(x)))
         axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}"))
         axes.set_xlabel(label)
         axes.set_ylabel(of)
         axes.grid()
-        return _svg(figure)
-
-
-def _plain(value: float) -> str:
-    """Write a tick without an exponent."""
-    return significant(value / 1000, 3) + "k" if value >= 10_000 else significant(value, 3) if value > 0 else "0"
+        return svg(figure)
 
 
 def _lanes(start: Floats, end: Floats) -> np.ndarray:
@@ -284,34 +245,3 @@ def _counted(axes: Axes, label: str) -> None:
     axes.set_ylim(bottom=0)
     axes.set_ylabel(label)
     axes.grid(axis="y")
-
-
-@contextmanager
-def _plot(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """Give a figure of its own, whatever a user's matplotlibrc says."""
-    with mpl.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # glyphs that the measuring font lacks: the page's fonts draw them
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)
-        mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
-        figure = Figure(figsize=(width, height), layout="constrained")
-        figure.patch.set_alpha(0.0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0.0)
-        yield figure, axes
-
-
-def _svg(figure: Figure) -> str:
-    """Return the figure as an inline SVG element in the page's colours."""
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
-    svg = re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
-    )
-    # Two pictures of one page must not share ids of groups; ids that are referred to are hashes of what they draw.
-    svg = re.sub(r'<g id="[a-z]+_[a-z0-9_.]+">', "<g>", svg)
-    svg = re.sub(r"font: ([^;\"]*?)(?:'[^;\"]*|sans-serif[^;\"]*)", lambda m: f"font: {m[1]}system-ui, sans-serif", svg)
-    return svg.replace(_INK, "currentColor").replace(_FAINT, "var(--faint)")

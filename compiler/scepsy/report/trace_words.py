@@ -38,6 +38,14 @@ def rate(per_second: float, beside: float | None = None) -> str:
     return f"{number(per_second * seconds)}/{unit}"
 
 
+def brief(seconds: float) -> str:
+    """Write a short time with three digits, in seconds, milli- or microseconds."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= 0.9995 * scale:
+            return f"{number(seconds / scale)} {unit}"
+    return f"{number(seconds / 1e-6)} µs" if seconds > 0 else "0 s"
+
+
 def long(seconds: float) -> str:
     """Write seconds in the largest unit of which there are two."""
     for unit, scale in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
