@@ -29,14 +29,18 @@ from scepsy.repository.publication import (
 )
 
 
-def open_project(project: Path) -> tuple[Workspace, WorkTree | None]:
+def open_project(project: Path, *, needs_profiles: bool = True) -> tuple[Workspace, WorkTree | None]:
     """Load a project, and find the Git work tree around it, if any.
+
+    Args:
+        project: directory with `scepsy.yaml`.
+        needs_profiles: whether it is a problem that there is no profile yet.
 
     Raises:
         ScepsyError: there is no project, or its documents are wrong.
     """
     tree = open_worktree_or_none(project)
-    return load_workspace(project, tree.root if tree else project), tree
+    return load_workspace(project, tree.root if tree else project, needs_profiles=needs_profiles), tree
 
 
 def run(project: Path, cluster: str | None, check: bool, commit: bool, force: bool) -> CompileResult:

@@ -9,7 +9,16 @@ pager, file system monitor or credential helper.
 from __future__ import annotations
 
 from scepsy.documents.paths import PathEscapes, contained
-from scepsy.repository.commit import CannotCommit, HeadMoved, StagedChange, check_committable, commit
+from scepsy.repository.commit import (
+    CannotCommit,
+    HeadMoved,
+    StagedChange,
+    check_branch,
+    check_committable,
+    commit,
+    commit_to_branch,
+    holders,
+)
 from scepsy.repository.creation import create_repository, open_worktree_or_none
 from scepsy.repository.files import Changes, WouldOverwrite, WriteFailed, plan_changes, write
 from scepsy.repository.git import GitFailed
@@ -29,11 +38,14 @@ __all__ = [
     "WorkTree",
     "WouldOverwrite",
     "WriteFailed",
+    "check_branch",
     "check_committable",
     "commit",
+    "commit_to_branch",
     "contained",
     "create_repository",
     "differing",
+    "holders",
     "message",
     "open_worktree",
     "open_worktree_or_none",

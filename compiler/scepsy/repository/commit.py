@@ -121,6 +121,121 @@ def commit(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None], message:
         raise CannotCommit(f"cannot commit: {place}: {error.strerror or error}", "mend that, then run again") from None
 
 
+def commit_to_branch(tree: WorkTree, branch: str, files: Mapping[PurePosixPath, bytes], message: str) -> str:
+    """Commit the given content on a new branch that starts at HEAD; HEAD, index and work tree stay as they are.
+
+    The branch comes to be with its commit, or not at all. No hook and no filter runs, and the commit is not signed.
+
+    Args:
+        tree: the work tree.
+        branch: the branch's name, such as `profiles/0a1b2c3d`.
+        files: the content of each path.
+        message: the commit message.
+
+    Returns:
+        The hash of the commit; of the one that is there if the branch exists and holds all of it.
+
+    Raises:
+        PathEscapes: when a path leads out of the root or into ``.git``.
+        CannotCommit: when the name is none, the branch exists and holds something else, there is no commit to start
+            at, or git does not know who commits.
+        GitFailed: when git fails; there is no branch then.
+        Busy: when another scepsy process works in the repository.
+    """
+    for path in files:
+        check_output_name(path)
+    check_branch(tree, branch)
+    assert tree.head is not None  # noqa: S101 - checked
+    reference = f"refs/heads/{branch}"
+    existing = _existing(tree, reference, branch, files)
+    if existing is not None:
+        return existing
+    _check_places(files, set(entries_at_head(tree)))
+    try:
+        with opened(workshop_in(tree.git_dir)) as bench:
+            new_tree = _write_tree(tree, _edits(tree, files), bench / "tree-index")
+            text = (message.replace("\0", "").rstrip("\n") + "\n").encode(errors="backslashreplace")
+            made = line(tree.root, "commit-tree", "--no-gpg-sign", new_tree, "-p", tree.head, "-F", "-", stdin=text)
+            reason = "scepsy: " + text.decode().partition("\n")[0]
+            try:
+                # The empty old value makes git refuse when the branch has come to be meanwhile.
+                git(tree.root, "update-ref", "--no-deref", "-m", reason, reference, made, "")
+            except GitFailed as error:
+                existing = _existing(tree, reference, branch, files)
+                if existing is not None:
+                    return existing
+                raise CannotCommit(f"the branch {branch} could not be made: {error.stderr}") from None
+            return made
+    except OSError as error:
+        place = error.filename2 or error.filename or tree.git_dir
+        raise CannotCommit(f"cannot commit: {place}: {error.strerror or error}", "mend that, then run again") from None
+
+
+def check_branch(tree: WorkTree, branch: str) -> None:
+    """Check, without writing anything, that :func:`commit_to_branch` could make a branch of this name.
+
+    Args:
+        tree: the work tree.
+        branch: the branch's name; it may exist.
+
+    Raises:
+        CannotCommit: when the name is none, another branch is in its way, there is no commit to start at, or git does
+            not know who commits.
+        GitFailed: when git fails.
+    """
+    if branch.startswith("-") or ask(tree.root, "check-ref-format", f"refs/heads/{branch}") is None:
+        raise CannotCommit(f"{branch!r:.80} is no name for a branch", "name one such as profiles/new")
+    if tree.head is None:
+        raise CannotCommit("there is no commit for a branch to start at", "commit the project first")
+    for parent in PurePosixPath(branch).parents[:-1]:
+        if ask(tree.root, "rev-parse", "-q", "--verify", f"refs/heads/{parent}"):
+            raise CannotCommit(
+                f"there can be no branch {branch} beside the branch {parent}", "name another branch with --branch"
+            )
+    _check_identity(tree)
+
+
+def _existing(tree: WorkTree, reference: str, branch: str, files: Mapping[PurePosixPath, bytes]) -> str | None:
+    """Return the commit of a branch that holds all files; None if there is no such branch.
+
+    Raises:
+        CannotCommit: it holds something else.
+    """
+    there = ask(tree.root, "rev-parse", "-q", "--verify", f"{reference}^{{commit}}")
+    if there is None or reference in holders(tree, files, (reference,)):
+        return there
+    raise CannotCommit(f"the branch {branch} exists, and holds something else", "name another branch with --branch")
+
+
+def holders(
+    tree: WorkTree, files: Mapping[PurePosixPath, bytes], references: Iterable[str] | None = None
+) -> tuple[str, ...]:
+    """Return the references whose commits hold all files with just this content.
+
+    Args:
+        tree: the work tree.
+        files: the content of each path.
+        references: where to look; HEAD, local branches and those of remotes if None.
+
+    Raises:
+        GitFailed: when git fails.
+    """
+    if references is None:
+        listed = git(tree.root, "for-each-ref", "--format=%(refname)", "refs/heads", "refs/remotes")
+        references = (*(("HEAD",) if tree.head else ()), *listed.decode(errors="surrogateescape").split())
+    places = [(reference, path) for reference in references for path in sorted(files)]
+    asked = b"".join(os.fsencode(f"{reference}:{path}") + b"\n" for reference, path in places)
+    answers = (
+        git(tree.root, "cat-file", "--batch-check=%(objectname)", stdin=asked).decode(errors="replace").split("\n")
+    )
+    lacking = {
+        reference
+        for (reference, path), answer in zip(places, answers, strict=False)
+        if " " in answer or answer != blob_hash(files[path], like=answer)
+    }
+    return tuple(dict.fromkeys(reference for reference, _ in places if reference not in lacking))
+
+
 def _publish(
     tree: WorkTree,
     made: str,

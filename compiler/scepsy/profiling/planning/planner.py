@@ -15,20 +15,9 @@ from scepsy.documents.profile import TensorParallel
 from scepsy.performance import fit
 from scepsy.pipeline import shortage
 from scepsy.placement import Inventory, inventory_of
-from scepsy.profiling.evidence import Evidence
-from scepsy.profiling.roles import Role, roles_of, shared
-from scepsy.profiling.sweep import Covered, Missing, ProfilePlan, RuledOut, Shape, Stale, Sweep
-
-__all__ = [
-    "Covered",
-    "Missing",
-    "ProfilePlan",
-    "RuledOut",
-    "Shape",
-    "Stale",
-    "Sweep",
-    "plan_profiles",
-]
+from scepsy.profiling.planning.evidence import Evidence
+from scepsy.profiling.planning.roles import Role, roles_of, shared
+from scepsy.profiling.planning.sweep import Covered, Missing, ProfilePlan, RuledOut, Shape, Sweep
 
 START = 120
 """Seconds an engine is expected to take to start beside reading its weights: imports, compilation, CUDA graphs. An

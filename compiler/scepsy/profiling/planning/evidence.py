@@ -9,8 +9,8 @@ from functools import cached_property
 
 from scepsy.documents import Architecture, Profile, Series
 from scepsy.performance.freshness import change, moved, outdated
-from scepsy.profiling.roles import Role
-from scepsy.profiling.sweep import Shape, Stale
+from scepsy.profiling.planning.roles import Role
+from scepsy.profiling.planning.sweep import Shape, Stale
 
 NOT_PROFILED = "not profiled"
 ONLY_ESTIMATED = "only estimated"

@@ -1,0 +1,525 @@
+"""The cluster as far as profiling jobs need it: create, get and list Workflows, through Kubernetes or an argo-server.
+
+Both clients are imported only here and only when they are needed. Transient failures are tried again within bounds; all
+others become errors that say what was wanted of whom. No token is ever part of a message.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from scepsy.documents import did_you_mean
+from scepsy.documents.diagnostics import printable
+from scepsy.errors import ScepsyError
+from scepsy.profiling.jobs.workflow import TEMPLATE
+
+GROUP, VERSION = "argoproj.io", "v1alpha1"
+INSTALL = "a cluster's administrator installs it as gitops/README.md says: kubectl apply --server-side -k FOLDER"
+"""What to do where Argo's objects, the namespace or our template are missing."""
+
+CONNECT = 4.0
+"""Seconds for which a server that was never reached is tried."""
+PATIENCE = 60.0
+"""Seconds for which one that was reached before, or that answers with a transient failure, is tried."""
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 10.0
+_TOLD_PAUSE = 4.0
+_LONGEST_AFTER = 30.0
+_TIMEOUT = (5.0, 30.0)
+_PAGE = 50
+_TRANSIENT = frozenset((429, 500, 502, 503, 504))
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How time passes.
+
+    Attributes:
+        now: tells seconds.
+        sleep: lets seconds pass.
+    """
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+CLOCK = Clock()
+"""Time as it is."""
+
+
+class Unreachable(ScepsyError):
+    """The server cannot be reached, or kept failing, for longer than it was waited for."""
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """What went wrong with a request.
+
+    Attributes:
+        status: the HTTP status; 0 where there was no answer.
+        message: what the server, or the network, said.
+        after: seconds after which the server wants to be asked again.
+        transient: whether it may be otherwise soon.
+    """
+
+    status: int
+    message: str
+    after: float = 0.0
+    transient: bool = False
+
+
+class Jobs(ABC):
+    """Workflows of a cluster.
+
+    Attributes:
+        place: the server, for messages.
+        patience: seconds for which a failing server that was reached before is tried.
+        say: gets a line when that takes long.
+
+    Args:
+        place: the server.
+        clock: tells the time, and waits.
+    """
+
+    def __init__(self, place: str, clock: Clock) -> None:
+        self.place = place
+        self.patience = PATIENCE
+        self.say: Callable[[str], None] = lambda line: None
+        self._clock = clock
+        self._reached = False
+
+    def create(self, namespace: str, workflow: Object, *, dry_run: bool = False) -> bool:
+        """Create a Workflow.
+
+        Args:
+            namespace: where.
+            workflow: the object.
+            dry_run: the server checks it, and creates nothing.
+
+        Returns:
+            Whether it was created; False if there is one of that name.
+
+        Raises:
+            ScepsyError: the server refuses it, or cannot be reached.
+        """
+        answer = self._ask(
+            _Wish("create", "workflows", namespace), lambda: self._create(namespace, workflow, dry_run), expected=409
+        )
+        return answer is not None
+
+    def get(self, namespace: str, name: str) -> Object | None:
+        """Return a Workflow; None if there is none of that name.
+
+        Raises:
+            ScepsyError: the server refuses, or cannot be reached.
+        """
+        return self._ask(_Wish("get", "workflows", namespace), lambda: self._get(namespace, name), expected=404)
+
+    def find(self, namespace: str, selector: str) -> list[Object]:
+        """Return the Workflows with certain labels, by name.
+
+        Raises:
+            ScepsyError: the server refuses, or cannot be reached.
+        """
+        wish = _Wish("list", "workflows", namespace)
+        for _ in range(5):
+            found: list[Object] = []
+            following = ""
+            while True:
+                page = self._ask(wish, lambda at=following: self._list(namespace, selector, at), expected=410)  # type: ignore[misc]
+                if page is None:
+                    break  # it took too long to read all pages: from the beginning
+                found += [item for item in page.get("items") or [] if isinstance(item, dict)]
+                following = str((page.get("metadata") or {}).get("continue") or "")
+                if not following:
+                    return sorted(found, key=lambda item: str(item.get("metadata", {}).get("name")))
+        raise Unreachable(f"{self.place} cannot list Workflows: the list expires while it is read", "try again")
+
+    def check_installed(self, namespace: str) -> None:
+        """Check that the WorkflowTemplate is there: without it, a Workflow would be taken and fail.
+
+        Raises:
+            ScepsyError: it is not, the server refuses, or cannot be reached.
+        """
+        wish = _Wish("get", "workflowtemplates", namespace)
+        if self._ask(wish, lambda: self._template(namespace), expected=404) is None:
+            raise ScepsyError(
+                f"there is no WorkflowTemplate {TEMPLATE} in namespace {namespace} of {self.place}", INSTALL
+            )
+
+    @abstractmethod
+    def _create(self, namespace: str, workflow: Object, dry_run: bool) -> Any: ...
+
+    @abstractmethod
+    def _get(self, namespace: str, name: str) -> Any: ...
+
+    @abstractmethod
+    def _list(self, namespace: str, selector: str, following: str) -> Any: ...
+
+    @abstractmethod
+    def _template(self, namespace: str) -> Any: ...
+
+    @abstractmethod
+    def _refused(self) -> str:
+        """Say what to do about credentials that are not accepted."""
+
+    def _ask(self, wish: _Wish, request: Callable[[], Any], expected: int) -> Object | None:
+        """Make a request until it succeeds, fails for good, or patience ends.
+
+        Returns:
+            The answer; None where the server answers with the status that the caller expects.
+        """
+        began, pause = self._clock.now(), _FIRST_PAUSE
+        while True:
+            fault: _Fault | None = None
+            try:
+                answer = request()
+                if isinstance(answer, dict):
+                    self._reached = True
+                    return answer
+                fault = _Fault(0, "the answer is no JSON object", transient=True)
+            except Exception as error:
+                fault = _fault(error)
+                if fault is None:
+                    raise
+            if fault.status:
+                self._reached = True
+            if fault.status == expected and not (expected == 404 and _is_foreign(fault)):
+                return None
+            limit = self.patience if self._reached else CONNECT
+            wait = max(pause, min(fault.after, _LONGEST_AFTER))
+            if not fault.transient or self._clock.now() - began + wait > limit:
+                raise self._error(wish, fault)
+            if pause == _TOLD_PAUSE:
+                what = f"answers {fault.status}" if fault.status else "is out of reach"
+                self.say(f"{self.place} {what}{f': {fault.message}' if fault.message else ''}; trying again")
+            self._clock.sleep(wait)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _error(self, wish: _Wish, fault: _Fault) -> ScepsyError:
+        said = f": {fault.message}" if fault.message else ""
+        match fault.status:
+            case 401:
+                return ScepsyError(f"{self.place} does not accept the credentials (401){said}", self._refused())
+            case 403:
+                return ScepsyError(
+                    f"{self.place} does not allow to {wish} (403){said}",
+                    f"ask for the permission to {wish}; the Role scepsy-submit in gitops/profiling has all that are "
+                    "needed",
+                )
+            case 404:
+                missing = "Argo Workflows is not installed" if _is_foreign(fault) else "something is missing"
+                return ScepsyError(f"{missing} on {self.place}, at least not for {wish} (404){said}", INSTALL)
+        if fault.transient:
+            return Unreachable(
+                f"{self.place} cannot be reached{said}"
+                if not fault.status
+                else f"{self.place} keeps failing with {fault.status}{said}",
+                "is the address right, and the network (VPN, port-forward) up? then give the same command again"
+                if not fault.status
+                else "give the same command again later: what was submitted goes on",
+            )
+        return ScepsyError(f"{self.place} does not {wish}" + (f" ({fault.status})" if fault.status else "") + said)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What is asked for, in the words of a Role."""
+
+    verb: str
+    resource: str
+    namespace: str
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}.{GROUP} in namespace {self.namespace}"
+
+
+def _is_foreign(fault: _Fault) -> bool:
+    """Tell a 404 of a server that does not know the kind, or the namespace, from one of an object that is not there."""
+    text = fault.message
+    return "page not found" in text or "could not find the requested resource" in text or "namespaces " in text
+
+
+def _fault(error: Exception) -> _Fault | None:
+    """Return what an exception of a client means; None if it is not about the request."""
+    import urllib3  # noqa: PLC0415 - with the clients
+
+    # argo-workflows looks for the body of an answer where there was none.
+    if isinstance(error, AttributeError) and error.__context__ is not None and hasattr(error.__context__, "status"):
+        error = error.__context__  # type: ignore[assignment]
+    status = getattr(error, "status", None)
+    if isinstance(status, int) and hasattr(error, "body"):
+        if status == 0:
+            return _Fault(0, _shown(str(getattr(error, "reason", ""))))
+        headers = getattr(error, "headers", None) or {}
+        return _Fault(status, _said(getattr(error, "body", None)), _after(headers), status in _TRANSIENT)
+    if isinstance(error, urllib3.exceptions.HTTPError):
+        reason = getattr(error, "reason", None) or error
+        certificate = isinstance(error, urllib3.exceptions.SSLError) or isinstance(reason, urllib3.exceptions.SSLError)
+        return _Fault(0, _network(error), transient=not certificate)
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return _Fault(0, "the answer is no JSON", transient=True)
+    if isinstance(error, OSError):
+        return _Fault(0, _shown(error.strerror or str(error)), transient=True)
+    return None
+
+
+def _network(error: Exception) -> str:
+    """Say in few words what the network did; urllib3's own text names objects of Python."""
+    import urllib3  # noqa: PLC0415 - with the clients
+
+    inner: BaseException = error
+    while inner.__cause__ is not None and inner.__cause__ is not inner:
+        inner = inner.__cause__
+    if isinstance(error, urllib3.exceptions.NameResolutionError):
+        return "its name is unknown"
+    if isinstance(inner, OSError) and inner.strerror:
+        return _shown(inner.strerror)
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return "it does not answer in time"
+    if isinstance(error, urllib3.exceptions.ProtocolError | urllib3.exceptions.IncompleteRead):
+        return "the connection broke off"
+    return _shown(str(inner) if isinstance(error, urllib3.exceptions.SSLError) else type(error).__name__)
+
+
+def _said(body: Any) -> str:
+    """Return what a server says of a failure: the message of a Kubernetes Status or of an argo-server's error."""
+    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return "" if "<" in text else _shown(text)
+    return _shown(str(answer.get("message") or "")) if isinstance(answer, dict) else ""
+
+
+def _after(headers: Mapping[str, str]) -> float:
+    value = next((value for key, value in headers.items() if key.lower() == "retry-after"), "")
+    return float(value) if str(value).isdigit() else 0.0
+
+
+def _shown(text: str) -> str:
+    shown = printable(" ".join(text.split()))
+    return shown if len(shown) <= 400 else shown[:400] + "…"
+
+
+class KubernetesJobs(Jobs):
+    """Workflows through the Kubernetes API alone.
+
+    Args:
+        context: a context of the kubeconfig; its current one if None, or a pod's own account where there is no file.
+        clock: tells the time, and waits.
+
+    Raises:
+        ScepsyError: there is no such context, or no configuration.
+    """
+
+    def __init__(self, context: str | None = None, clock: Clock = CLOCK) -> None:
+        from kubernetes import client  # noqa: PLC0415 - slow to import
+
+        configuration = _configuration(context)
+        configuration.retries = False  # tried again here, for both clients alike
+        super().__init__(_place(configuration.host), clock)
+        self._api = client.CustomObjectsApi(client.ApiClient(configuration))
+
+    def _create(self, namespace: str, workflow: Object, dry_run: bool) -> Any:
+        more: Any = {"dry_run": "All"} if dry_run else {}
+        return self._api.create_namespaced_custom_object(
+            GROUP, VERSION, namespace, "workflows", workflow, _request_timeout=_TIMEOUT, **more
+        )
+
+    def _get(self, namespace: str, name: str) -> Any:
+        return self._api.get_namespaced_custom_object(
+            GROUP, VERSION, namespace, "workflows", name, _request_timeout=_TIMEOUT
+        )
+
+    def _list(self, namespace: str, selector: str, following: str) -> Any:
+        more: Any = {"_continue": following} if following else {}
+        return self._api.list_namespaced_custom_object(
+            GROUP,
+            VERSION,
+            namespace,
+            "workflows",
+            label_selector=selector,
+            limit=_PAGE,
+            _request_timeout=_TIMEOUT,
+            **more,
+        )
+
+    def _template(self, namespace: str) -> Any:
+        return self._api.get_namespaced_custom_object(
+            GROUP, VERSION, namespace, "workflowtemplates", TEMPLATE, _request_timeout=_TIMEOUT
+        )
+
+    def _refused(self) -> str:
+        return "log in again, or name another context of the kubeconfig with --context"
+
+
+def _configuration(context: str | None) -> Any:
+    from kubernetes import client  # noqa: PLC0415 - slow to import
+
+    config = _config()
+    configuration = client.Configuration()
+    try:
+        if context is None and not _kubeconfig_is_there():
+            config.load_incluster_config(client_configuration=configuration)
+        else:
+            config.load_kube_config(_kubeconfig(), context=context, client_configuration=configuration)
+    except config.ConfigException as error:
+        raise _no_configuration(context, str(error)) from error
+    except Exception as error:  # the file is the user's, and its readers raise what they meet
+        # In their own words there may be what stands in the file, such as a token.
+        mark = getattr(error, "problem_mark", None)
+        said = error.strerror if isinstance(error, OSError) else f"line {mark.line + 1}" if mark else ""
+        raise ScepsyError(f"the kubeconfig cannot be read{f': {said}' if said else ''}", "mend the file") from error
+    return configuration
+
+
+def _config() -> Any:
+    """Return the client's module for configurations, of which not everything has types."""
+    from kubernetes import config  # noqa: PLC0415 - slow to import
+
+    return config
+
+
+def _kubeconfig() -> str:
+    return os.environ.get("KUBECONFIG") or "~/.kube/config"
+
+
+def _kubeconfig_is_there() -> bool:
+    return any(os.path.exists(os.path.expanduser(path)) for path in _kubeconfig().split(os.pathsep) if path)
+
+
+def _no_configuration(context: str | None, said: str) -> ScepsyError:
+    config = _config()
+    names: list[str] = []
+    if _kubeconfig_is_there():
+        with suppress(config.ConfigException, OSError, ValueError, TypeError, KeyError):
+            names = [str(entry["name"]) for entry in config.list_kube_config_contexts(_kubeconfig())[0]]
+    if context is not None and names and context not in names:
+        return ScepsyError(f'the kubeconfig has no context "{context}"', did_you_mean(context, names))
+    if not _kubeconfig_is_there():
+        return ScepsyError(
+            "there is no kubeconfig, and this is no pod of a cluster",
+            "set KUBECONFIG, or name an argo-server with --argo-server and its token in ARGO_TOKEN",
+        )
+    return ScepsyError(f"the kubeconfig cannot be used: {_shown(said)}", "name a context with --context")
+
+
+def _place(url: str) -> str:
+    """Return where a server is, without credentials."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return host or "the cluster"
+
+
+class ArgoJobs(Jobs):
+    """Workflows through an argo-server.
+
+    Args:
+        url: its address; https if it has no scheme.
+        token: as `argo auth token` prints it; None for none.
+        clock: tells the time, and waits.
+
+    Raises:
+        ScepsyError: the address is none, or the token would travel openly.
+    """
+
+    def __init__(self, url: str, token: str | None, clock: Clock = CLOCK) -> None:
+        from argo_workflows import ApiClient, Configuration  # noqa: PLC0415 - slow to import
+        from argo_workflows.api import workflow_service_api, workflow_template_service_api  # noqa: PLC0415
+        from argo_workflows.model.io_argoproj_workflow_v1alpha1_workflow_create_request import (  # noqa: PLC0415
+            IoArgoprojWorkflowV1alpha1WorkflowCreateRequest,
+        )
+
+        checked = _checked_url(url, token)
+        configuration = Configuration(host=checked)
+        configuration.retries = False  # tried again here, for both clients alike
+        super().__init__(f"argo-server {_place(checked)}", clock)
+        client = ApiClient(configuration)
+        if token:
+            scheme = "" if token.startswith(("Bearer ", "Basic ")) else "Bearer "
+            client.set_default_header("Authorization", scheme + token)
+        self._workflows = workflow_service_api.WorkflowServiceApi(client)
+        self._creation = IoArgoprojWorkflowV1alpha1WorkflowCreateRequest
+        self._templates = workflow_template_service_api.WorkflowTemplateServiceApi(client)
+        self._more: dict[str, Any] = {
+            # Argo 4 has fields that the client does not know: taken as they are.
+            "_preload_content": False,
+            "_request_timeout": _TIMEOUT,
+        }
+
+    def _create(self, namespace: str, workflow: Object, dry_run: bool) -> Any:
+        more = {"server_dry_run": True} if dry_run else {}
+        body = self._creation(namespace=namespace, workflow=workflow, _check_type=False, **more)
+        return json.loads(self._workflows.create_workflow(namespace, body, **self._more).data)
+
+    def _get(self, namespace: str, name: str) -> Any:
+        return json.loads(self._workflows.get_workflow(namespace, name, **self._more).data)
+
+    def _list(self, namespace: str, selector: str, following: str) -> Any:
+        more = {"list_options_continue": following} if following else {}
+        answer = self._workflows.list_workflows(
+            namespace, list_options_label_selector=selector, list_options_limit=str(_PAGE), **more, **self._more
+        )
+        return json.loads(answer.data)
+
+    def _template(self, namespace: str) -> Any:
+        return json.loads(self._templates.get_workflow_template(namespace, TEMPLATE, **self._more).data)
+
+    def _refused(self) -> str:
+        return "set ARGO_TOKEN to what `argo auth token` prints, or to a token of the account scepsy-submit"
+
+
+def _checked_url(url: str, token: str | None) -> str:
+    full = url if "://" in url else f"https://{url}"
+    try:
+        parts = urlsplit(full)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
+        raise ScepsyError("--argo-server: that is no address of a server", "write it as https://argo.example.com:2746")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ScepsyError("--argo-server: the address may hold no password or query", "put the token into ARGO_TOKEN")
+    if parts.scheme == "http" and token and not _is_local(host):
+        raise ScepsyError(
+            f"the token for argo-server {parts.netloc} would travel openly", "use https, or a port-forward to localhost"
+        )
+    return full.rstrip("/")
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def connect(context: str | None = None, argo_server: str | None = None) -> Jobs:
+    """Return the cluster's Workflows; nothing is asked of it yet.
+
+    Args:
+        context: a context of the kubeconfig.
+        argo_server: address of an argo-server; its token is in the environment variable ARGO_TOKEN. Without either,
+            ARGO_SERVER names one, as for Argo's own command.
+
+    Raises:
+        ScepsyError: there is no such context or address.
+    """
+    if context is not None and argo_server is not None:
+        raise ScepsyError("--context and --argo-server exclude each other", "name one of them")
+    server = argo_server or (os.environ.get("ARGO_SERVER") if context is None else None)
+    if server:
+        return ArgoJobs(server, os.environ.get("ARGO_TOKEN") or None)
+    return KubernetesJobs(context)
