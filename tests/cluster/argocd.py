@@ -78,20 +78,21 @@ def start(programs: Programs, processes: Processes, directory: Path, kubeconfig:
 def install(api: Api, programs: Programs, namespace: str) -> dict[str, str]:
     """Apply CRDs and configuration, and return the environment that the configuration stands for."""
     api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-    for item in _objects(programs.argocd_manifests / "crds"):
+    for item in objects(programs.argocd_manifests / "crds"):
         # A cluster with an Argo CD of its own keeps its CRDs.
         if api.get(item["apiVersion"], item["kind"], item["metadata"]["name"]) is None:
             api.apply(item)
-    shipped = _objects(programs.argocd_manifests / "base/config")
-    for item in [*shipped, *_objects(GITOPS / "installation")]:
+    shipped = objects(programs.argocd_manifests / "base/config")
+    for item in [*shipped, *objects(GITOPS / "installation")]:
         manager = "argocd" if item in shipped else "scepsy"
         api.apply({**item, "metadata": {**item["metadata"], "namespace": namespace}}, manager=manager)
     given = (api.get("v1", "ConfigMap", "argocd-cmd-params-cm", namespace) or {}).get("data", {})
     return {variable: given[key] for key, variable in PARAMETERS.items() if key in given}
 
 
-def _objects(directory: Path) -> list[dict[str, Any]]:
-    texts = [path.read_text(encoding="utf-8") for path in sorted(directory.glob("*.yaml"))]
+def objects(directory: Path, pattern: str = "*.yaml") -> list[dict[str, Any]]:
+    """Return the objects in a folder's files, without those for kustomize."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(directory.glob(pattern))]
     # CRDs hold bare `=`, which YAML 1.1 gives a meaning that nobody wants.
     found = [item for text in texts for item in yaml.load_all(text, Loader=_Loader)]
     return [item for item in found if item and item["kind"] != "Kustomization"]
