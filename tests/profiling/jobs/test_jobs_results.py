@@ -62,6 +62,17 @@ def test_points_wait_for_a_lock_and_for_gpus_and_run() -> None:
     assert point(over(WORKFLOW, *retried(WORKFLOW, "tp1-s10", pending), phase="Running")).state == "waiting"
 
 
+def test_a_point_whose_attempt_failed_waits_while_argo_will_try_again() -> None:
+    whole, attempt = retried(
+        WORKFLOW,
+        "tp1-s10",
+        node(WORKFLOW, "tp1-s10", "Failed", 0, outputs=outputs(WORKFLOW, "tp1-s10", "interrupted", "SIGTERM")),
+    )
+    found = point(over(WORKFLOW, {**whole, "phase": "Running"}, attempt, phase="Running"))
+    assert (found.state, found.reason) == ("waiting", "to be tried again: SIGTERM")
+    assert point(over(WORKFLOW, whole, attempt, phase="Running")).state == "failed"
+
+
 # ----------------------------------------------------------------------------------------------------------- measured
 
 

@@ -141,7 +141,13 @@ def _point(name: str, nodes: Sequence[Mapping[str, Any]], asked: _Asked, finishe
         point = _result(name, outputs, asked, message, ended)
     except ScepsyError as error:
         point = Point(name, "failed", _text(error.message))
-    return point if point.state in DONE else replace(point, partial=_partial(attempts))
+    if point.state in DONE:
+        return point
+    point = replace(point, partial=_partial(attempts))
+    retried = next((str(n.get("phase")) for n in nodes if n.get("type") == "Retry" and _is_of(n, name)), "")
+    if not finished and retried in ("Running", "Pending"):
+        return replace(point, state="waiting", reason=f"to be tried again: {point.reason}")
+    return point
 
 
 def _attempts(name: str, nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
