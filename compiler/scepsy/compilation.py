@@ -411,6 +411,7 @@ def _llm(inputs: Inputs, outcome: LlmOutcome) -> PlannedLlm:
         product=model.shape.product,
         tp=model.shape.tp,  # type: ignore[arg-type] # pydantic checks it
         share=model.shape.tenths / 10,
+        bandwidth=round(model.bandwidth, 4) if model.shape.tenths < 10 else None,
         replicas=outcome.replicas,
         max_model_len=llm.max_model_len or architecture.context_length,
         max_num_seqs=model.limit,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from scepsy.allocation import Infeasible, Solution, build_problem, reweighed, solve
+import itertools
+
+from scepsy.allocation import Infeasible, OptionTable, Solution, build_problem, reweighed, solve
 from scepsy.compilation import Compilation
 from scepsy.documents import API_VERSION
 from scepsy.documents.result import Alternative, Budget, ExplainResult, ShareOfLatency, WorkflowExplanation
+from scepsy.pipeline import Shape
 from scepsy.placement import Inventory, Undecided, place
 
 ALTERNATIVES = 3
@@ -65,7 +68,12 @@ def _alternatives(compilation: Compilation, index: int) -> list[Alternative]:
     for i, chosen in enumerate(solution.rows):
         if i != index:
             spare[int(problem.tables[i].product[chosen])] -= int(problem.tables[i].units[chosen])
-    fitting = [b for b in range(len(cost)) if b != row and table.units[b] <= spare[int(table.product[b])]]
+    chosen_shape = _shape(table, row)
+    fitting = [
+        b
+        for b in range(len(cost))
+        if _shape(table, b) != chosen_shape and table.units[b] <= spare[int(table.product[b])]
+    ]
     rows = solution.rows
     # An LLM on no critical path costs nothing along the tangent: of it the fastest options are looked at too.
     cheap = sorted(fitting, key=lambda b: (int(cost[b]), int(table.units[b]), b))[:_LOOKED_AT]
@@ -79,17 +87,29 @@ def _alternatives(compilation: Compilation, index: int) -> list[Alternative]:
         for b, objective, keeps in zip(looked_at, objectives, kept, strict=True)
         if keeps
     )
-    best = [b for *_, b in judged[:ALTERNATIVES]]
+    # Of options that differ in the bandwidth only that they assume, the best that can be placed.
+    best: list[tuple[int, bool]] = []
+    by_shape: dict[tuple[Shape, int], list[int]] = {}
+    for *_, b in judged:
+        by_shape.setdefault(_shape(table, b), []).append(b)
+    for same in itertools.islice(by_shape.values(), ALTERNATIVES):
+        placed = next((b for b in same if _placeable(compilation, solution, index, b)), None)
+        best.append((same[0], False) if placed is None else (placed, True))
     return [
         Alternative(
             llm=table.load.name,
             option=f"{table.option(b).replicas} × {table.option(b).shape}",
             gpus=float(table.units[b]) / 10,
             objective=round(problem.objective((*rows[:index], b, *rows[index + 1 :])), 6),
-            placeable=_placeable(compilation, solution, index, b),
+            placeable=placeable,
         )
-        for b in best
+        for b, placeable in best
     ]
+
+
+def _shape(table: OptionTable, row: int) -> tuple[Shape, int]:
+    """Return what the instances of an option are, whatever bandwidth they are assumed to have, and how many."""
+    return table.models[table.index[row]].shape, int(table.replicas[row])
 
 
 def _placeable(compilation: Compilation, solution: Solution, index: int, row: int) -> bool:

@@ -7,7 +7,7 @@ once (their number shrinks as beams finish), the verifier scores the results, an
 number of generator calls per execution is fixed so that it covers the range of 24 to 844 that published runs of the
 algorithm report.
 
-`coding-agent.jsonl`: 150 executions that arrive at random, about three a second. A planner works through a task with
+`coding-agent.jsonl`: 150 executions that arrive at random, about two a second. A planner works through a task with
 tools; every fourth execution meets a question that it hands to three explorers, which call their own small model many
 times at once; while the planner writes, a reviewer reads along. So different LLMs run at the same time, and executions
 are of two kinds.
@@ -122,7 +122,7 @@ def coding_agent() -> list[dict[str, Any]]:
     noise = random.Random(20260102)  # noqa: S311
     lines, start = [], FIRST
     for number in range(150):
-        start += noise.expovariate(3)
+        start += noise.expovariate(2)
         lines += Agent(f"{number:03d}", noise).run(round(start, 3), explores=noise.random() < 0.25)
     return lines
 

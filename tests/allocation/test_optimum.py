@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -26,23 +27,29 @@ def stock(gpus: int) -> Inventory:
     return Inventory({"A": (domain,)}, {"A": 80 * 2**30}, 0, True)
 
 
-def table(llm: str, workflows: list[str], options: list[tuple[int, int, list[float]]]) -> OptionTable:
-    """Options of one LLM: tenths of a GPU, replicas, and the latency of each workflow's calls."""
+def table(
+    llm: str, workflows: list[str], rows: Sequence[tuple[int, int, list[float], *tuple[float, ...]]]
+) -> OptionTable:
+    """Options of one LLM: tenths of a GPU, replicas, the latency of each workflow's calls, bandwidth and reserve."""
+    options = [(*row, 0.0, 0.0) if len(row) == 3 else row for row in rows]
     demand = LlmDemand(1.0, 1.0, 1.0, ((1, 1.0),), NO_TOKENS, NO_TOKENS, NO_TOKENS)
-    shapes = sorted({Shape("A", 1, tenths) for tenths, _, _ in options})
-    index = np.array([shapes.index(Shape("A", 1, tenths)) for tenths, _, _ in options])
-    replicas = np.array([r for _, r, _ in options])
+    shapes = sorted({Shape("A", 1, tenths) for tenths, *_ in options})
+    index = np.array([shapes.index(Shape("A", 1, tenths)) for tenths, *_ in options])
+    replicas = np.array([r for _, r, *_ in options])
     return OptionTable(
         load=LlmLoad(Llm(name=llm, model="m"), tuple(Caller(w, 1.0, demand) for w in workflows)),
-        models=tuple(InstanceModel(s, InstanceMemory(1, 1, 1, 1), 1, NOTHING, NOTHING[0], ()) for s in shapes),
+        models=tuple(
+            InstanceModel(s, 1.0, InstanceMemory(1, 1, 1, 1), 1, NOTHING, NOTHING[0], (), NOTHING[0]) for s in shapes
+        ),
         index=index,
         replicas=replicas,
         product=np.zeros(len(options), dtype=np.int64),
         products=("A",),
         units=np.array([s.units for s in shapes])[index] * replicas,
-        latency=np.array([latency for *_, latency in options]).T.reshape(len(workflows), len(options)),
+        latency=np.array([latency for _, _, latency, _, _ in options]).T.reshape(len(workflows), len(options)),
         utilisation=np.zeros(len(options)),
-        bandwidth=np.zeros(len(options)),
+        bandwidth=np.array([draws for _, _, _, draws, _ in options]),
+        reserve=np.array([reserve for *_, reserve in options]),
         excluded=(),
     )
 
@@ -129,7 +136,9 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Inventory]:
         st.sampled_from([2, 3, 5, 7, 10]),
         st.integers(1, 2),
         st.lists(st.integers(1, 60).map(lambda x: x / 10), min_size=len(graphs), max_size=len(graphs)),
-    )
+        st.sampled_from([0.0, 0.2, 0.4]),
+        st.sampled_from([0.0, 0.1, 0.3, 0.5]),
+    ).map(lambda o: (*o[:3], 0.0, 0.0) if o[0] == 10 else o)
     tables = [table(llm, list(graphs), draw(st.lists(option, min_size=1, max_size=6))) for llm in llms]
     bounds = draw(st.lists(st.builds(Bound, st.sampled_from(list(graphs)), st.sampled_from([None, 0.5, 0.95]), st.integers(5, 60).map(float)), max_size=2))  # fmt: skip
     gpus = draw(st.integers(1, 3))

@@ -34,10 +34,10 @@ def seconds(duration: str) -> float:
 
 
 def test_an_observed_target_is_the_rate_at_which_the_executions_arrived(project: Path, scepsy: Scepsy) -> None:
-    # 150 executions in about 50 seconds.
+    # 150 executions in about 65 seconds.
     assert scepsy("compile", "--project", project).code == 0
     rate = plan(project)["workflows"][0]["target"]["rate"]
-    assert 2.5 < float(rate.removesuffix("/s")) < 4
+    assert 1.7 < float(rate.removesuffix("/s")) < 2.8
 
 
 def test_observed_may_be_the_whole_target(project: Path, scepsy: Scepsy) -> None:

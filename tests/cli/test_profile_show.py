@@ -109,6 +109,12 @@ def holding(project: Path, *profiles: Profile) -> Path:
     return project
 
 
+@pytest.fixture(autouse=True)
+def _no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The width is that of a pipe, whoever runs the tests: pytest's workers have COLUMNS set."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 def show(scepsy: Scepsy, project: Path, model: str = "org/Model-7B", *options: object) -> Ran:
     ran = scepsy("profile", "show", model, "--project", project, *options)
     assert "Traceback" not in ran.out + ran.err
@@ -134,6 +140,18 @@ def test_measured_and_estimated_are_told_apart_by_letter_and_word(project: Path,
     # A degree that was not measured has a small letter of its own.
     assert rows(ran.out, "b  estimated")[0][2] == "2"
     assert "\x1b" not in ran.out
+
+
+def test_figures_with_busy_neighbours_are_told_from_those_of_an_idle_gpu(project: Path, scepsy: Scepsy) -> None:
+    half = {1: 1.3, 8: 2.9}
+    made = (
+        profile("alone", "measured", series(half, share=0.5)),
+        profile("beside", "measured", series(half, share=0.5, neighbours="busy")),
+    )
+    ran = show(scepsy, holding(project, *made))
+    assert [row[3:5] for row in rows(ran.out, "A ") + rows(ran.out, "B ")] == [["0.5", "512/91"], ["0.5", "busy"]]
+    assert "busy: measured while something else drew on the memory bandwidth" in ran.out
+    assert page(known_of("org/Model-7B", ENGINE, made)).count("<small>busy neighbours</small>") == 1
 
 
 def test_the_estimates_error_stands_at_every_measured_point(project: Path, scepsy: Scepsy) -> None:

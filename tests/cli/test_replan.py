@@ -45,11 +45,29 @@ def test_a_small_change_of_demand_moves_nothing_and_updates_the_predictions(proj
 def test_a_plan_that_is_nearly_best_is_kept_and_the_output_says_so(project: Path, scepsy: Scepsy) -> None:
     before = places(project)
     edit(project / "scepsy.yaml", "  namespace:", "  replanning: {minimumGain: 10}\n  namespace:")
-    edit(project / "workflows/rag-reranker.yaml", "12/s", "37/s")
+    edit(project / "workflows/rag-reranker.yaml", "12/s", "25/s")
     out = recompile(project, scepsy)
     assert "Kept the plan in force: the best one would gain" in out
     assert places(project) == before
     assert plan(project)["proof"]["gap"] > 0
+
+
+def test_instances_that_stay_are_held_to_the_bandwidth_that_their_neighbours_now_leave(
+    tmp_path: Path, scepsy: Scepsy
+) -> None:
+    project = tmp_path / "rag"
+    scepsy("init", project, "--example")
+    edit(project / "scepsy.yaml", "  namespace:", "  replanning: {minimumGain: 10}\n  namespace:")
+    found = []
+    for before, now in (("12/s", "6/s"), ("6/s", "12/s")):
+        edit(project / "workflows/rag-reranker.yaml", before, now)
+        recompile(project, scepsy)
+        spec = YAML(typ="safe", pure=True).load(project / "plans/one-node.yaml")["spec"]
+        places = [(i["name"], tuple(i["gpus"]), i["share"]) for i in spec["instances"]]
+        found.append((places, spec["llms"][0]["bandwidth"]))
+    (quiet, much), (busy, less) = found
+    assert quiet == busy
+    assert less < much
 
 
 def test_after_a_change_compiling_again_changes_nothing(project: Path, scepsy: Scepsy) -> None:

@@ -9,13 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from scepsy.performance import MAX_UTILISATION, Catalog
-from scepsy.performance.shares import Array
-from scepsy.pipeline import InstanceModel, LlmLoad, LlmOutcome, Shape, evaluate, instance_model
+from scepsy.performance.shares import Array, caps
+from scepsy.pipeline import InstanceModel, LlmLoad, LlmOutcome, Shape, capped, evaluate, instance_model
 from scepsy.pipeline.instance import Ints
 from scepsy.placement import Inventory, Request
-
-_CHUNK = 4096
-"""Options that are evaluated at once; bounds the memory of a large cluster's tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +23,13 @@ class Option:
         row: its number.
         shape: the shape of the instances.
         replicas: how many.
+        bandwidth: part of the card's memory bandwidth at which each is assumed to read while it runs.
     """
 
     row: int
     shape: Shape
     replicas: int
+    bandwidth: float
 
 
 @dataclass(frozen=True)
@@ -39,15 +38,17 @@ class OptionTable:
 
     Attributes:
         load: the LLM and its callers.
-        models: the shapes that it fits.
-        index: (B,) which shape.
+        models: the shapes that it fits, held to parts of the memory bandwidth.
+        index: (B,) which of them.
         replicas: (B,) how many instances.
         product: (B,) which product, as an index into `products`.
         products: the inventory's products.
         units: (B,) tenths of GPUs that the option takes.
         latency: (callers, B) seconds until a group of calls has ended.
         utilisation: (B,) load ÷ capacity.
-        bandwidth: (B,) part of a card's memory bandwidth that one instance draws.
+        bandwidth: (B,) part of a card's memory bandwidth that one instance draws on average.
+        reserve: (B,) part of it that must be left to the instance on top of that, so that it has what its figures
+            assume while it runs; 0 on whole GPUs, which nobody shares.
         excluded: shapes that the LLM does not fit, and why.
         charged: (B,) tenths of each GPU that an instance is counted for; more than its share where a coarser problem is
             wanted that always packs.
@@ -63,6 +64,7 @@ class OptionTable:
     latency: Array
     utilisation: Array
     bandwidth: Array
+    reserve: Array
     excluded: tuple[tuple[Shape, str], ...]
     charged: Ints | None = None
 
@@ -77,11 +79,12 @@ class OptionTable:
     def width(self) -> Array:
         """(B,) bandwidth that counts for packing: of instances on part of a GPU."""
         shared = np.array([m.shape.tenths < 10 for m in self.models], dtype=bool)[self.index]
-        return np.where(shared & (self.charged is None), self.bandwidth, 0.0)
+        return np.where(shared, self.bandwidth, 0.0)
 
     def option(self, row: int) -> Option:
         """Return one row."""
-        return Option(row, self.models[self.index[row]].shape, int(self.replicas[row]))
+        model = self.models[self.index[row]]
+        return Option(row, model.shape, int(self.replicas[row]), model.bandwidth)
 
     def outcome(self, row: int) -> LlmOutcome:
         """Return what one row does, for the predictor."""
@@ -98,8 +101,9 @@ class OptionTable:
         """Return one row as a request for placement."""
         shape = self.models[self.index[row]].shape
         tenths = shape.tenths if self.charged is None else int(self.charged[row])
-        width = self.bandwidth[row] if shape.tenths < 10 and self.charged is None else 0.0
-        return Request(self.load.name, shape.product, shape.tp, tenths, int(self.replicas[row]), float(width))
+        width = float(self.bandwidth[row]) if shape.tenths < 10 else 0.0
+        reserve, replicas = float(self.reserve[row]), int(self.replicas[row])
+        return Request(self.load.name, shape.product, shape.tp, tenths, replicas, width, reserve)
 
 
 def option_tables(
@@ -126,14 +130,11 @@ def _table(load: LlmLoad, catalog: Catalog, inventory: Inventory) -> OptionTable
         replicas.append(np.arange(first, most + 1))
     rows = np.concatenate(index) if index else np.zeros(0, dtype=np.int64)
     counts = np.concatenate(replicas) if replicas else np.zeros(0, dtype=np.int64)
-    chunks = [
-        evaluate(load, models, rows[at : at + _CHUNK], counts[at : at + _CHUNK]) for at in range(0, len(rows), _CHUNK)
-    ]
-    latency = np.concatenate([c.latency for c in chunks], axis=1) if chunks else np.zeros((len(load.callers), 0))
-    utilisation = np.concatenate([c.utilisation for c in chunks]) if chunks else np.zeros(0)
-    bandwidth = np.concatenate([c.bandwidth for c in chunks]) if chunks else np.zeros(0)
-    keep = (utilisation <= MAX_UTILISATION + 1e-9) & np.isfinite(latency).all(axis=0)
-    rows, counts = rows[keep], counts[keep]
+    found = evaluate(load, models, rows, counts)
+    keep = (found.utilisation <= MAX_UTILISATION + 1e-9) & np.isfinite(found.latency).all(axis=0)
+    rows, counts, bandwidth = rows[keep], counts[keep], found.bandwidth[keep]
+    assumed = np.array([m.bandwidth if m.shape.tenths < 10 else 0.0 for m in models])
+    reserve = np.maximum(0.0, assumed[rows] - bandwidth) if len(rows) else np.zeros(0)
     units = np.array([m.shape.units for m in models], dtype=np.int64)
     product = np.array([products.index(m.shape.product) for m in models], dtype=np.int64)
     return OptionTable(
@@ -144,9 +145,10 @@ def _table(load: LlmLoad, catalog: Catalog, inventory: Inventory) -> OptionTable
         product[rows] if len(rows) else np.zeros(0, dtype=np.int64),
         products,
         units[rows] * counts if len(rows) else np.zeros(0, dtype=np.int64),
-        latency[:, keep],
-        utilisation[keep],
-        bandwidth[keep],
+        found.latency[:, keep],
+        found.utilisation[keep],
+        bandwidth,
+        reserve,
         tuple(excluded),
     )
 
@@ -169,8 +171,9 @@ def _models(
                 model = instance_model(load, shape, catalog, inventory.card[product])
                 if isinstance(model, str):
                     excluded.append((shape, model))
-                else:
-                    models.append(model)
+                    continue
+                models.append(model)
+                models.extend(capped(model, load, catalog, caps(tenths / 10, product)[1:]))
     return models, excluded
 
 
@@ -185,4 +188,5 @@ def only(table: OptionTable, keep: npt.NDArray[np.bool_]) -> OptionTable:
         latency=table.latency[:, keep],
         utilisation=table.utilisation[keep],
         bandwidth=table.bandwidth[keep],
+        reserve=table.reserve[keep],
     )

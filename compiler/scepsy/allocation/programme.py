@@ -101,8 +101,8 @@ def _undominated(table: OptionTable, cost: Ints, grain: tuple[int, ...]) -> Iter
     for product, g in enumerate(grain):
         own = np.flatnonzero(table.product == product)
         steps = table.units[own] // g
-        least = NEVER
-        for i in np.lexsort((cost[own], steps)):
-            if cost[own[i]] < least:
-                least = int(cost[own[i]])
-                yield product, int(steps[i]), least
+        order = np.lexsort((cost[own], steps))
+        rising, least = steps[order], cost[own][order]
+        cheaper = np.flatnonzero(least < np.minimum.accumulate(np.concatenate(([NEVER], least)))[:-1])
+        for step, value in zip(rising[cheaper].tolist(), least[cheaper].tolist(), strict=True):
+            yield product, step, value

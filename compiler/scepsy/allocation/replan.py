@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scepsy.allocation.options import OptionTable
+from scepsy.allocation.options import OptionTable, only
 from scepsy.allocation.problem import RESOLUTION, Problem
 from scepsy.allocation.search import Candidate, Enumeration, Limit
 from scepsy.allocation.solution import Solution
 from scepsy.documents.plan import Instance
+from scepsy.pipeline import Shape
 from scepsy.pipeline.instance import Ints
 from scepsy.placement import Inventory, Placed, Request, Undecided, place, place_around
 
@@ -25,6 +26,8 @@ _TANGENTS = 8
 """Tangents along which the tolerance is kept, where latencies are not sums."""
 _BEYOND = 20
 """Allocations beyond the tolerance in truth, after which another tangent is laid."""
+_ASSUMPTIONS = 3_000
+"""Assumptions about bandwidths under which the plan in force is tried, best first."""
 MAX_CANDIDATES = 300
 """Allocations within the tolerance that are placed to see how many instances they start."""
 
@@ -118,10 +121,16 @@ def _started(placed: Sequence[Placed], running: Sequence[Instance]) -> int:
 def _in_force(
     problem: Problem, inventory: Inventory, previous: Sequence[Instance], running: Sequence[Instance]
 ) -> tuple[Candidate, list[Placed]] | None:
-    """Return the plan in force as an allocation of today's problem, or None if it does not sustain today's load."""
+    """Return the plan in force as an allocation of today's problem, or None if it does not sustain today's load.
+
+    Where instances stay says nothing about the bandwidth that their figures assume: of all that can be assumed there,
+    the best is taken.
+    """
     if not previous or len(running) != len(previous):
         return None
-    rows = []
+    if {i.llm for i in previous} != {table.load.name for table in problem.tables}:
+        return None
+    same = []
     for table in problem.tables:
         own = [i for i in previous if i.llm == table.load.name]
         shapes = {(len(i.gpus), round(i.share * 10)) for i in own}
@@ -129,26 +138,23 @@ def _in_force(
             return None
         tp, tenths = shapes.pop()
         product = next(p for p, ds in inventory.domains.items() if any(own[0].gpus[0] in d.gpus for d in ds))
-        fits = [
-            row
-            for row in np.flatnonzero(table.replicas == len(own))
-            if (s := table.models[table.index[row]].shape).tp == tp and (s.tenths, s.product) == (tenths, product)
-        ]
-        if not fits:
+        shaped = np.array([m.shape == Shape(product, tp, tenths) for m in table.models], dtype=bool)
+        same.append(shaped[table.index] & (table.replicas == len(own)))
+        if not same[-1].any():
             return None
-        rows.append(int(fits[0]))
-    if {i.llm for i in previous} != {table.load.name for table in problem.tables} or not problem.bounded(rows):
-        return None
+    tables = tuple(only(table, keep) for table, keep in zip(problem.tables, same, strict=True))
+    cost = tuple(own[keep] for own, keep in zip(problem.cost, same, strict=True))
     pinned = [Placed(i.llm, i.node, i.gpus, round(i.share * 10)) for i in running]
-    try:
-        placed = place(_requests(problem, rows), inventory, pinned)
-    except Undecided:
-        return None
-    if placed is None:
-        return None
-    cost = sum(int(c[row]) for c, row in zip(problem.cost, rows, strict=True))
-    units = sum(int(t.units[row]) for t, row in zip(problem.tables, rows, strict=True))
-    return Candidate(tuple(rows), cost, units), placed
+    search = Enumeration(replace(problem, tables=tables, cost=cost), inventory)
+    for candidate in itertools.islice(search.run(), _ASSUMPTIONS):
+        rows = tuple(int(np.flatnonzero(keep)[row]) for keep, row in zip(same, candidate.rows, strict=True))
+        try:
+            placed = place(_requests(problem, rows), inventory, pinned)
+        except Undecided:
+            return None
+        if placed is not None and problem.bounded(rows):
+            return replace(candidate, rows=rows), placed
+    return None
 
 
 def _fewest_starts(

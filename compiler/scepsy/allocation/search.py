@@ -19,7 +19,7 @@ from scepsy.allocation.problem import Problem
 from scepsy.allocation.programme import NEVER, suffix_values
 from scepsy.performance.shares import Array
 from scepsy.pipeline.instance import Ints
-from scepsy.placement import TP_SIZES, Inventory
+from scepsy.placement import TP_SIZES, Inventory, halved, volume
 
 EFFORT = 10_000_000
 """Options that one enumeration may look at: a few seconds."""
@@ -158,7 +158,7 @@ class Enumeration:
 
     def empty(self) -> _Prefix:
         """Return the prefix of no LLM."""
-        nothing = np.zeros((len(self.problem.capacity), len(TP_SIZES), 5), dtype=np.int64)
+        nothing = np.zeros((len(self.problem.capacity), len(TP_SIZES), 7), dtype=np.int64)
         return _Prefix((), 0, self.problem.capacity, np.zeros(len(self.allowed)), nothing)
 
     def extended(self, prefix: _Prefix, row: int) -> _Prefix:
@@ -169,7 +169,7 @@ class Enumeration:
         units = int(table.units[row])
         left = tuple(c - units * (p == product[row]) for p, c in enumerate(prefix.left))
         needs = prefix.needs.copy()
-        needs[product[row], size[row]] += need[row]
+        needs[product[row], size[row]] = _both(needs[product[row], size[row]], need[row])
         spent = prefix.spent + int(self.problem.cost[i][row]) * self.suffixes.scale + units
         return _Prefix((*prefix.rows, row), spent, left, prefix.latency + self.adds[i][:, row], needs)
 
@@ -206,9 +206,11 @@ class Enumeration:
         """Tell which options of LLM i the domains can hold beside the prefix, if fractions packed without waste."""
         product, size, need = (column[chosen] for column in self.sets[i])
         needs = np.repeat(prefix.needs[None], len(chosen), axis=0)
-        needs[np.arange(len(chosen)), product, size] += need
-        whole, tenths, width, wide, heavy = (needs[..., column] for column in range(5))
-        shared = np.max([-(-tenths // 10), -(-(width - SLACK) // FULL), wide, heavy], axis=0)
+        at = np.arange(len(chosen)), product, size
+        needs[at] = _both(needs[at], need)
+        whole, tenths, large, wide, width, drawn, reserve = (needs[..., column] for column in range(7))
+        drawn = np.maximum(width, drawn + reserve)
+        shared = np.max([-(-tenths // 10), -(-(drawn - SLACK) // FULL), large, wide], axis=0)
         gpus = (whole + shared) * np.array(TP_SIZES)
         # Larger groups take size ÷ smaller slots each: what all groups down to a size take must fit into its slots.
         return np.asarray((np.cumsum(gpus, axis=2) <= self.slots).all(axis=(1, 2)))
@@ -223,8 +225,9 @@ class _Prefix:
         spent: cost · scale + units.
         left: units left, per product.
         latency: the bounded sums so far.
-        needs: (products, TP sizes, 5) instances on whole GPUs; of the others the tenths, the bandwidth in parts of
-            FULL, and how many have more than half of the one and of the other, so that no two of them fit together.
+        needs: (products, TP sizes, 7) instances on whole GPUs; of the others the tenths, how many have more than half
+            of these and of the bandwidth (`bins.halved`), so that no two of them fit together, and in parts of FULL the
+            sum of `bins.volume`, that of what they draw, and the largest reserve, which comes on top of it in one set.
     """
 
     rows: tuple[int, ...]
@@ -237,9 +240,24 @@ class _Prefix:
 def _set_needs(table: OptionTable) -> tuple[Ints, Ints, Ints]:
     """Return per option its product, its TP size as an index, and what it adds to a prefix' `needs`."""
     if not len(table.index):
-        return table.product, table.product, np.zeros((0, 5), dtype=np.int64)
+        return table.product, table.product, np.zeros((0, 7), dtype=np.int64)
     size = np.array([TP_SIZES.index(m.shape.tp) for m in table.models], dtype=np.int64)[table.index]
-    tenths, width = table.tenths, np.rint(table.width * FULL).astype(np.int64)
+    tenths, width, reserve = table.tenths, table.width, table.reserve
     shared = np.where(tenths < 10, table.replicas, 0)
-    halves = [shared * (2 * tenths > 10), shared * (2 * width > FULL + SLACK)]
-    return table.product, size, np.stack([table.replicas - shared, shared * tenths, shared * width, *halves], axis=1)
+    sums = [
+        table.replicas - shared,
+        shared * tenths,
+        shared * (2 * tenths > 10),
+        shared * (halved(width, reserve) > 0.5 + SLACK / FULL),
+        shared * np.rint(volume(width, reserve, tenths / 10) * FULL),
+        shared * np.rint(width * FULL),
+        (shared > 0) * np.rint(reserve * FULL),
+    ]
+    return table.product, size, np.stack(sums, axis=1).astype(np.int64)
+
+
+def _both(needs: Ints, more: Ints) -> Ints:
+    """Return the needs of two groups of instances together: sums, and the larger of the last column."""
+    together = needs + more
+    together[..., -1] = np.maximum(needs[..., -1], more[..., -1])
+    return together

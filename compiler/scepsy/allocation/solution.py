@@ -237,8 +237,10 @@ def _charged(table: OptionTable, degrees: tuple[int, ...], sizes: tuple[int, ...
         their rows in the table, and a table of them.
     """
     tp = np.array([m.shape.tp for m in table.models], dtype=np.int64)[table.index]
-    need = np.maximum(table.tenths, np.ceil(10 * table.width - 1e-6).astype(np.int64))
+    # Where what all are assumed to draw while they run sums to at most 1, each has what it was assumed to.
+    need = np.maximum(table.tenths, np.ceil(10 * (table.width + table.reserve) - 1e-9).astype(np.int64))
     charged = np.array(sizes)[np.searchsorted(sizes, np.minimum(need, 10))]
     keep = np.isin(tp, degrees)
-    part = replace(only(table, keep), charged=charged[keep], units=(tp * charged * table.replicas)[keep])
+    units, free = (tp * charged * table.replicas)[keep], np.zeros(int(keep.sum()))
+    part = replace(only(table, keep), charged=charged[keep], units=units, bandwidth=free, reserve=free)
     return np.flatnonzero(keep), part

@@ -144,6 +144,9 @@ class PlannedLlm(Model):
     """Tensor-parallel degree."""
     share: Share
     """Share of each GPU."""
+    bandwidth: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Part of each card's memory bandwidth that its figures assume an instance to have while it runs: what those that
+    share its GPUs leave on average. Unset on whole GPUs."""
     replicas: Annotated[int, Field(ge=1)]
     """Instances."""
     max_model_len: Annotated[int, Field(ge=1)]

@@ -13,7 +13,7 @@ from scepsy.documents import Architecture, Profile, Series
 from scepsy.documents.profile import ProfileSource
 from scepsy.performance import curves
 from scepsy.performance.freshness import SAME_MIX, change, moved, outdated
-from scepsy.performance.roofline import Known, Machine
+from scepsy.performance.roofline import Known, Machine, bandwidth
 from scepsy.performance.shares import INTERPOLATED, SHARE_MODEL, Array
 
 __all__ = ["SAME_MIX", "Catalog", "Mix", "Moved", "ServiceTimes", "Stale"]
@@ -84,7 +84,8 @@ class ServiceTimes:
         rescaled: the largest factor between the series' token means and the caller's.
         stale: set where measured figures are used although the calls have moved: the figures.
         passed_over: measured profiles of this shape that are not used because the calls have moved.
-        step: seconds of a decode step of one call at this share; 0 where nothing is decoded.
+        drawn: (n,) part of the card's memory bandwidth that it reads on average while k calls run, for k = 1 … n; of a
+            card that is not known, all that the share can draw.
     """
 
     seconds: Array
@@ -97,7 +98,7 @@ class ServiceTimes:
     rescaled: float
     stale: str | None
     passed_over: tuple[Moved, ...]
-    step: float
+    drawn: Array
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,17 @@ class _Entry:
     def last(self) -> int:
         return self.series.points[-1].concurrency
 
-    def at(self, mix: Mix, tenths: int) -> tuple[Array, float]:
-        """Return R at the points for some calls on some share, and the step of one call."""
-        prefill, decode = self.known.at(mix, tenths / 10)
-        seconds = prefill + decode * max(0.0, mix.output - 1)
-        return np.maximum(seconds, 1e-6), float(decode[0])
+    def at(self, mix: Mix, tenths: int, cap: float = 1.0) -> Array:
+        """Return R at the points for some calls on some share, held to a part of the bandwidth."""
+        prefill, decode = self.known.at(mix, tenths / 10, cap)
+        return np.maximum(prefill + decode * max(0.0, mix.output - 1), 1e-6)
+
+    def drawn(self, mix: Mix, most: float, seconds: Array) -> Array:
+        """Return the part of the bandwidth that calls read which take `seconds` while 1, 2, … run; at most `most`."""
+        machine = self.known.machine
+        if not machine.known:
+            return np.full(len(seconds), most)
+        return np.minimum(machine.read(mix, np.arange(1.0, len(seconds) + 1)) / seconds, most)
 
 
 @dataclass(frozen=True)
@@ -283,22 +290,18 @@ class Catalog:
         Raises:
             KeyError: not profiled.
         """
-        trace = self._traces.get(workflow) if workflow is not None else None
-        asked = (model, product, tp, mix, revision, trace)
-        if asked not in self._candidates:
-            usable = (e for e in self._series[model, product, tp] if self._fits(e.profile, revision))
-            self._candidates[asked] = sorted((_candidate(e, mix, trace) for e in usable), key=lambda c: c.rank)
-        found = self._candidates[asked]
+        found = self._ranked(model, product, tp, mix, revision, workflow)
         if not found:
             raise KeyError((model, product, tp, tenths))
         chosen, others = _anchors(found, tenths)
         first = chosen[0]
         entry = first.entry
-        seconds, step, share_model = _times(chosen, tenths)
+        seconds, share_model = _times(chosen, tenths)
         fit = curves.pooled(seconds, entry.interval)
+        between = curves.curve(entry.ks, fit, entry.last)
         measured = share_model is None and not entry.estimated and first.moved is None
         return ServiceTimes(
-            seconds=curves.curve(entry.ks, fit, entry.last),
+            seconds=between,
             uncertainty=curves.interval(entry.ks, fit, entry.last) if measured else None,
             profile=entry.name,
             profiles=tuple(dict.fromkeys(c.entry.name for c in chosen)),
@@ -308,8 +311,51 @@ class Catalog:
             rescaled=change(first.mix, entry.mix),
             stale=first.moved if not entry.estimated else None,
             passed_over=others if entry.estimated else (),
-            step=step,
+            drawn=entry.drawn(first.mix, bandwidth(tenths / 10, product), between),
         )
+
+    def slowdown(
+        self,
+        model: str,
+        product: str,
+        tp: int,
+        tenths: int,
+        mix: Mix,
+        revision: str | None = None,
+        workflow: str | None = None,
+        *,
+        caps: Sequence[float],
+    ) -> Array:
+        """Return by what R(k) of `service` rises where the instance is held to parts of the memory bandwidth.
+
+        Args:
+            model: model id.
+            product: GPU product.
+            tp: tensor-parallel degree.
+            tenths: share in tenths.
+            mix: the caller's tokens.
+            revision: the revision that the LLM pins.
+            workflow: the caller, whose trace the catalog may know.
+            caps: the parts, each the most that it draws.
+
+        Returns:
+            the factors, (caps, n).
+        """
+        first = _anchors(self._ranked(model, product, tp, mix, revision, workflow), tenths)[0][0]
+        entry = first.entry
+        free, k = entry.at(first.mix, tenths), np.arange(1.0, entry.last + 1)
+        return np.stack([np.interp(k, entry.ks, entry.at(first.mix, tenths, cap) / free) for cap in caps])
+
+    def _ranked(
+        self, model: str, product: str, tp: int, mix: Mix, revision: str | None, workflow: str | None
+    ) -> list[_Candidate]:
+        """Return the series for the calls of one caller, best first."""
+        trace = self._traces.get(workflow) if workflow is not None else None
+        asked = (model, product, tp, mix, revision, trace)
+        if asked not in self._candidates:
+            usable = (e for e in self._series[model, product, tp] if self._fits(e.profile, revision))
+            self._candidates[asked] = sorted((_candidate(e, mix, trace) for e in usable), key=lambda c: c.rank)
+        return self._candidates[asked]
 
     def _fits(self, profile: Profile, revision: str | None) -> bool:
         return profile.spec.source == "estimated" or outdated(profile, self.engine_version, revision) is None
@@ -382,38 +428,32 @@ def _best(candidates: Sequence[_Candidate], tenths: int, *, upwards: bool = Fals
     return larger + smaller if larger or upwards else []
 
 
-def _times(chosen: Sequence[_Candidate], tenths: int) -> tuple[Array, float, str | None]:
-    """Return R at the points of the first series, the step of one call, and how the share was reached."""
+def _times(chosen: Sequence[_Candidate], tenths: int) -> tuple[Array, str | None]:
+    """Return R at the points of the first series, and how the share was reached."""
     first = chosen[0]
     entry, mix = first.entry, first.mix
-    seconds, step = entry.at(mix, tenths)
+    seconds = entry.at(mix, tenths)
     if entry.tenths == tenths:
-        return seconds, step, None
+        return seconds, None
     kind = "estimated" if entry.estimated else entry.profile.spec.source
     if len(chosen) == 1:
         origin = "" if entry.tenths == 10 else f", from the {kind} share {entry.tenths / 10:g}"
-        return seconds, step, SHARE_MODEL + origin
+        return seconds, SHARE_MODEL + origin
     second = chosen[1]
     low, high = second.entry.tenths, entry.tenths
-    there, step_there = second.entry.at(second.mix, low)
-    there = curves.pooled(there, second.entry.interval).values
-    expected, step_expected = entry.at(mix, low)
+    there = curves.pooled(second.entry.at(second.mix, low), second.entry.interval).values
     found = np.exp(np.interp(entry.ks, second.entry.ks, np.log(there)))
     known = entry.ks <= second.entry.last
-    expected = curves.pooled(expected, entry.interval).values
+    expected = curves.pooled(entry.at(mix, low), entry.interval).values
     ratio = found / expected
     ratio[~known] = ratio[known][-1] if known.any() else 1.0
     # Of the larger share's figures none may be undercut, nor those of a share between by a smaller one.
-    here = entry.at(mix, high)[0]
+    here = entry.at(mix, high)
     for t in range(high - 1, tenths - 1, -1):
         weight = math.log(high / t) / math.log(high / low)
-        own, step = entry.at(mix, t)
-        here = np.maximum(here, own * ratio**weight)
-    here[known] = np.minimum(here[known], np.maximum(found[known], entry.at(mix, high)[0][known]))
-    weight = math.log(high / tenths) / math.log(high / low)
-    if step > 0 and step_expected > 0 and step_there > 0:
-        step *= (step_there / step_expected) ** weight
-    return here, step, f"{INTERPOLATED} {kind} shares {low / 10:g} and {high / 10:g}"
+        here = np.maximum(here, entry.at(mix, t) * ratio**weight)
+    here[known] = np.minimum(here[known], np.maximum(found[known], entry.at(mix, high)[known]))
+    return here, f"{INTERPOLATED} {kind} shares {low / 10:g} and {high / 10:g}"
 
 
 def _factor(a: float, b: float) -> float:

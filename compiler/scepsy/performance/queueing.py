@@ -81,20 +81,24 @@ def latencies(streams: list[Stream]) -> tuple[list[Array], Array, Array]:
     calls = np.stack([s.size * s.rate for s in streams])
     load = calls.sum(axis=0)
     share = np.divide(calls, load, out=np.full_like(calls, 1 / len(streams)), where=load > 0)
-    mean = sum(share[i] * s.seconds for i, s in enumerate(streams))
+    # Streams of one class have one R.
+    classes = {id(s.seconds): s.seconds for s in streams}
+    weights = [sum(share[i] for i, s in enumerate(streams) if id(s.seconds) == own) for own in classes]
+    alone = len(classes) == 1
+    mean = streams[0].seconds if alone else sum(w * own for w, own in zip(weights, classes.values(), strict=True))
     # A group enters the balance as so many mean calls of the same work; single calls as they are.
     work = [s.size * s.seconds[-1] / mean[-1] for s in streams]
     size = np.stack([np.where(s.size > 1, np.maximum(np.rint(w), 1), 1) for s, w in zip(streams, work, strict=True)])
     size = size.astype(np.int64)
     rate = calls / size
-    mu = np.arange(1, limit + 1)[:, None] / mean
-    utilisation = load / mu[-1]
+    most = limit / mean[-1]
+    utilisation = load / most
     stable = utilisation < 1
 
-    p, last = _distribution(mu, size, np.where(stable, rate, 0.0))
-    wait = 1 / mu[-1]
+    p, last = _distribution(mean, size, np.where(stable, rate, 0.0))
+    wait = 1 / most
     below = p[:last].sum(axis=0)
-    tail, moment = _tail(p, mu[-1], size, np.where(stable, rate, 0.0), last)
+    tail, moment = _tail(p, most, size, np.where(stable, rate, 0.0), last)
     total = below + p[last] + tail
     result = []
     n = np.arange(last)[:, None]
@@ -112,9 +116,15 @@ def latencies(streams: list[Stream]) -> tuple[list[Array], Array, Array]:
     return result, utilisation, np.where(stable, busy, 1.0)
 
 
-def _distribution(mu: Array, size: npt.NDArray[np.int64], rate: Array) -> tuple[Array, int]:
-    """Return unnormalised p[0 … last] and `last`, which is K or, when hardly any mass is left, a smaller state."""
-    limit, batch = mu.shape
+def _distribution(mean: Array, size: npt.NDArray[np.int64], rate: Array) -> tuple[Array, int]:
+    """Return unnormalised p[0 … last] and `last`, which is K or, when hardly any mass is left, a smaller state.
+
+    Args:
+        mean: R̄(n) for n = 1 … K, (K, B).
+        size: calls per group and stream, (S, B).
+        rate: groups per second and stream, (S, B).
+    """
+    limit, batch = mean.shape
     p = np.zeros((limit + 1, batch))
     cumulated = np.zeros((limit + 2, batch))  # cumulated[n] = p[0] + … + p[n−1]
     p[0] = 1.0
@@ -128,7 +138,7 @@ def _distribution(mu: Array, size: npt.NDArray[np.int64], rate: Array) -> tuple[
             inflow = arrivals * p[n - 1]
         else:
             inflow = (rate * (cumulated[n] - cumulated[np.maximum(n - size, 0), columns])).sum(axis=0)
-        p[n] = inflow / mu[n - 1]
+        p[n] = inflow * (mean[n - 1] / n)
         cumulated[n + 1] = cumulated[n] + p[n]
         if n % 16 == 0:
             if p[n].max() > _HUGE:

@@ -10,6 +10,8 @@ The time of a step with t tokens, on a share φ of the SMs:
     arithmetic   operations ÷ (ARITHMETIC · peak) · (1/φ + ½ ÷ max(waves, 1.5))
     KV cache     bytes ÷ (KV · bandwidth · b(φ))
 
+An instance that leaves bandwidth to its neighbours is held to a cap: b is then the cap where that is less than b(φ).
+
 Weights and arithmetic overlap in part: the root of the sum of their squares counts. The KV cache is read by other
 kernels and adds. A prefill step has the prompt tokens that must be computed; between two decode steps of a call lie as
 many prompts of others as end.
@@ -119,6 +121,17 @@ def saturating(share: float, knee: float) -> float:
     return _bent(share / knee) / _bent(1 / knee)
 
 
+def rate(share: float, product: str | None, cap: float = 1.0) -> float:
+    """Return the part of a card's memory bandwidth at which a share of it reads, held to a cap.
+
+    Args:
+        share: φ, 0 < φ ≤ 1.
+        product: GPU product.
+        cap: the most that it is to draw.
+    """
+    return min(bandwidth(share, product), cap)
+
+
 def _bent(x: float) -> float:
     return float(x / (1 + x**3) ** (1 / 3))
 
@@ -180,19 +193,34 @@ class Machine:
         seconds = mix.computed * self.token + operations / (ARITHMETIC * self._card.arithmetic)
         return seconds * (1 / share + 0.5 / max(self._waves * mix.computed, LEAST_WAVES))
 
-    def prefill(self, mix: Mix, share: float) -> float:
+    def prefill(self, mix: Mix, share: float, cap: float = 1.0) -> float:
         """Return the least seconds of a step that computes one prompt."""
-        return math.hypot(self.weights / bandwidth(share, self.product), self.prompt(mix, share))
+        return math.hypot(self.weights / rate(share, self.product, cap), self.prompt(mix, share))
 
-    def decode(self, mix: Mix, share: float, k: Array) -> Array:
+    def read(self, mix: Mix, k: Array) -> Array:
+        """Return the seconds that a whole GPU reads, at full bandwidth, in the time of a call while k calls run.
+
+        The weights are read once per step, and a step has the prompts of others too (one at most, where calls are so
+        short that there are more prompts than steps).
+
+        Args:
+            mix: the calls.
+            k: calls that run.
+        """
+        steps = max(0.0, mix.output - 1)
+        cache = self._cached_token * (mix.input + mix.output / 2)
+        return np.asarray(self.weights * np.maximum(1 + steps, k) + steps * k * cache)
+
+    def decode(self, mix: Mix, share: float, k: Array, cap: float = 1.0) -> Array:
         """Return the least seconds per further token while k calls run, the prompts of calls that follow included.
 
         Args:
             mix: the calls.
             share: φ.
             k: calls that run.
+            cap: part of the bandwidth that it draws at most.
         """
-        b = bandwidth(share, self.product)
+        b = rate(share, self.product, cap)
         waves = np.maximum(self._waves * k, LEAST_WAVES)
         cache = self._cached_token * (mix.input + mix.output / 2) / b
         prompts = self.prompt(mix, share) / max(1.0, mix.output)
@@ -238,7 +266,7 @@ class Known:
         rest = np.maximum(0.0, self.decode - explained)
         return (self.decode - rest) / explained, rest
 
-    def at(self, mix: Mix, share: float) -> tuple[Array, Array]:
+    def at(self, mix: Mix, share: float, cap: float = 1.0) -> tuple[Array, Array]:
         """Carry the times over to other calls and another share.
 
         Of a card that is not known, prefill goes with the prompt tokens that are computed and with 1/φ, a decode step
@@ -247,29 +275,31 @@ class Known:
         Args:
             mix: the calls.
             share: the share of each GPU.
+            cap: part of the bandwidth that it draws at most; the known times were taken without a cap.
 
         Returns:
             prefill and decode.
         """
-        if share == self.share and mix == self.mix:
+        capped = cap < bandwidth(share, self.machine.product)
+        if share == self.share and mix == self.mix and not capped:
             return self.prefill, self.decode
         if not self.machine.known:
-            return self._blindly(mix, share)
+            return self._blindly(mix, share, cap)
         explained, fixed = self._prompt
-        prefill = fixed + (self.prefill - fixed) * (self.machine.prefill(mix, share) / explained)
+        prefill = fixed + (self.prefill - fixed) * (self.machine.prefill(mix, share, cap) / explained)
         if mix.output <= 1 < self.mix.output:
             # Nothing but prompts: k calls take at least the arithmetic of k of them.
             part = min(1.0, float(self.prefill[0]) / explained)
             prefill = np.maximum(prefill, self.k * (self.machine.prompt(mix, share) * part))
         if not self.decodes:
             unknown = mix.output > 1 >= self.mix.output
-            return prefill, self.machine.decode(mix, share, self.k) if unknown else self.decode
+            return prefill, self.machine.decode(mix, share, self.k, cap) if unknown else self.decode
         part_of, rest = self._steps
-        return prefill, rest + part_of * self.machine.decode(mix, share, self.k)
+        return prefill, rest + part_of * self.machine.decode(mix, share, self.k, cap)
 
-    def _blindly(self, mix: Mix, share: float) -> tuple[Array, Array]:
+    def _blindly(self, mix: Mix, share: float, cap: float) -> tuple[Array, Array]:
         less = self.share / share
         token = float(self.prefill[0]) / self.mix.computed
         arithmetic = np.minimum(self.decode, self.k * token)
-        decode = np.maximum(self.decode * (bandwidth(self.share) / bandwidth(share)), arithmetic * less)
+        decode = np.maximum(self.decode * (bandwidth(self.share) / rate(share, None, cap)), arithmetic * less)
         return self.prefill * (mix.computed / self.mix.computed * less), decode

@@ -3,7 +3,7 @@
 Section 2.3 of the model (the predictor of arXiv 2604.15186), for several workflows that may share LLMs.
 """
 
-from scepsy.pipeline.instance import InstanceModel, Shape, evaluate, instance_model, shortage
+from scepsy.pipeline.instance import InstanceModel, Shape, capped, evaluate, instance_model, shortage
 from scepsy.pipeline.load import Caller, LlmLoad, loads
 from scepsy.pipeline.prediction import (
     CALL_GRAPH,
@@ -24,6 +24,7 @@ __all__ = [
     "LlmOutcome",
     "Shape",
     "WorkflowOutcome",
+    "capped",
     "evaluate",
     "instance_model",
     "loads",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from scepsy.performance import Catalog, InstanceMemory, ServiceTimes, Stream, fit, latencies, rounds
-from scepsy.performance.shares import Array, drawn
+from scepsy.performance.shares import Array, bandwidth
 from scepsy.pipeline.load import LlmLoad
 
 Ints = npt.NDArray[np.int64]
@@ -40,23 +41,28 @@ class Shape:
 
 @dataclass(frozen=True)
 class InstanceModel:
-    """One LLM on one shape.
+    """One LLM on one shape, held to a part of the memory bandwidth.
 
     Attributes:
         shape: the shape.
+        bandwidth: part of the card's memory bandwidth at which it is assumed to read while it runs.
         memory: how its memory is divided.
         limit: K, most calls that run at once: what the spec, the KV cache, the profile and the saturation point allow.
         seconds: R(n) per caller for n = 1 … K, (callers, K).
         work: per caller, seconds of an instance that one call costs at saturation, R(K)/K.
-        times: per caller, where R came from.
+        times: per caller, where R came from, as it is while nobody else draws bandwidth.
+        drawn: part of the bandwidth that it reads on average while n calls run, n = 1 … K, the callers' largest; at
+            most `bandwidth`.
     """
 
     shape: Shape
+    bandwidth: float
     memory: InstanceMemory
     limit: int
     seconds: Array
     work: Array
     times: tuple[ServiceTimes, ...]
+    drawn: Array
 
 
 def shortage(memory: InstanceMemory, longest: int) -> str | None:
@@ -75,7 +81,7 @@ def shortage(memory: InstanceMemory, longest: int) -> str | None:
 
 
 def instance_model(load: LlmLoad, shape: Shape, catalog: Catalog, card: int) -> InstanceModel | str:
-    """Return the model of one LLM on one shape, or the reason why it cannot run there.
+    """Return the model of one LLM on one shape, all bandwidth that it can draw being there, or why it cannot run there.
 
     Args:
         load: the LLM and its callers.
@@ -108,7 +114,34 @@ def instance_model(load: LlmLoad, shape: Shape, catalog: Catalog, card: int) -> 
     rate = np.arange(1, len(mean) + 1) / mean
     limit = int(np.flatnonzero(rate >= rate.max() * (1 - 1e-6))[0]) + 1
     seconds = seconds[:, :limit]
-    return InstanceModel(shape, memory, limit, seconds, seconds[:, -1] / limit, times)
+    most = bandwidth(shape.tenths / 10, shape.product)
+    drawn = np.max([time.drawn[:limit] for time in times], axis=0)
+    return InstanceModel(shape, most, memory, limit, seconds, seconds[:, -1] / limit, times, drawn)
+
+
+def capped(model: InstanceModel, load: LlmLoad, catalog: Catalog, caps: Sequence[float]) -> list[InstanceModel]:
+    """Return the same instance held to parts of the card's memory bandwidth, so that others can use the rest.
+
+    It admits as many calls as without the cap: how the engine is started must not depend on its neighbours.
+
+    Args:
+        model: the instance.
+        load: the LLM and its callers.
+        catalog: the profiles.
+        caps: the parts, each less than it could draw.
+    """
+    if not caps:
+        return []
+    llm, limit = load.llm, model.limit
+    where = (llm.model, model.shape.product, model.shape.tp, model.shape.tenths)
+    slower = [catalog.slowdown(*where, c.mix, llm.revision, c.workflow, caps=caps)[:, :limit] for c in load.callers]
+    held = np.maximum.accumulate(model.seconds * np.stack(slower, axis=1), axis=2)
+    # The same bytes in more time.
+    drawn = (np.stack([time.drawn[:limit] for time in model.times]) * model.seconds / held).max(axis=1)
+    return [
+        replace(model, bandwidth=cap, seconds=own, work=own[:, -1] / limit, drawn=np.minimum(draws, cap))
+        for cap, own, draws in zip(caps, held, drawn, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -118,8 +151,8 @@ class Evaluation:
     Attributes:
         latency: (callers, B) seconds until the last call of a group ends, mean over groups.
         utilisation: (B,) load ÷ capacity.
-        bandwidth: (B,) part of a card's memory bandwidth that counts for one instance: what it draws on average, and
-            for calls in groups, which reach several instances at once, what it draws while it is busy.
+        bandwidth: (B,) part of a card's memory bandwidth that one instance draws as its neighbours see it: on average
+            over time, but for calls in groups, which reach several instances at once, while it is busy.
     """
 
     latency: Array
@@ -135,14 +168,33 @@ def evaluate(load: LlmLoad, models: list[InstanceModel], index: Ints, replicas: 
     against a simulation with a random but even split the prediction is 11–14 % too fast at 70 % load, with the
     gateway's balancing by least connections within 5 %.
     """
-    limit = max(model.limit for model in models)
-    share = [c.calls / load.calls for c in load.callers]
-    padded = np.stack([_padded(model, share, limit) for model in models])  # (models, callers, K)
-    limits = np.array([model.limit for model in models], dtype=np.int64)[index]
+    latency, (utilisation, drawn) = np.zeros((len(load.callers), len(index))), np.zeros((2, len(index)))
+    if len(index):
+        limit = max(model.limit for model in models)
+        share = [c.calls / load.calls for c in load.callers]
+        padded = np.stack([_padded(model, share, limit) for model in models], axis=2)
+        busy = np.stack([np.concatenate([m.drawn, np.full(limit - m.limit, m.drawn[-1])]) for m in models])
+        limits = np.array([model.limit for model in models], dtype=np.int64)[index]
+        # Like instances together: of those with less load fewer states of the queue count.
+        order = np.lexsort((load.calls / replicas, limits))
+        for at in range(0, len(index), _CHUNK):
+            own = order[at : at + _CHUNK]
+            most = int(limits[own].max())
+            found = _evaluated(load, padded[:, :most], busy[:, :most], limits[own], index[own], replicas[own])
+            latency[:, own], utilisation[own], drawn[own] = found.latency, found.utilisation, found.bandwidth
+    return Evaluation(latency, utilisation, drawn)
+
+
+_CHUNK = 512
+"""Allocations that are evaluated at once: few, so that their tables stay in the processor's caches."""
+
+
+def _evaluated(load: LlmLoad, padded: Array, drawn: Array, limits: Ints, index: Ints, replicas: Ints) -> Evaluation:
+    """Evaluate some allocations; `padded` is R(n), (callers, K, models), `drawn` what each draws then, (models, K)."""
     streams: list[Stream] = []
     parts: list[tuple[int, float, Ints]] = []
     for c, caller in enumerate(load.callers):
-        seconds = np.ascontiguousarray(padded[:, c, :].T[:, index])
+        seconds = np.take(padded[c], index, axis=1)
         for size, frequency in caller.demand.groups:
             low, rest = size // replicas, size % replicas
             rate = caller.rate * frequency
@@ -159,22 +211,20 @@ def evaluate(load: LlmLoad, models: list[InstanceModel], index: Ints, replicas: 
     for c, frequency, which in parts:
         total = sum(f for _, f in load.callers[c].demand.groups)
         latency[c] += frequency / total * stacked[which, columns]
-    while_busy = np.array([_drawn(model) for model in models])
+    # What is drawn while busy, at the number of calls that then run in the mean.
+    flying = sum(c.calls * own for c, own in zip(load.callers, latency, strict=True)) / replicas
+    with np.errstate(invalid="ignore", divide="ignore"):
+        running = np.where(np.isfinite(flying) & (busy > 0), np.rint(flying / busy), limits)
+    while_busy = drawn[index, np.clip(running, 1, limits).astype(np.int64) - 1]
     # Calls that start together keep several instances busy at the same time, and these may share a GPU.
     together = np.where(replicas > 1, _grouped(load), 0.0)
-    return Evaluation(latency, utilisation, while_busy[index] * (busy + (1 - busy) * together))
+    return Evaluation(latency, utilisation, while_busy * (busy + (1 - busy) * together))
 
 
 def _grouped(load: LlmLoad) -> float:
     """Return the part of the calls that do not start alone."""
     sizes = [(size, c.rate * size * frequency) for c in load.callers for size, frequency in c.demand.groups]
     return sum(calls for size, calls in sizes if size > 1) / max(sum(calls for _, calls in sizes), 1e-300)
-
-
-def _drawn(model: InstanceModel) -> float:
-    """Return the largest part of the bandwidth that any caller's calls draw."""
-    shape = model.shape
-    return max(drawn(shape.product, model.memory.weights, time.step, shape.tenths / 10) for time in model.times)
 
 
 def _padded(model: InstanceModel, share: list[float], limit: int) -> Array:

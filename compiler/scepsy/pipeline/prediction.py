@@ -46,7 +46,7 @@ class LlmOutcome:
 
     Attributes:
         load: the LLM and its callers.
-        model: the shape of its instances.
+        model: the shape of its instances, and the bandwidth that they are assumed to have.
         replicas: how many there are.
         latency: per caller, seconds until a group of its calls has ended.
         utilisation: load ÷ capacity.

@@ -1,6 +1,6 @@
 """Placement: which instance runs on which GPUs (section 2.7 of the model)."""
 
-from scepsy.placement.bins import Undecided
+from scepsy.placement.bins import Undecided, halved, volume
 from scepsy.placement.continuity import name, place_around, running
 from scepsy.placement.inventory import Domain, Inventory, inventory_of
 from scepsy.placement.packing import TP_SIZES, Placed, Request, largest_group, place
@@ -14,6 +14,7 @@ __all__ = [
     "Request",
     "Schedule",
     "Undecided",
+    "halved",
     "inventory_of",
     "largest_group",
     "name",
@@ -21,4 +22,5 @@ __all__ = [
     "place_around",
     "running",
     "schedule",
+    "volume",
 ]

@@ -1,10 +1,23 @@
-"""Packing fractions of GPUs: the fewest GPU sets that hold instances of given shares and bandwidths."""
+"""Packing fractions of GPUs: the fewest GPU sets that hold instances of given shares and bandwidths.
+
+An instance draws m of the bandwidth on average, and is assumed to have m + r while it runs. A set of instances fits if
+the shares sum to at most 1 and each finds what it was assumed to have beside the others' averages:
+
+    Σ m + max r ≤ 1
+
+Three relaxations bound the number of sets from below. As the shares φ of a set sum to at most 1, max r ≥ Σ φ·r: what a
+set holds of m + φ·r is at most 1 (`volume`). Of two instances max r ≥ (r₁ + r₂)/2: no two with m + r/2 above one half
+share a set (`halved`). And over all sets together, Σ m + max r is at most their number.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+from scepsy.performance.shares import Array
 
 WHOLE = 10
 """Tenths of a GPU."""
@@ -12,7 +25,8 @@ SEARCH_LIMIT = 4_000
 """Steps of the exact search before it gives up; the compiler then reports a gap instead of a proof."""
 _MOST_BINS = 150
 """Packings of more sets are left to first-fit decreasing: the exact search goes one level deeper per set."""
-_SLACK = 1e-9
+SLACK = 1e-9
+"""Forgiven to rounding."""
 
 
 class Undecided(Exception):
@@ -25,13 +39,41 @@ class Part:
 
     Attributes:
         tenths: share of each GPU, 1 … 9.
-        bandwidth: part of each card's memory bandwidth.
+        bandwidth: part of each card's memory bandwidth that it draws on average.
         llm: whose instance it is.
+        reserve: part that it must be left on top of that; bandwidth + reserve ≤ 1.
     """
 
     tenths: int
     bandwidth: float
     llm: str
+    reserve: float = 0.0
+
+    @property
+    def size(self) -> Size:
+        """What it takes."""
+        return self.tenths, self.bandwidth, self.reserve
+
+
+Size = tuple[int, float, float]
+"""Tenths, bandwidth and reserve of a part, or of what a set holds: the sums and the largest reserve."""
+Number = TypeVar("Number", float, Array)
+
+
+def volume(bandwidth: Number, reserve: Number, share: Number) -> Number:
+    """Return what a part takes at least of the bandwidth of its set."""
+    return bandwidth + reserve * share
+
+
+def halved(bandwidth: Number, reserve: Number) -> Number:
+    """Return what of two parts must sum to at most 1, so that they can share a set."""
+    return bandwidth + reserve / 2
+
+
+def joined(content: Size, part: Size) -> Size | None:
+    """Return what a set holds with one more part; None if they do not fit together."""
+    units, width, reserve = content[0] + part[0], content[1] + part[1], max(content[2], part[2])
+    return (units, width, reserve) if units <= WHOLE and width + reserve <= 1 + SLACK else None
 
 
 def fewest_bins(parts: Sequence[Part], at_most: int) -> tuple[list[list[Part]], bool] | None:
@@ -45,7 +87,7 @@ def fewest_bins(parts: Sequence[Part], at_most: int) -> tuple[list[list[Part]], 
     Raises:
         Undecided: nothing was found within the search limit.
     """
-    ordered = sorted(parts, key=lambda p: (-p.tenths, -p.bandwidth, p.llm))
+    ordered = sorted(parts, key=lambda p: (-p.tenths, -p.bandwidth, -p.reserve, p.llm))
     bound = lower_bound(ordered)
     if bound > at_most:
         return None
@@ -83,24 +125,26 @@ class _Budget:
 def lower_bound(parts: Sequence[Part]) -> int:
     """Return how many sets the parts need at least: by their sums, and because no two above one half share a set."""
     units = sum(p.tenths for p in parts)
-    halves = sum(2 * p.tenths > WHOLE for p in parts), sum(p.bandwidth > 0.5 + _SLACK for p in parts)
-    width = math.fsum(p.bandwidth for p in parts)
-    return max(math.ceil(units / WHOLE), math.ceil(width - _SLACK * (1 + len(parts))), *halves)
+    wide = sum(halved(p.bandwidth, p.reserve) > 0.5 + SLACK for p in parts)
+    drawn = math.fsum(p.bandwidth for p in parts) + max((p.reserve for p in parts), default=0.0)
+    width = max(drawn, math.fsum(volume(p.bandwidth, p.reserve, p.tenths / WHOLE) for p in parts))
+    large = sum(2 * p.tenths > WHOLE for p in parts)
+    return max(math.ceil(units / WHOLE), math.ceil(width - SLACK * (1 + len(parts))), large, wide)
 
 
 def _first_fit(parts: Sequence[Part]) -> list[list[Part]]:
     """First-fit decreasing; among sets with room one without the same LLM is preferred, so that replicas spread."""
     bins: list[list[Part]] = []
-    room: list[tuple[int, float]] = []
+    held: list[Size] = []
     for part in parts:
-        fits = [i for i, (units, width) in enumerate(room) if part.tenths <= units and part.bandwidth <= width + _SLACK]
+        fits = {i: both for i, content in enumerate(held) if (both := joined(content, part.size)) is not None}
         if fits:
             chosen = min(fits, key=lambda i: (any(p.llm == part.llm for p in bins[i]), i))
             bins[chosen].append(part)
-            room[chosen] = (room[chosen][0] - part.tenths, room[chosen][1] - part.bandwidth)
+            held[chosen] = fits[chosen]
         else:
             bins.append([part])
-            room.append((WHOLE - part.tenths, 1.0 - part.bandwidth))
+            held.append(part.size)
     return bins
 
 
@@ -109,16 +153,16 @@ def _exact(parts: Sequence[Part], at_most: int, budget: _Budget) -> list[list[Pa
 
     Parts of equal size are interchangeable, so states are counts per size; states known to fail are remembered.
     """
-    sizes = sorted({(p.tenths, p.bandwidth) for p in parts}, reverse=True)
-    counts = tuple(sum((p.tenths, p.bandwidth) == size for p in parts) for size in sizes)
+    sizes = sorted({p.size for p in parts}, reverse=True)
+    counts = tuple(sum(p.size == size for p in parts) for size in sizes)
     failed: set[tuple[int, tuple[int, ...]]] = set()
 
     def fill(left: tuple[int, ...], bins_left: int) -> list[list[int]] | None:
         if not any(left):
             return []
         units = sum(n * size[0] for n, size in zip(left, sizes, strict=True))
-        width = sum(n * size[1] for n, size in zip(left, sizes, strict=True))
-        if units > WHOLE * bins_left or width > bins_left + _SLACK * len(parts) or (bins_left, left) in failed:
+        width = sum(n * volume(size[1], size[2], size[0] / WHOLE) for n, size in zip(left, sizes, strict=True))
+        if units > WHOLE * bins_left or width > bins_left + SLACK * len(parts) or (bins_left, left) in failed:
             return None
         budget.spend()
         first = next(i for i, n in enumerate(left) if n)
@@ -135,28 +179,29 @@ def _exact(parts: Sequence[Part], at_most: int, budget: _Budget) -> list[list[Pa
     solution = fill(counts, at_most)
     if solution is None:
         return None
-    stock = {size: [p for p in parts if (p.tenths, p.bandwidth) == size] for size in sizes}
+    stock = {size: [p for p in parts if p.size == size] for size in sizes}
     return [[stock[sizes[i]].pop(0) for i in content] for content in solution]
 
 
-def _fillings(left: tuple[int, ...], sizes: list[tuple[int, float]], first: int, budget: _Budget) -> list[list[int]]:
+def _fillings(left: tuple[int, ...], sizes: list[Size], first: int, budget: _Budget) -> list[list[int]]:
     """Return the contents of a set with one part of size `first` that can take no further part, fullest first."""
     found: list[list[int]] = []
 
-    def extend(content: list[int], start: int, units: int, width: float, rest: list[int]) -> None:
+    def extend(content: list[int], start: int, held: Size, rest: list[int]) -> None:
         budget.spend()
         maximal = True
         for i in range(len(sizes)):
-            if rest[i] and sizes[i][0] <= units and sizes[i][1] <= width + _SLACK:
+            both = joined(held, sizes[i]) if rest[i] else None
+            if both is not None:
                 maximal = False
                 if i >= start:
                     rest[i] -= 1
-                    extend([*content, i], i, units - sizes[i][0], width - sizes[i][1], rest)
+                    extend([*content, i], i, both, rest)
                     rest[i] += 1
         if maximal:
             found.append(content)
 
     rest = list(left)
     rest[first] -= 1
-    extend([first], first, WHOLE - sizes[first][0], 1.0 - sizes[first][1], rest)
+    extend([first], first, sizes[first], rest)
     return sorted(found, key=lambda content: (-sum(sizes[i][0] for i in content), content))

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from scepsy.placement.bins import WHOLE, Part, Undecided, fewest_bins, lower_bound
+from scepsy.placement.bins import WHOLE, Part, Size, Undecided, fewest_bins, joined, lower_bound
 from scepsy.placement.inventory import Domain, Inventory
 
 TP_SIZES = (8, 4, 2, 1)
@@ -28,7 +28,8 @@ class Request:
         tp: GPUs per instance.
         tenths: share of each of them.
         replicas: how many instances.
-        bandwidth: part of each card's memory bandwidth that one instance draws.
+        bandwidth: part of each card's memory bandwidth that one instance draws on average.
+        reserve: part that each must be left on top of that while it runs.
     """
 
     llm: str
@@ -37,6 +38,13 @@ class Request:
     tenths: int
     replicas: int
     bandwidth: float
+    reserve: float = 0.0
+
+    @property
+    def part(self) -> Part:
+        """One of the instances."""
+        width = round(min(1.0, self.bandwidth), 9)
+        return Part(self.tenths, width, self.llm, round(min(1.0 - width, self.reserve), 9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +71,9 @@ GpuSet = tuple[int, tuple[Part, ...]]
 def place(requests: Sequence[Request], inventory: Inventory, pinned: Sequence[Placed] = ()) -> list[Placed] | None:
     """Place all instances, or return None if they cannot be placed.
 
-    Tensor-parallel groups stay inside one NVLink domain; instances that share GPUs share the identical set, with
-    shares and bandwidths that sum to at most one. Large holes are kept whole; where that is free, replicas of an LLM
-    spread over nodes.
+    Tensor-parallel groups stay inside one NVLink domain; instances that share GPUs share the identical set, with shares
+    that sum to at most one, and each finds the bandwidth there that it must be left (`bins`). Large holes are kept
+    whole; where that is free, replicas of an LLM spread over nodes.
 
     Args:
         requests: what to place.
@@ -81,7 +89,7 @@ def place(requests: Sequence[Request], inventory: Inventory, pinned: Sequence[Pl
         stay = [p for p in pinned if p.llm in {r.llm for r in own}]
         domains = inventory.domains.get(product, ())
         opened, rest = _opened(own, stay)
-        if any(s.tenths < 0 or s.bandwidth < -1e-9 for s in opened):
+        if opened is None:
             return None
         used = {gpu for p in stay for gpu in p.gpus}
         left = [Domain(d.node, tuple(gpu for gpu in d.gpus if gpu not in used)) for d in domains]
@@ -97,31 +105,35 @@ def place(requests: Sequence[Request], inventory: Inventory, pinned: Sequence[Pl
 
 @dataclass
 class _Opened:
-    """A GPU set on which pinned instances leave room.
+    """A GPU set on which pinned instances may leave room.
 
     Attributes:
         node: where.
         gpus: the set.
-        tenths: room left.
-        bandwidth: bandwidth left.
+        held: what is taken.
         llms: who is there.
     """
 
     node: str
     gpus: tuple[str, ...]
-    tenths: int
-    bandwidth: float
+    held: Size
     llms: list[str]
 
 
-def _opened(requests: Sequence[Request], pinned: Sequence[Placed]) -> tuple[list[_Opened], list[Request]]:
-    """Return the sets that pinned instances hold in part, and the requests without the pinned instances."""
-    by_llm = {r.llm: r for r in requests}
+def _opened(requests: Sequence[Request], pinned: Sequence[Placed]) -> tuple[list[_Opened] | None, list[Request]]:
+    """Return the sets that pinned instances hold, None if these do not fit there, and the requests without them."""
+    by_llm = {r.llm: r.part for r in requests}
     sets: dict[tuple[str, ...], _Opened] = {}
     for item in pinned:
-        own = sets.setdefault(item.gpus, _Opened(item.node, item.gpus, WHOLE, 1.0, []))
-        own.tenths -= item.tenths
-        own.bandwidth -= by_llm[item.llm].bandwidth
+        size = (item.tenths, *by_llm[item.llm].size[1:])
+        own = sets.get(item.gpus)
+        if own is None:
+            sets[item.gpus] = _Opened(item.node, item.gpus, size, [item.llm])
+            continue
+        both = joined(own.held, size)
+        if both is None:
+            return None, []
+        own.held = both
         own.llms.append(item.llm)
     rest = [replace(r, replicas=r.replicas - sum(p.llm == r.llm for p in pinned)) for r in requests]
     return list(sets.values()), [r for r in rest if r.replicas]
@@ -131,19 +143,16 @@ def _filled(opened: list[_Opened], requests: Sequence[Request]) -> tuple[list[Pl
     """Put instances into the room that pinned ones leave, largest first; return them and what is left to place."""
     placed: list[Placed] = []
     rest: list[Request] = []
-    for request in sorted(requests, key=lambda r: (-r.tenths, -r.bandwidth, r.llm)):
-        left = request.replicas
+    for request in sorted(requests, key=lambda r: (-r.tenths, -r.bandwidth, -r.reserve, r.llm)):
+        left, size = request.replicas, request.part.size
         while left and request.tenths < WHOLE:
             fits = [
-                s
-                for s in opened
-                if len(s.gpus) == request.tp and s.tenths >= request.tenths and s.bandwidth >= request.bandwidth - 1e-9
+                (s, both) for s in opened if len(s.gpus) == request.tp and (both := joined(s.held, size)) is not None
             ]
             if not fits:
                 break
-            best = min(fits, key=lambda s: (s.llms.count(request.llm), s.tenths, s.gpus))
-            best.tenths -= request.tenths
-            best.bandwidth -= request.bandwidth
+            best, both = min(fits, key=lambda f: (f[0].llms.count(request.llm), -f[0].held[0], f[0].gpus))
+            best.held = both
             best.llms.append(request.llm)
             placed.append(Placed(request.llm, best.node, best.gpus, request.tenths))
             left -= 1
@@ -168,8 +177,7 @@ def _sets(requests: Sequence[Request], domains: Sequence[Domain]) -> list[GpuSet
     whole: dict[int, list[Part]] = defaultdict(list)
     parts: dict[int, list[Part]] = defaultdict(list)
     for r in requests:
-        part = Part(r.tenths, round(min(1.0, r.bandwidth), 9), r.llm)
-        (whole if r.tenths == WHOLE else parts)[r.tp].extend([part] * r.replicas)
+        (whole if r.tenths == WHOLE else parts)[r.tp].extend([r.part] * r.replicas)
     free = [len(domain.gpus) for domain in domains]
     taken: list[GpuSet] = []
     # Sets that are needed in any case leave what the fractions of each degree may use at most.
