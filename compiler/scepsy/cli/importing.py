@@ -13,12 +13,12 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from scepsy.cli.files import write_at_once
-from scepsy.documents import PROJECT_FILE, Diagnostic, DocumentError, Llm, Project, Workflow, contained, load_file
+from scepsy.cli.part import read_part
+from scepsy.documents import PROJECT_FILE, DocumentError, Llm, Workflow
 from scepsy.documents.diagnostics import did_you_mean, printable
 from scepsy.documents.model import KubernetesName
 from scepsy.documents.paths import output_path
 from scepsy.errors import ScepsyError
-from scepsy.repository.creation import open_worktree_or_none
 from scepsy.traces.call import ESTIMABLE, Call, Execution, encoded
 from scepsy.traces.formats import Gathered, gather, names_of, parse_renames
 from scepsy.traces.formats.gathering import renamed
@@ -104,40 +104,17 @@ def _home(project: Path, workflow: str) -> _Home | None:
     The project need not be complete: a trace is often there before the documents are. So only what is asked for is
     read, and problems matter only where they may hide it.
     """
-    directory = Path(os.path.realpath(project))
-    if not (directory / PROJECT_FILE).exists():
+    if not (project / PROJECT_FILE).exists():
         return None
-    tree = open_worktree_or_none(directory)
-    root = Path(os.path.realpath(tree.root)) if tree else directory
-    _, loaded, problems = load_file(contained(root, PROJECT_FILE, directory), PROJECT_FILE, Project)
-    if problems or len(loaded) != 1:
-        raise DocumentError(problems or [loaded[1].problem((), f"{PROJECT_FILE} holds exactly one Project")])
-    folder = contained(root, loaded[0].document.spec.paths.workflows, directory)
-    workflows, hidden = _workflows(root, directory, folder)
-    if workflow not in workflows and hidden:
-        raise DocumentError(hidden)
-    names = tuple(sorted(workflows))
-    if workflow not in workflows:
-        return _Home(directory, root, None, names, folder / f"{workflow}.yaml", None)
-    document, path = workflows[workflow]
-    return _Home(directory, root, document.spec.llms, names, path, document.spec.demand.traces)
-
-
-def _workflows(root: Path, directory: Path, folder: Path) -> tuple[dict[str, tuple[Workflow, Path]], list[Diagnostic]]:
-    """Read the workflows of a project, each with its file, and the problems of those that cannot be read."""
-    workflows: dict[str, tuple[Workflow, Path]] = {}
-    hidden: list[Diagnostic] = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".yaml", ".yml")) if folder.is_dir() else []:
-        shown = PurePosixPath(os.path.relpath(path, directory)).as_posix()
-        try:
-            _, documents, problems = load_file(contained(root, shown, directory), shown, Workflow)
-        except DocumentError as error:
-            hidden += error.diagnostics
-            continue
-        hidden += problems
-        for document in documents:
-            workflows.setdefault(document.document.metadata.name, (document.document, path))
-    return workflows, hidden
+    part = read_part(project, Workflow)
+    if workflow not in part.documents and part.problems:
+        raise DocumentError(part.problems)
+    names = tuple(part.documents)
+    if workflow not in part.documents:
+        return _Home(part.directory, part.root, None, names, part.folder / f"{workflow}.yaml", None)
+    loaded = part.documents[workflow]
+    spec = loaded.document.spec
+    return _Home(part.directory, part.root, spec.llms, names, part.path(loaded), spec.demand.traces)
 
 
 def _target(output: Path | None, home: _Home | None, workflow: str, project: Path) -> Path:

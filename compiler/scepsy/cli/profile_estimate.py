@@ -6,25 +6,24 @@ import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import get_args
 
 import click
 import numpy as np
 
 from scepsy.cli.files import write_at_once
+from scepsy.cli.part import read_part
 from scepsy.demand import demand_of
 from scepsy.documents import (
     PROJECT_FILE,
-    Diagnostic,
     DocumentError,
     Loaded,
-    Project,
+    Profile,
     Workflow,
     Workspace,
     contained,
     did_you_mean,
-    load_file,
 )
 from scepsy.documents.profile import TensorParallel
 from scepsy.errors import ScepsyError
@@ -45,7 +44,6 @@ from scepsy.profiling.estimating import (
     render_profile,
     spread,
 )
-from scepsy.repository import open_worktree_or_none
 from scepsy.traces.native import read_trace
 from scepsy.traces.trace import Trace
 
@@ -169,10 +167,12 @@ def _wanted(
 
 
 def _of_workflow(models: Sequence[str], name: str, project: Path) -> _Wanted:
-    workspace, hidden = _opened(project)
+    part = read_part(project, Workflow)
+    # The project need not be complete: without profiles there is no complete one, and this makes them.
+    workspace = Workspace(part.root, part.directory, part.project, part.documents, {}, {})
     if name not in workspace.workflows:
-        if hidden:
-            raise DocumentError(hidden)
+        if part.problems:
+            raise DocumentError(part.problems)
         raise ScepsyError(f'there is no workflow "{name}"', did_you_mean(name, list(workspace.workflows)))
     loaded = workspace.workflows[name]
     called = [llm.model for llm in loaded.document.spec.llms]
@@ -185,33 +185,6 @@ def _of_workflow(models: Sequence[str], name: str, project: Path) -> _Wanted:
         for model in models or dict.fromkeys(called)
     }
     return _Wanted(mixes, name, ("--workflow", name), digest)
-
-
-def _opened(project: Path) -> tuple[Workspace, list[Diagnostic]]:
-    """Read what there is of a project: its settings and its workflows, and the problems of those that cannot be read.
-
-    The project need not be complete: without profiles there is no complete one, and this makes them.
-    """
-    directory = Path(os.path.realpath(project))
-    if not (directory / PROJECT_FILE).exists():
-        raise ScepsyError(f"there is no {PROJECT_FILE} in {directory}", "name the project with --project")
-    tree = open_worktree_or_none(directory)
-    root = Path(os.path.realpath(tree.root)) if tree else directory
-    _, settings, problems = load_file(contained(root, PROJECT_FILE, directory), PROJECT_FILE, Project)
-    if problems or len(settings) != 1:
-        raise DocumentError(problems or [settings[1].problem((), f"{PROJECT_FILE} holds exactly one Project")])
-    folder = contained(root, settings[0].document.spec.paths.workflows, directory)
-    workflows: dict[str, Loaded[Workflow]] = {}
-    hidden: list[Diagnostic] = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".yaml", ".yml")) if folder.is_dir() else []:
-        shown = PurePosixPath(os.path.relpath(path, directory)).as_posix()
-        try:
-            _, documents, problems = load_file(contained(root, shown, directory), shown, Workflow)
-        except DocumentError as error:
-            problems, documents = list(error.diagnostics), []
-        hidden += problems
-        workflows.update({loaded.document.metadata.name: loaded for loaded in documents})
-    return Workspace(root, directory, settings[0], workflows, {}, {}), hidden
 
 
 def _workflow_mixes(workspace: Workspace, loaded: Loaded[Workflow]) -> tuple[dict[str, Mix], str | None]:
@@ -236,8 +209,7 @@ def _target(output: Path | None, project: Path) -> Path:
     if output is not None:
         target = Path(os.path.realpath(output))
     elif (project / PROJECT_FILE).exists():
-        workspace, _ = _opened(project)
-        target = contained(workspace.root, workspace.project.document.spec.paths.profiles, workspace.directory)
+        target = read_part(project, Profile).folder
     else:
         raise ScepsyError(
             f"there is no {PROJECT_FILE} in {project.absolute()}, so there is no profiles/ to write to",

@@ -15,7 +15,7 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from scepsy.cli.files import checked_target, write_at_once
-from scepsy.cli.project_profiles import ProjectProfiles, read_profiles
+from scepsy.cli.part import Part, read_part
 from scepsy.documents import API_VERSION, PROJECT_FILE, Architecture, DocumentError, Profile, Series, emit
 from scepsy.documents.diagnostics import printable
 from scepsy.documents.model import FileMetadata, ModelId, NodeName, Product, Revision, Version
@@ -91,7 +91,7 @@ def run(options: Options) -> None:
         ScepsyError: something is wrong; nothing was written then.
     """
     share = _checked(options)
-    home = read_profiles(options.project) if (options.project / PROJECT_FILE).exists() else None
+    home = read_part(options.project, Profile) if (options.project / PROJECT_FILE).exists() else None
     target = _target(options, home)
     name = _valid(NodeName, _slug(target.stem), "-o")
     architecture = _architecture(options, home)
@@ -144,7 +144,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+|\.(?![a-z0-9])|(?<![a-z0-9])\.", "-", text.lower()).strip("-")
 
 
-def _target(options: Options, home: ProjectProfiles | None) -> Path:
+def _target(options: Options, home: Part[Profile] | None) -> Path:
     if options.output is not None:
         given = options.output
     elif home is not None:
@@ -165,11 +165,11 @@ def _target(options: Options, home: ProjectProfiles | None) -> Path:
     return target
 
 
-def _architecture(options: Options, home: ProjectProfiles | None) -> Architecture:
+def _architecture(options: Options, home: Part[Profile] | None) -> Architecture:
     """Return the model's shape: from its config.json, else from a profile that the project has of it."""
     if options.config is not None:
         return architecture_of(read_config(options.config), options.parameters, options.flags)
-    for loaded in home.profiles.values() if home else ():
+    for loaded in home.documents.values() if home else ():
         if loaded.document.spec.model == options.model:
             return loaded.document.spec.architecture
     if home is not None and home.problems:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from contextlib import suppress
+from pathlib import Path
 
 import click
 from rich.console import Console
 
 from scepsy.cli.files import checked_target, write_at_once
-from scepsy.cli.project_profiles import ProjectProfiles, read_profiles
+from scepsy.cli.part import Part, read_part
 from scepsy.demand import demand_of
 from scepsy.documents import (
     DocumentError,
@@ -19,9 +20,7 @@ from scepsy.documents import (
     Profile,
     Workflow,
     Workspace,
-    contained,
     did_you_mean,
-    load_file,
 )
 from scepsy.documents.diagnostics import printable
 from scepsy.errors import ScepsyError
@@ -44,7 +43,7 @@ def run(model: str, product: str | None, html: Path | None, project: Path) -> No
     Raises:
         ScepsyError: there are no such profiles, or a file cannot be written.
     """
-    home = read_profiles(project)
+    home = read_part(project, Profile)
     profiles = _chosen(home, model, product)
     page_to = checked_target(html, "--html", [home.folder]) if html is not None else None
     known = known_of(
@@ -60,8 +59,8 @@ def run(model: str, product: str | None, html: Path | None, project: Path) -> No
         click.echo(f"Wrote {page_to}")
 
 
-def _chosen(home: ProjectProfiles, model: str, product: str | None) -> list[Profile]:
-    everything = [loaded.document for loaded in home.profiles.values()]
+def _chosen(home: Part[Profile], model: str, product: str | None) -> list[Profile]:
+    everything = [loaded.document for loaded in home.documents.values()]
     if not everything:
         if home.problems:
             raise DocumentError(home.problems)
@@ -91,7 +90,7 @@ def _chosen(home: ProjectProfiles, model: str, product: str | None) -> list[Prof
     return chosen
 
 
-def _groups(home: ProjectProfiles, profiles: Sequence[Profile]) -> dict[str, Groups]:
+def _groups(home: Part[Profile], profiles: Sequence[Profile]) -> dict[str, Groups]:
     """Return the groups of the calls that were replayed, by profile, where a workflow of the project names their trace.
 
     Without them the page shows less, so that what is wrong with a workflow is of no matter here.
@@ -102,7 +101,7 @@ def _groups(home: ProjectProfiles, profiles: Sequence[Profile]) -> dict[str, Gro
         if profile.spec.provenance.trace_digest and any(series.open_loop for series in profile.spec.series)
     }
     found: dict[str, Groups] = {}
-    for workflow in _workflows(home) if replayed else ():
+    for workflow in _workflows(home.directory) if replayed else ():
         try:
             demand, files = demand_of(Workspace(home.root, home.directory, home.project, {}, {}, {}), workflow)
         except ScepsyError:
@@ -118,18 +117,9 @@ def _groups(home: ProjectProfiles, profiles: Sequence[Profile]) -> dict[str, Gro
     return found
 
 
-def _workflows(home: ProjectProfiles) -> Iterator[Loaded[Workflow]]:
-    try:
-        folder = contained(home.root, home.project.document.spec.paths.workflows, home.directory)
-    except ScepsyError:
-        return
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".yaml", ".yml")) if folder.is_dir() else []:
-        shown = PurePosixPath(os.path.relpath(path, home.directory)).as_posix()
-        try:
-            _, documents, _ = load_file(contained(home.root, shown, home.directory), shown, Workflow)
-        except ScepsyError:
-            continue
-        yield from documents
+def _workflows(project: Path) -> Iterator[Loaded[Workflow]]:
+    with suppress(ScepsyError):
+        yield from read_part(project, Workflow).documents.values()
 
 
 def _how_to_get_one(model: str) -> str:
