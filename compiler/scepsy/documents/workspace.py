@@ -97,7 +97,7 @@ def load_workspace(directory: Path, root: Path, *, needs_profiles: bool = True) 
     for workflow in workflows.values():
         reader.problems.extend(_check_workflow(workflow))
     for cluster in clusters.values():
-        reader.problems.extend(_check_cluster(cluster))
+        reader.problems.extend(check_cluster(cluster))
     reader.problems.extend(_check_shared_llms(workflows.values()))
     reader.problems.extend(_check_profiles(profiles.values()))
     reader.problems.extend(_check_engine(project))
@@ -276,8 +276,8 @@ def _check_pod_template(loaded: Loaded[Workflow], index: int) -> list[Diagnostic
     return problems
 
 
-def _check_cluster(loaded: Loaded[Cluster]) -> list[Diagnostic]:
-    """Unique node names and UUIDs; indices that exist; domains that do not overlap."""
+def check_cluster(loaded: Loaded[Cluster]) -> list[Diagnostic]:
+    """Return what is wrong with a cluster beyond its fields: names and UUIDs twice, indices and domains that clash."""
     nodes = loaded.document.spec.nodes
     problems = []
     if loaded.document.spec.sharing == "hami-dra" and loaded.document.spec.kubernetes in ("1.34", "1.35"):

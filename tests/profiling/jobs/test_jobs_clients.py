@@ -13,8 +13,9 @@ import pytest
 from tests.profiling.jobs.conftest import Waits, write_kubeconfig
 from tests.profiling.jobs.world import NAMESPACE, TOKEN, World
 
+from scepsy.cluster.connection import Clock, Unreachable
 from scepsy.errors import ScepsyError
-from scepsy.profiling.jobs.clients import ArgoJobs, Clock, Jobs, KubernetesJobs, Unreachable, connect
+from scepsy.profiling.jobs.clients import ArgoJobs, Jobs, KubernetesJobs, connect
 
 
 def workflow(name: str = "profile-x-0123456789", sweep: str = "0123456789") -> dict[str, Any]:

@@ -211,6 +211,8 @@ def test_no_gpu_that_may_be_used_is_told_before_anything_is_submitted(command: C
     # Two GPUs, on both of which instances are planned.
     kept = [line for line in text.splitlines() if "00000000000" not in line or line.rstrip().endswith(("0000, memory: 80Gi}", "0001, memory: 80Gi}"))]  # fmt: skip
     cluster.write_text("\n".join(kept).replace("[[0, 1, 2, 3]]", "[[0, 1]]") + "\n")
+    workflow = project / "workflows" / "rag-reranker.yaml"
+    workflow.write_text(workflow.read_text().replace("rate: 12/s", "rate: 8/s"))
     commit_all(project)
     compiled = scepsy("compile", "--commit", "--project", project)
     assert compiled.code == 0, compiled.err

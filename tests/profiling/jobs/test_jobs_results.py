@@ -138,6 +138,15 @@ def test_of_several_attempts_the_last_counts() -> None:
     assert (found.state, found.reason, found.profile) == ("failed", "the server died", None)
 
 
+def test_a_point_without_the_neighbours_that_were_asked_for_failed() -> None:
+    busy = workflow_of(job(Shape(1, 10), Shape(1, 5), settings={"neighbours": "busy"}))
+    # As an older WorkflowTemplate does, which does not know of them.
+    found = point(over(busy, node(busy, "tp1-s5", outputs=outputs(busy, "tp1-s5"))), "tp1-s5")
+    assert (found.state, found.profile) == ("failed", None)
+    assert found.reason == "its result is not what was asked for: neighbours is idle, asked for was busy"
+    assert point(over(busy, node(busy, "tp1-s10", outputs=outputs(busy, "tp1-s10")))).state == "measured"
+
+
 def test_without_retries_the_pod_alone_is_read() -> None:
     assert point(over(WORKFLOW, node(WORKFLOW, "tp1-s10", outputs=outputs(WORKFLOW, "tp1-s10")))).state == "measured"
 

@@ -174,8 +174,8 @@ def test_the_workflow_of_a_sweep() -> None:
         "calls": pack(TEXT),
     }
     assert points == [
-        {"name": "tp1-s5", "tp": "1", "share": "0.5", "claim": f"{name}-tp1-s5", "cpu": "3", "host-memory": "6Gi", "resume": ""},
-        {"name": "tp2-s10", "tp": "2", "share": "1.0", "claim": f"{name}-tp2-s10", "cpu": "4", "host-memory": "8Gi", "shm": "2Gi", "resume": ""},
+        {"name": "tp1-s5", "tp": "1", "share": "0.5", "neighbours": "idle", "claim": f"{name}-tp1-s5", "cpu": "3", "host-memory": "6Gi", "resume": ""},
+        {"name": "tp2-s10", "tp": "2", "share": "1.0", "neighbours": "idle", "claim": f"{name}-tp2-s10", "cpu": "4", "host-memory": "8Gi", "shm": "2Gi", "resume": ""},
     ]  # fmt: skip
 
     def manifest(claim: str, count: int, **more: Any) -> dict[str, Any]:
@@ -194,6 +194,14 @@ def test_the_workflow_of_a_sweep() -> None:
         (f"{name}-tp1-s5", manifest(f"{name}-tp1-s5", 1, config=config)),
         (f"{name}-tp2-s10", manifest(f"{name}-tp2-s10", 2)),
     ]
+
+
+@pytest.mark.parametrize(("sharing", "half"), [("dra-mps", ("busy", "4")), ("hami-dra", ("idle", "3"))])
+def test_shares_of_a_gpu_have_busy_neighbours_where_that_is_set_and_can_be(sharing: Sharing, half: tuple[str, str]) -> None:  # fmt: skip
+    made = job(Shape(1, 5), Shape(1, 10), on=cluster(node(), sharing=sharing), settings={"neighbours": "busy"})
+    points = json.loads(parameters(workflow_of(made))["points"])
+    # A neighbour has a core of its own.
+    assert [(point["neighbours"], point["cpu"]) for point in points] == [half, ("idle", "3")]
 
 
 def test_under_hami_a_point_claims_a_part_of_each_of_its_gpus() -> None:
@@ -232,6 +240,7 @@ def test_the_same_sweep_gives_the_same_bytes_and_the_same_name() -> None:
     job(settings={"image": "registry.example.com/scepsy-vllm:2"}),
     job(settings={"budget": "10min"}),
     job(on=cluster(node(), sharing="hami-dra")),
+    job(settings={"neighbours": "busy"}),
 ])  # fmt: skip
 def test_whatever_decides_the_result_decides_the_name(other: Job) -> None:
     assert other.digest != job().digest
@@ -248,6 +257,7 @@ def test_other_points_are_another_workflow_of_the_same_measurement(other: Job) -
     job(on=cluster(node(reserved=[3]))),
     job(workflow="other"),
     job(settings={"namespace": "elsewhere"}),
+    job(settings={"neighbours": "idle"}),
 ])  # fmt: skip
 def test_what_does_not_decide_the_result_does_not(same: Job) -> None:
     assert same.name == job().name

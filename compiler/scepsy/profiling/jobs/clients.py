@@ -9,16 +9,24 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from scepsy.documents import did_you_mean
-from scepsy.documents.diagnostics import printable
+from scepsy.cluster.connection import (
+    CLOCK,
+    Clock,
+    Unreachable,
+    after,
+    configuration,
+    is_certificate,
+    network,
+    place,
+    said,
+    shown,
+)
 from scepsy.errors import ScepsyError
 from scepsy.profiling.jobs.workflow import TEMPLATE
 
@@ -39,27 +47,6 @@ _PAGE = 50
 _TRANSIENT = frozenset((429, 500, 502, 503, 504))
 
 Object = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Clock:
-    """How time passes.
-
-    Attributes:
-        now: tells seconds.
-        sleep: lets seconds pass.
-    """
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-CLOCK = Clock()
-"""Time as it is."""
-
-
-class Unreachable(ScepsyError):
-    """The server cannot be reached, or kept failing, for longer than it was waited for."""
 
 
 @dataclass(frozen=True)
@@ -261,56 +248,16 @@ def _fault(error: Exception) -> _Fault | None:
     status = getattr(error, "status", None)
     if isinstance(status, int) and hasattr(error, "body"):
         if status == 0:
-            return _Fault(0, _shown(str(getattr(error, "reason", ""))))
+            return _Fault(0, shown(str(getattr(error, "reason", ""))))
         headers = getattr(error, "headers", None) or {}
-        return _Fault(status, _said(getattr(error, "body", None)), _after(headers), status in _TRANSIENT)
+        return _Fault(status, said(getattr(error, "body", None)), after(headers), status in _TRANSIENT)
     if isinstance(error, urllib3.exceptions.HTTPError):
-        reason = getattr(error, "reason", None) or error
-        certificate = isinstance(error, urllib3.exceptions.SSLError) or isinstance(reason, urllib3.exceptions.SSLError)
-        return _Fault(0, _network(error), transient=not certificate)
+        return _Fault(0, network(error), transient=not is_certificate(error))
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         return _Fault(0, "the answer is no JSON", transient=True)
     if isinstance(error, OSError):
-        return _Fault(0, _shown(error.strerror or str(error)), transient=True)
+        return _Fault(0, shown(error.strerror or str(error)), transient=True)
     return None
-
-
-def _network(error: Exception) -> str:
-    """Say in few words what the network did; urllib3's own text names objects of Python."""
-    import urllib3  # noqa: PLC0415 - with the clients
-
-    inner: BaseException = error
-    while inner.__cause__ is not None and inner.__cause__ is not inner:
-        inner = inner.__cause__
-    if isinstance(error, urllib3.exceptions.NameResolutionError):
-        return "its name is unknown"
-    if isinstance(inner, OSError) and inner.strerror:
-        return _shown(inner.strerror)
-    if isinstance(error, urllib3.exceptions.TimeoutError):
-        return "it does not answer in time"
-    if isinstance(error, urllib3.exceptions.ProtocolError | urllib3.exceptions.IncompleteRead):
-        return "the connection broke off"
-    return _shown(str(inner) if isinstance(error, urllib3.exceptions.SSLError) else type(error).__name__)
-
-
-def _said(body: Any) -> str:
-    """Return what a server says of a failure: the message of a Kubernetes Status or of an argo-server's error."""
-    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        return "" if "<" in text else _shown(text)
-    return _shown(str(answer.get("message") or "")) if isinstance(answer, dict) else ""
-
-
-def _after(headers: Mapping[str, str]) -> float:
-    value = next((value for key, value in headers.items() if key.lower() == "retry-after"), "")
-    return float(value) if str(value).isdigit() else 0.0
-
-
-def _shown(text: str) -> str:
-    shown = printable(" ".join(text.split()))
-    return shown if len(shown) <= 400 else shown[:400] + "…"
 
 
 class KubernetesJobs(Jobs):
@@ -327,10 +274,12 @@ class KubernetesJobs(Jobs):
     def __init__(self, context: str | None = None, clock: Clock = CLOCK) -> None:
         from kubernetes import client  # noqa: PLC0415 - slow to import
 
-        configuration = _configuration(context)
-        configuration.retries = False  # tried again here, for both clients alike
-        super().__init__(_place(configuration.host), clock)
-        self._api = client.CustomObjectsApi(client.ApiClient(configuration))
+        settings = configuration(
+            context, "set KUBECONFIG, or name an argo-server with --argo-server and its token in ARGO_TOKEN"
+        )
+        settings.retries = False  # tried again here, for both clients alike
+        super().__init__(place(settings.host), clock)
+        self._api = client.CustomObjectsApi(client.ApiClient(settings))
 
     def _create(self, namespace: str, workflow: Object, dry_run: bool) -> Any:
         more: Any = {"dry_run": "All"} if dry_run else {}
@@ -365,64 +314,6 @@ class KubernetesJobs(Jobs):
         return "log in again, or name another context of the kubeconfig with --context"
 
 
-def _configuration(context: str | None) -> Any:
-    from kubernetes import client  # noqa: PLC0415 - slow to import
-
-    config = _config()
-    configuration = client.Configuration()
-    try:
-        if context is None and not _kubeconfig_is_there():
-            config.load_incluster_config(client_configuration=configuration)
-        else:
-            config.load_kube_config(_kubeconfig(), context=context, client_configuration=configuration)
-    except config.ConfigException as error:
-        raise _no_configuration(context, str(error)) from error
-    except Exception as error:  # the file is the user's, and its readers raise what they meet
-        # In their own words there may be what stands in the file, such as a token.
-        mark = getattr(error, "problem_mark", None)
-        said = error.strerror if isinstance(error, OSError) else f"line {mark.line + 1}" if mark else ""
-        raise ScepsyError(f"the kubeconfig cannot be read{f': {said}' if said else ''}", "mend the file") from error
-    return configuration
-
-
-def _config() -> Any:
-    """Return the client's module for configurations, of which not everything has types."""
-    from kubernetes import config  # noqa: PLC0415 - slow to import
-
-    return config
-
-
-def _kubeconfig() -> str:
-    return os.environ.get("KUBECONFIG") or "~/.kube/config"
-
-
-def _kubeconfig_is_there() -> bool:
-    return any(os.path.exists(os.path.expanduser(path)) for path in _kubeconfig().split(os.pathsep) if path)
-
-
-def _no_configuration(context: str | None, said: str) -> ScepsyError:
-    config = _config()
-    names: list[str] = []
-    if _kubeconfig_is_there():
-        with suppress(config.ConfigException, OSError, ValueError, TypeError, KeyError):
-            names = [str(entry["name"]) for entry in config.list_kube_config_contexts(_kubeconfig())[0]]
-    if context is not None and names and context not in names:
-        return ScepsyError(f'the kubeconfig has no context "{context}"', did_you_mean(context, names))
-    if not _kubeconfig_is_there():
-        return ScepsyError(
-            "there is no kubeconfig, and this is no pod of a cluster",
-            "set KUBECONFIG, or name an argo-server with --argo-server and its token in ARGO_TOKEN",
-        )
-    return ScepsyError(f"the kubeconfig cannot be used: {_shown(said)}", "name a context with --context")
-
-
-def _place(url: str) -> str:
-    """Return where a server is, without credentials."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return host or "the cluster"
-
-
 class ArgoJobs(Jobs):
     """Workflows through an argo-server.
 
@@ -445,7 +336,7 @@ class ArgoJobs(Jobs):
         checked = _checked_url(url, token)
         configuration = Configuration(host=checked)
         configuration.retries = False  # tried again here, for both clients alike
-        super().__init__(f"argo-server {_place(checked)}", clock)
+        super().__init__(f"argo-server {place(checked)}", clock)
         client = ApiClient(configuration)
         if token:
             scheme = "" if token.startswith(("Bearer ", "Basic ")) else "Bearer "

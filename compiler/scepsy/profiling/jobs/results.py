@@ -21,7 +21,7 @@ from scepsy.documents.model import FileMetadata
 from scepsy.documents.source import SourceFile, parse
 from scepsy.errors import ScepsyError
 from scepsy.profiling.jobs.calls import note_of
-from scepsy.profiling.jobs.workflow import REQUEST, Request, parsed_name, shape_of
+from scepsy.profiling.jobs.workflow import REQUEST, Request, parsed_name, point_name, shape_of
 from scepsy.profiling.packing import unpack
 from scepsy.profiling.planning.sweep import Shape
 
@@ -79,10 +79,18 @@ class Run:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What the results of one Workflow are checked against: its request, its image's digest; and its first name."""
+    """What the results of one Workflow are checked against, and its first name.
+
+    Attributes:
+        request: its request.
+        image_digest: its image's digest, if that is pinned.
+        busy: names of its points with busy neighbours.
+        base: the first name.
+    """
 
     request: Request
     image_digest: str | None
+    busy: frozenset[str]
     base: str
 
 
@@ -96,9 +104,10 @@ def read_run(workflow: Mapping[str, Any]) -> Run | None:
         named = parsed_name(str(metadata.get("name")))
         request = Request.model_validate(json.loads(str(_mapping(metadata.get("annotations")).get(REQUEST))))
         parameters = _parameters(_mapping(_mapping(workflow.get("spec")).get("arguments")))
-        points = [str(_mapping(point).get("name")) for point in json.loads(parameters["points"])]
+        given = [_mapping(point) for point in json.loads(parameters["points"])]
     except (ValueError, ValidationError, KeyError, TypeError):
         return None
+    points = [str(point.get("name")) for point in given]
     if named is None or any(shape_of(point) is None for point in points):
         return None
     status = _mapping(workflow.get("status"))
@@ -107,7 +116,8 @@ def read_run(workflow: Mapping[str, Any]) -> Run | None:
     ended = problem or _text(status.get("message")) or f"the Workflow ended as {status.get('phase')} before it ran"
     base, attempt = named
     digest = _DIGEST.search(parameters.get("image", ""))
-    asked = _Asked(request, digest[0] if digest else None, base)
+    busy = frozenset(str(point.get("name")) for point in given if point.get("neighbours") == "busy")
+    asked = _Asked(request, digest[0] if digest else None, busy, base)
     read = (_point(name, nodes, asked, finished, ended) for name in points)
     return Run(str(metadata["name"]), base, attempt, request, finished, tuple(read))
 
@@ -247,6 +257,9 @@ def _contradiction(profile: Profile, shape: Shape, asked: _Asked, outcome: str) 
         ("share", round(entry.share * 10), shape.tenths),
         ("trace digest", spec.provenance.trace_digest, request.trace_digest),
     ]
+    if measured:
+        wanted = "busy" if point_name(shape) in asked.busy else "idle"
+        rows.append(("neighbours", spec.series[0].neighbours or "idle", wanted))
     if asked.image_digest is not None:
         rows.append(("image digest", spec.provenance.image_digest, asked.image_digest))
     wrong = [f"{what} is {_shown(is_)}, asked for was {_shown(want)}" for what, is_, want in rows if is_ != want]

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from scepsy.cluster.connection import CLOCK, Clock
 from scepsy.errors import ScepsyError
-from scepsy.profiling.jobs.clients import CLOCK, Clock, Jobs
+from scepsy.profiling.jobs.clients import Jobs
 from scepsy.profiling.jobs.results import DONE, Outcome, outcomes_of
 from scepsy.profiling.jobs.workflow import LABELS, SWEEP, Job, attempt_name, workflow_of
 

@@ -14,12 +14,13 @@ from pydantic import ConfigDict
 
 from scepsy.documents import Cluster, Plan, Project
 from scepsy.documents.model import Model
+from scepsy.documents.profile import Neighbours
 from scepsy.documents.units import format_memory
 from scepsy.errors import ScepsyError
 from scepsy.manifests.engine import GIB, SHM, startup_seconds
 from scepsy.profiling.jobs.calls import JobCalls
 from scepsy.profiling.jobs.gpus import Allowed, allowed_gpus, claim_of
-from scepsy.profiling.planning.sweep import Shape, Sweep
+from scepsy.profiling.planning.sweep import Shape, Sweep, neighbours_in
 
 TEMPLATE = "scepsy-profile"
 """The WorkflowTemplate (profiling-jobs/profile.yaml)."""
@@ -86,6 +87,7 @@ class Job:
         image: of its pods.
         budget: seconds for one point.
         sharing: how the cluster shares GPUs.
+        neighbours: what the rest of a GPU does while a share is measured.
         deadline: seconds that a point's pod may run.
         allowed: per shape the GPUs.
         left_out: shapes for which there are no GPUs now, and why.
@@ -103,6 +105,7 @@ class Job:
     deadline: int
     allowed: Mapping[Shape, Allowed]
     left_out: tuple[tuple[Shape, str], ...] = ()
+    neighbours: Neighbours = "idle"
     digest: str = field(init=False, default="")
     name: str = field(init=False, default="")
 
@@ -174,6 +177,7 @@ def job_of(
         deadline=start + math.ceil(settings.budget) + MARGIN,
         allowed=allowed,
         left_out=tuple((shape, error.message) for shape, error in problems.items()),
+        neighbours=neighbours_in(project, cluster),
     )
 
 
@@ -212,9 +216,7 @@ def workflow_of(
         "pool": job.sweep.product,
         "calls": job.calls.packed,
         "claims": _json([{"name": claim, "manifest": _json(manifest)} for claim, manifest in manifests.items()]),
-        "points": _json(
-            [_point(shape, claims[shape], job.sharing, journals.get(point_name(shape), "")) for shape in wanted]
-        ),
+        "points": _json([_point(shape, claims[shape], job, journals.get(point_name(shape), "")) for shape in wanted]),
     }
     return {
         "apiVersion": "argoproj.io/v1alpha1",
@@ -232,15 +234,18 @@ def workflow_of(
     }
 
 
-def _point(shape: Shape, claim: str, sharing: str, journal: str) -> dict[str, str]:
+def _point(shape: Shape, claim: str, job: Job, journal: str) -> dict[str, str]:
     """Return a point's parameters; CPU and host memory as an instance asks for them, but never part of a core's."""
-    mps = sharing == "dra-mps" and shape.tenths < 10
+    mps = job.sharing == "dra-mps" and shape.tenths < 10
+    busy = mps and job.neighbours == "busy"
     return {
         "name": point_name(shape),
         "tp": str(shape.tp),
         "share": f"{shape.share:.1f}",
         "claim": claim,
-        "cpu": str(2 + shape.tp),
+        "neighbours": "busy" if busy else "idle",
+        # A busy neighbour mostly waits, but looks for the next copy on time.
+        "cpu": str(2 + shape.tp + busy),
         "host-memory": format_memory((4 + 2 * shape.tp) * GIB),
         # Under MPS the driver mounts a /dev/shm of its own.
         **({"shm": format_memory(SHM)} if shape.tp > 1 and not mps else {}),
@@ -271,6 +276,8 @@ def _decisive(job: Job) -> dict[str, Any]:
         "max-model-len": job.sweep.max_model_len,
         "budget": job.budget,
         "sharing": job.sharing,
+        # Left out where they are idle: so were they before there were others.
+        **({"neighbours": "busy"} if job.neighbours == "busy" else {}),
     }
 
 

@@ -1,0 +1,400 @@
+"""A live cluster → plain values: nodes, their GPUs, and what is wrong with them.
+
+Sources. The GPUs and their health are what NVIDIA's and HAMi's DRA drivers publish in ResourceSlices (attributes
+`uuid`, `type` and `productName`, capacity `memory`, device taints such as `gpu.nvidia.com/xid`). The product is the
+node label `nvidia.com/gpu.product` of GPU feature discovery, which also sets `nvidia.com/gpu.clique` where NVLink
+connects the GPUs of several nodes, and so those of each. What monitors report is in a node's conditions:
+node-problem-detector (AKS: `GPUMissing`, `XIDErrors`, `NVLinkStatusInactive`), NVSentinel, which asks DCGM
+(`GpuMemWatch`, `SysLogsXIDError`), the EKS node monitoring agent (`AcceleratedHardwareReady`), Nebius
+(`NebiusGPUError`), and others alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from scepsy.cluster.access import CLASSES, NODES, SLICES, Object, Reader
+from scepsy.documents.units import parse_memory
+from scepsy.manifests.claim import HAMI, NVIDIA
+
+PRODUCT_LABEL = "nvidia.com/gpu.product"
+CLIQUE_LABEL = "nvidia.com/gpu.clique"
+DRIVERS = (NVIDIA, HAMI)
+_WHOLE = {"gpu", "hami-gpu"}
+"""The attribute `type` of whole GPUs; others are MIG devices, and GPUs that are passed to virtual machines."""
+_UUID = re.compile(r"GPU-[A-Za-z0-9-]{1,76}")
+_ABOUT_GPUS = re.compile(r"gpu|xid|nvlink|nvswitch|nvidia|dcgm|accelerated", re.IGNORECASE)
+_ABOUT_MONITORS = re.compile(r"dcgm.?(connectivity|service)|device.?plugin|throttl", re.IGNORECASE)
+_GOOD_IF_TRUE = re.compile(r"(ready|healthy|ok)$", re.IGNORECASE)
+_EFFECTS = {"NoSchedule", "NoExecute"}
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that is wrong with a node or a GPU.
+
+    Attributes:
+        what: in words.
+        since: when it began, as Kubernetes writes it (RFC 3339); empty if that is not known.
+    """
+
+    what: str
+    since: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveGpu:
+    """A GPU that a driver publishes.
+
+    Attributes:
+        uuid: the driver's UUID.
+        memory: bytes.
+        product: as the driver calls it, with dashes for blanks, which is how the node label is made.
+        sick: why nothing new is placed on it; None for a healthy one.
+    """
+
+    uuid: str
+    memory: int
+    product: str
+    sick: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveNode:
+    """A node that has GPUs, or has the label of one that does.
+
+    Attributes:
+        name: its name.
+        product: of its GPUs; empty if nothing says.
+        gpus: in the driver's order.
+        ready: whether it reports to be.
+        unready: why not, and since when; None for a ready one.
+        cordoned: since when nothing new is placed on it; None for other nodes.
+        conditions: what monitors say is wrong with its GPUs.
+        taints: its other taints, as `key=value:effect`.
+        incomplete: why the list of its GPUs may not be whole; empty if it is.
+        connected: whether NVLink is known to connect all its GPUs.
+    """
+
+    name: str
+    product: str
+    gpus: tuple[LiveGpu, ...]
+    unready: Trouble | None = None
+    cordoned: Trouble | None = None
+    conditions: tuple[Trouble, ...] = ()
+    taints: tuple[str, ...] = ()
+    incomplete: str = ""
+    connected: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether it reports to be ready."""
+        return self.unready is None
+
+    @property
+    def schedulable(self) -> bool:
+        """Whether pods may be placed on it."""
+        return self.cordoned is None
+
+
+@dataclass(frozen=True)
+class LiveCluster:
+    """What a cluster has.
+
+    Attributes:
+        version: of Kubernetes, such as `1.36`.
+        driver: whose GPUs these are.
+        nodes: those with GPUs, in name order.
+        others: names of the other nodes.
+        has_class: whether there is a DeviceClass of the driver's name, through which GPUs are claimed.
+        notes: what was not understood, or left out, one line each.
+    """
+
+    version: str
+    driver: str
+    nodes: tuple[LiveNode, ...]
+    others: frozenset[str] = frozenset()
+    has_class: bool = True
+    notes: tuple[str, ...] = ()
+
+    def node(self, name: str) -> LiveNode | None:
+        """Return a node; None if it has no GPUs, or is not there."""
+        return self._by_name.get(name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, LiveNode]:
+        return {node.name: node for node in self.nodes}
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What is read of a cluster, as Kubernetes has it.
+
+    Attributes:
+        version: the answer of `/version`.
+        nodes: Nodes.
+        slices: ResourceSlices.
+        classes: DeviceClasses.
+    """
+
+    version: Object
+    nodes: Sequence[Object]
+    slices: Sequence[Object]
+    classes: Sequence[Object]
+
+
+def read(cluster: Reader) -> Objects:
+    """Read what `live` needs.
+
+    Raises:
+        ScepsyError: the cluster refuses, or cannot be reached.
+    """
+    version = cluster.version()
+    # Nodes after slices: a node that is new in between has no slices yet, rather than slices without a node.
+    slices = cluster.objects(SLICES)
+    return Objects(version, cluster.objects(NODES), slices, cluster.objects(CLASSES))
+
+
+def live(objects: Objects, driver: str | None = None) -> LiveCluster:
+    """Make plain values of what Kubernetes has.
+
+    Args:
+        objects: what was read.
+        driver: whose GPUs are meant; None for NVIDIA's driver if it publishes any, else HAMi's.
+    """
+    notes: list[str] = []
+    published = {slice_["spec"].get("driver") for slice_ in objects.slices if isinstance(slice_.get("spec"), dict)}
+    if driver is None:
+        driver = HAMI if HAMI in published and NVIDIA not in published else NVIDIA
+        if published >= {HAMI, NVIDIA}:
+            notes.append(f"both {NVIDIA} and {HAMI} publish GPUs; taken are those of {NVIDIA}")
+    devices, incomplete = _devices(objects.slices, driver, notes)
+    made: list[LiveNode] = []
+    others = set()
+    for item in sorted(objects.nodes, key=lambda item: natural(_name(item))):
+        name = _name(item)
+        if name in devices or name in incomplete or PRODUCT_LABEL in _labels(item):
+            made.append(_node(item, devices.pop(name, []), incomplete.get(name, ""), notes))
+        else:
+            others.add(name)
+    for name in sorted(devices):
+        notes.append(f"node {name} is gone, though GPUs of it are still published")
+    classes = {_name(item) for item in objects.classes}
+    nodes = tuple(_once(made, notes))
+    return LiveCluster(_version(objects.version), driver, nodes, frozenset(others), driver in classes, tuple(notes))
+
+
+def _once(nodes: Sequence[LiveNode], notes: list[str]) -> Iterable[LiveNode]:
+    """Return nodes such that each GPU is in one: where it sat before may still publish it."""
+    owner: dict[str, str] = {}
+    for node in sorted(nodes, key=lambda node: not node.ready):
+        for gpu in node.gpus:
+            owner.setdefault(gpu.uuid, node.name)
+    for node in nodes:
+        own = tuple(gpu for gpu in node.gpus if owner[gpu.uuid] == node.name)
+        for gpu in node.gpus:
+            if gpu not in own:
+                notes.append(f"{gpu.uuid} is published by {owner[gpu.uuid]} and {node.name}; taken as of the first")
+        yield replace(node, gpus=own)
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """Return a sort key that puts `gpu-10` behind `gpu-9`."""
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.findall(r"[0-9]+|[^0-9]+", text)]
+
+
+# ----------------------------------------------------------------------------------------------------------- devices
+
+
+def _devices(slices: Sequence[Object], driver: str, notes: list[str]) -> tuple[dict[str, list[Object]], dict[str, str]]:
+    """Return the devices of each node, and why those of a node may not be all.
+
+    A pool's newest generation counts, as for the scheduler; while it is being written, the one before it if that is
+    still whole.
+    """
+    pools: dict[str, dict[int, list[Object]]] = {}
+    for item in slices:
+        spec = item.get("spec") or {}
+        pool = spec.get("pool") or {}
+        if spec.get("driver") == driver:
+            pools.setdefault(str(pool.get("name")), {}).setdefault(int(pool.get("generation") or 0), []).append(spec)
+    devices: dict[str, list[Object]] = {}
+    incomplete: dict[str, str] = {}
+    for pool, generations in sorted(pools.items()):
+        newest = max(generations)
+        whole = [g for g, specs in generations.items() if _is_whole(specs)]
+        chosen = max(whole, default=newest)
+        if chosen != newest:
+            notes.append(f"pool {pool} is being published anew; read as it was before")
+        missing = ""
+        if not whole:
+            count = generations[newest][0]["pool"].get("resourceSliceCount")
+            missing = f"{len(generations[newest])} of {count} ResourceSlices of pool {pool} are published"
+        for spec in generations[chosen]:
+            for name, found in _by_node(spec, notes):
+                devices.setdefault(name, []).extend(found)
+                if missing:
+                    incomplete[name] = missing
+    return devices, incomplete
+
+
+def _is_whole(specs: list[Object]) -> bool:
+    return len(specs) == int(specs[0]["pool"].get("resourceSliceCount") or 0)
+
+
+def _by_node(spec: Object, notes: list[str]) -> Iterable[tuple[str, list[Object]]]:
+    """Return the devices of a slice by node; GPUs are always those of one."""
+    listed = [device for device in spec.get("devices") or [] if isinstance(device, dict)]
+    if spec.get("nodeName"):
+        return [(str(spec["nodeName"]), listed)]
+    if spec.get("perDeviceNodeSelection"):
+        return [(str(device["nodeName"]), [device]) for device in listed if device.get("nodeName")]
+    if listed:
+        notes.append(f"pool {spec['pool'].get('name')} names no node for its {len(listed)} devices; left out")
+    return []
+
+
+def _gpu(device: Object, notes: list[str], node: str) -> LiveGpu | None:
+    """Return what a device is; None for what is no whole GPU."""
+    attributes = device.get("attributes") or {}
+    where = f"device {device.get('name')} of node {node}"
+    uuid = _attribute(attributes, "uuid")
+    if not _UUID.fullmatch(uuid):
+        notes.append(f"{where} has the UUID {uuid[:80]!r}, which is none of a GPU; left out")
+        return None
+    capacity = device.get("capacity") or {}
+    memory = (capacity.get("memory") or {}).get("value", "") if isinstance(capacity, dict) else ""
+    try:
+        size = parse_memory(memory)
+    except ValueError:
+        notes.append(f"{where} says {str(memory)[:40]!r} for its memory; left out")
+        return None
+    product = re.sub(r"[^A-Za-z0-9._-]+", "-", _attribute(attributes, "productName").strip())
+    return LiveGpu(uuid, size, product, _sick(device.get("taints") or []))
+
+
+def _attribute(attributes: Object, name: str) -> str:
+    value = attributes.get(name)
+    return str(value.get("string") or "") if isinstance(value, dict) else ""
+
+
+def _sick(taints: Sequence[Object]) -> Trouble | None:
+    """Return what is wrong with a device, from its taints.
+
+    Those with the effect `None` only inform: an error of an application, a device that is not monitored.
+    """
+    bad = [taint for taint in taints if isinstance(taint, dict) and taint.get("effect") in _EFFECTS]
+    if not bad:
+        return None
+    words = ", ".join(f"{t.get('key')}={t['value']}" if t.get("value") else str(t.get("key")) for t in bad)
+    return Trouble(f"device taint {words}", min((str(t.get("timeAdded") or "") for t in bad), default=""))
+
+
+# ------------------------------------------------------------------------------------------------------------- nodes
+
+
+def _node(item: Object, devices: list[Object], incomplete: str, notes: list[str]) -> LiveNode:
+    name, labels = _name(item), _labels(item)
+    gpus = []
+    seen: set[str] = set()
+    kinds = Counter(_attribute(device.get("attributes") or {}, "type") for device in devices)
+    for kind, count in sorted(kinds.items()):
+        if kind not in _WHOLE:
+            notes.append(f"node {name}: {count} devices of type {kind or 'unknown'} are no whole GPUs; left out")
+    whole = [device for device in devices if _attribute(device.get("attributes") or {}, "type") in _WHOLE]
+    for device in sorted(whole, key=lambda device: natural(str(device.get("name")))):
+        gpu = _gpu(device, notes, name)
+        if gpu is not None and gpu.uuid not in seen:
+            seen.add(gpu.uuid)
+            gpus.append(gpu)
+    product = str(labels.get(PRODUCT_LABEL) or "")
+    said = sorted({gpu.product for gpu in gpus if gpu.product})
+    if not product and said:
+        product = said[0]
+        notes.append(f"node {name} has no label {PRODUCT_LABEL}; its driver calls the GPUs {product}")
+    if len(said) > 1 and product in said:
+        # A node of the document has one product.
+        others = [gpu for gpu in gpus if gpu.product != product]
+        gpus = [gpu for gpu in gpus if gpu.product == product]
+        notes.append(f"node {name} has GPUs of several products; {len(others)} that are no {product} are left out")
+    spec, conditions = item.get("spec") or {}, (item.get("status") or {}).get("conditions") or []
+    return LiveNode(
+        name=name,
+        product=product,
+        gpus=tuple(gpus),
+        unready=_unready(conditions),
+        cordoned=_cordoned(spec),
+        conditions=tuple(_conditions(conditions)),
+        taints=tuple(_taints(spec)),
+        incomplete=incomplete,
+        connected=bool(labels.get(CLIQUE_LABEL)),
+    )
+
+
+def _unready(conditions: Sequence[Object]) -> Trouble | None:
+    for condition in conditions:
+        if condition.get("type") == "Ready":
+            if condition.get("status") == "True":
+                return None
+            reason = str(condition.get("reason") or "")
+            return Trouble(
+                f"not ready: {reason}" if reason else "not ready", str(condition.get("lastTransitionTime") or "")
+            )
+    return Trouble("not ready: it has not reported yet")
+
+
+def _cordoned(spec: Object) -> Trouble | None:
+    if not spec.get("unschedulable"):
+        return None
+    times = [
+        str(taint.get("timeAdded") or "")
+        for taint in spec.get("taints") or []
+        if taint.get("key") == "node.kubernetes.io/unschedulable"
+    ]
+    return Trouble("cordoned", times[0] if times else "")
+
+
+def _taints(spec: Object) -> Iterable[str]:
+    """Return the taints that pods of engines do not tolerate, but those that Kubernetes sets for what is known here."""
+    for taint in spec.get("taints") or []:
+        key = str(taint.get("key"))
+        if key == "nvidia.com/gpu" or key.startswith("node.kubernetes.io/") or taint.get("effect") not in _EFFECTS:
+            continue
+        yield f"{key}={taint['value']}:{taint['effect']}" if taint.get("value") else f"{key}:{taint['effect']}"
+
+
+def _conditions(conditions: Sequence[Object]) -> Iterable[Trouble]:
+    """Return the conditions by which a monitor says that something is wrong with GPUs.
+
+    One that ends in Ready or Healthy is bad when False, any other when True; Unknown is neither. That a monitor itself
+    does not work, or that a GPU is slowed down by its heat, does not make it sick.
+    """
+    for condition in sorted(conditions, key=lambda c: str(c.get("type"))):
+        kind, status = str(condition.get("type")), condition.get("status")
+        if not _ABOUT_GPUS.search(kind) or _ABOUT_MONITORS.search(kind):
+            continue
+        if status == ("False" if _GOOD_IF_TRUE.search(kind) else "True"):
+            message = " ".join(str(condition.get("message") or condition.get("reason") or "").split())[:300]
+            words = f"node condition {kind}={status}"
+            yield Trouble(f"{words}: {message}" if message else words, str(condition.get("lastTransitionTime") or ""))
+
+
+def _version(answer: Object) -> str:
+    """Return `1.36` of what the server says; some providers add a `+` to the minor version."""
+    match = re.match(r"v?([0-9]+)\.([0-9]+)", str(answer.get("gitVersion") or ""))
+    if match:
+        return f"{match[1]}.{match[2]}"
+    return f"{answer.get('major', '')}.{answer.get('minor', '')}".rstrip("+")
+
+
+def _name(item: Any) -> str:
+    return str((item.get("metadata") or {}).get("name") or "")
+
+
+def _labels(item: Any) -> dict[str, Any]:
+    return (item.get("metadata") or {}).get("labels") or {}
