@@ -52,6 +52,7 @@ def point(tp: int, tenths: int, claim: str, **more: str) -> dict[str, str]:
         "name": f"tp{tp}-s{tenths}",
         "tp": str(tp),
         "share": f"{tenths / 10}",
+        "neighbours": "idle",
         "claim": claim,
         "cpu": "4",
         "host-memory": "8Gi",

@@ -192,7 +192,7 @@ def test_the_command_is_ours_and_no_shell() -> None:
     # An option and its value are one word, so that no value is taken for an option.
     assert all(re.fullmatch(r"--[a-z-]+=\{\{[a-z.-]+\}\}", word) for word in container()["args"])
     assert [word.partition("=")[0] for word in container()["args"]] == [
-        "--model", "--revision", "--llm", "--product", "--memory", "--sharing", "--tp", "--share",
+        "--model", "--revision", "--llm", "--product", "--memory", "--sharing", "--tp", "--share", "--neighbours",
         "--max-num-seqs", "--max-model-len", "--budget", "--trace-digest",
     ]  # fmt: skip
     assert not any("script" in part for part in template()["spec"]["templates"])

@@ -57,7 +57,7 @@ def profile(
     name: str = "p", source: str = "measured", version: str = "0.24.0", unusable: tuple[Tree, ...] = (), **spec: Any
 ) -> Tree:
     """One series of TP 1 on a whole GPU of product P for calls of 512/64 tokens, unless something else is said."""
-    given = {key: spec.pop(key) for key in ("tp", "share", "mix") if key in spec}
+    given = {key: spec.pop(key) for key in ("tp", "share", "neighbours", "mix") if key in spec}
     point = {"concurrency": 1, "latency": "1s", "ttft": "100ms", "tpot": "10ms"}
     series = {"tp": 1, "share": 1.0, "mix": {"input": 512, "output": 64}, **given, "points": [point]}
     return document(
@@ -80,8 +80,10 @@ def profile(
 def planned(tmp_path: Path) -> Any:
     """Write a project and plan its measurements: workflows, cluster and profiles, in any order."""
 
-    def plan(*documents: Tree, shares: list[float] | None = None, **settings: Any) -> ProfilePlan:
-        profiling = {"profiling": {"shares": shares}} if shares is not None else {}
+    def plan(
+        *documents: Tree, shares: list[float] | None = None, neighbours: str = "idle", **settings: Any
+    ) -> ProfilePlan:
+        profiling = {"profiling": {"shares": shares, "neighbours": neighbours}} if shares is not None else {}
         project = document("Project", "test", {"engine": {"version": "0.24.0"}, **profiling, **settings})
         (tmp_path / "scepsy.yaml").write_text(json.dumps(project))
         if not any(d["kind"] == "Cluster" for d in documents):
@@ -268,6 +270,28 @@ def test_a_whole_gpu_that_is_measured_covers_no_share(planned: Any) -> None:
     plan = planned(workflow(role()), profile(), cluster(sharing="dra-mps"), shares=[0.5])
     assert covered(plan) == [("agent", 1, 1.0, "p")]
     assert missing(plan) == [("agent", "P", 1, 0.5, "not profiled")]
+
+
+@pytest.mark.parametrize(
+    ("sharing", "asked", "measured", "why"),
+    [
+        ("dra-mps", "busy", "busy", None),
+        ("dra-mps", "idle", None, None),
+        ("dra-mps", "busy", None, "measured with idle neighbours"),
+        ("dra-mps", "idle", "busy", "measured with busy neighbours"),
+        # Under HAMi nothing can keep them busy.
+        ("hami-dra", "busy", None, None),
+    ],
+)
+def test_a_share_is_covered_by_what_was_measured_with_such_neighbours(
+    planned: Any, sharing: str, asked: str, measured: str | None, why: str | None
+) -> None:
+    series = {"neighbours": measured} if measured else {}
+    profiles = profile("whole"), profile("half", share=0.5, **series)
+    plan = planned(workflow(role()), *profiles, cluster(sharing=sharing), shares=[0.5], neighbours=asked)
+    assert missing(plan) == ([("agent", "P", 1, 0.5, why)] if why else [])
+    # A whole GPU has none.
+    assert ("agent", 1, 1.0, "whole") in covered(plan)
 
 
 # -------------------------------------------------------------------------------------------- memory and failures

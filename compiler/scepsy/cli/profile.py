@@ -182,6 +182,12 @@ def _without_empty(args: Iterable[str], options: Container[str]) -> list[str]:
 @click.option(
     "--max-model-len", type=click.IntRange(min=16), help="With --serve: longest call; the model's own if not."
 )
+@click.option(
+    "--neighbours",
+    type=click.Choice(["idle", "busy"]),
+    show_default="idle",
+    help="With --serve and a share under MPS: busy draws memory bandwidth from the rest of the GPU meanwhile.",
+)
 @click.option("--trace", type=click.Path(path_type=Path, dir_okay=False), help="Recorded calls, to be replayed.")
 @click.option("--llm", metavar="NAME", required=True, help="The LLM's name in the trace.")
 @click.option("--product", required=True, help="GPU product, as in the node label nvidia.com/gpu.product.")

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -26,7 +26,7 @@ from scepsy.documents.cluster import Sharing
 from scepsy.documents.diagnostics import printable
 from scepsy.documents.model import FileMetadata, ModelId, NodeName, Product, Revision
 from scepsy.documents.profile import Engine as EngineVersion
-from scepsy.documents.profile import ProfileSpec, Provenance, Series, TensorParallel, Unusable
+from scepsy.documents.profile import Neighbours, ProfileSpec, Provenance, Series, TensorParallel, Unusable
 from scepsy.documents.units import parse_duration, parse_memory, parse_share
 from scepsy.errors import ScepsyError
 from scepsy.manifests.engine import startup_seconds
@@ -36,6 +36,7 @@ try:
     from scepsy.profiling.measuring import (
         Engine,
         Journal,
+        Measured,
         NoGoodPoint,
         Scope,
         architecture_of,
@@ -50,6 +51,7 @@ try:
     from scepsy.profiling.measuring.journal import OtherJournal, TakenJournal, check_free
     from scepsy.profiling.measuring.serving import (
         DoesNotRun,
+        Neighbour,
         NotUnderstood,
         Serving,
         TryAgain,
@@ -155,11 +157,13 @@ class Own:
         memory: a quantity, of one card.
         sharing: how GPUs are shared.
         max_model_len: longest call in tokens; the model's own if None.
+        neighbours: what the rest of each GPU does meanwhile.
     """
 
     memory: str
     sharing: Sharing
     max_model_len: int | None
+    neighbours: Neighbours
 
 
 @dataclass(frozen=True)
@@ -239,6 +243,11 @@ class _Inputs:
     notes: tuple[str, ...]
     date: str
 
+    @property
+    def neighbours(self) -> Neighbours:
+        """What the rest of each GPU does meanwhile."""
+        return "idle" if self.serving is None else self.serving.neighbours
+
 
 def run(given: Mapping[str, Any]) -> int:
     """Measure, and write the Profile; a journal holds what is complete until then.
@@ -279,9 +288,9 @@ def _options(given: Mapping[str, Any], job: Job | None) -> Options:
         _only(given, "--base-url", "served_as", "api_key_env")
         if given["memory"] is None:
             raise ScepsyError("--serve needs --memory, the memory of one GPU, such as 80Gi")
-        server = Own(given["memory"], given["sharing"], given["max_model_len"])
+        server = Own(given["memory"], given["sharing"], given["max_model_len"], given["neighbours"] or "idle")
     else:
-        _only(given, "--serve", "memory", "max_model_len")
+        _only(given, "--serve", "memory", "max_model_len", "neighbours")
         server = Up(given["base_url"], given["served_as"], given["api_key_env"])
     place: Place
     if job is not None:
@@ -291,7 +300,7 @@ def _options(given: Mapping[str, Any], job: Job | None) -> Options:
         raise ScepsyError("--trace is missing: the recorded calls that are replayed")
     else:
         place = Files(given["trace"], given["output"] or DEFAULT)
-    grouped = {"base_url", "served_as", "api_key_env", "serve", "memory", "sharing", "max_model_len"}
+    grouped = {"base_url", "served_as", "api_key_env", "serve", "memory", "sharing", "max_model_len", "neighbours"}
     grouped |= {"job", "trace", "output"}
     return Options(server, place, **{name: value for name, value in given.items() if name not in grouped})
 
@@ -354,11 +363,9 @@ async def _measure(options: Options, inputs: _Inputs, say: Any, status: Any) -> 
             )
         journal = _journal(options, inputs, version)
         try:
-            status("rehearsing: the longest call, then as many as may run at once")
-            await rehearse(engine, scope)
-            measured = await measure(engine, scope, journal, told, status)
-            series = series_of(measured, scope.workload, _degree(options), inputs.share)
-            notes = (measured.notes, *inputs.notes)
+            measured, notes = await _points(engine, inputs, journal, told, status)
+            series = series_of(measured, scope.workload, _degree(options), inputs.share, inputs.neighbours)
+            notes = (measured.notes, *notes, *inputs.notes)
             document = _profile(options, inputs, version, journal.date, notes, series=(series,))
             place.deliver(document)
             journal.remove()
@@ -369,6 +376,29 @@ async def _measure(options: Options, inputs: _Inputs, say: Any, status: Any) -> 
         finally:
             journal.close()
     return document
+
+
+async def _points(
+    engine: Engine, inputs: _Inputs, journal: Journal, told: Any, status: Any
+) -> tuple[Measured, tuple[str, ...]]:
+    """Rehearse and measure, beside a busy neighbour where that is asked for; return what is to be said of it, too.
+
+    Raises:
+        TryAgain: the neighbour ended; no point that was measured without it is in the journal.
+    """
+
+    async def points(check: Callable[[], None]) -> Measured:
+        status("rehearsing: the longest call, then as many as may run at once")
+        await rehearse(engine, inputs.scope)
+        return await measure(engine, inputs.scope, journal, told, status, check)
+
+    if inputs.serving is None or inputs.neighbours == "idle":
+        return await points(lambda: None), ()
+    status("waiting for the neighbour")
+    async with Neighbour(inputs.serving, told) as neighbour:
+        await neighbour.ready()
+        measured = await neighbour.beside(points(neighbour.check))
+        return measured, (await neighbour.stop(),)
 
 
 @asynccontextmanager
@@ -473,6 +503,7 @@ def _with_serving(options: Options, server: Own, inputs: _Inputs) -> _Inputs:
         max_model_len=server.max_model_len or inputs.architecture.context_length,
         max_num_seqs=options.max_num_seqs,
         extra=options.flags,
+        neighbours=server.neighbours,
     )
     if inputs.scope.workload.longest > serving.max_model_len:
         raise _too_long(inputs.scope, serving.max_model_len, "--max-model-len")
@@ -577,6 +608,8 @@ def _arguments(options: Options, inputs: _Inputs, version: str) -> Mapping[str, 
         "image-digest": inputs.image_digest,
         "driver": inputs.driver,
         "flags": list(_flags(options, inputs)),
+        # Left out where they are idle, as in journals of before there were others.
+        **({"neighbours": "busy"} if inputs.neighbours == "busy" else {}),
     }
 
 
@@ -628,6 +661,7 @@ def command(options: Options) -> str:
         ]
     else:
         words += [("--memory", server.memory), ("--sharing", server.sharing), ("--max-model-len", server.max_model_len)]
+        words += [("--neighbours", server.neighbours)] if server.neighbours == "busy" else []
         words += [("--flag", flag) for flag in options.flags]
     words += [("--model", options.model), ("--revision", options.revision)]
     words += [("--trace", place.trace.name if isinstance(place, Files) else "calls.jsonl")]

@@ -13,6 +13,8 @@ from scepsy.documents.units import Duration, Rate, Share
 Count = Annotated[int, Field(ge=1)]
 TensorParallel = Literal[1, 2, 4, 8]
 ProfileSource = Literal["measured", "estimated", "imported"]
+Neighbours = Literal["idle", "busy"]
+"""What the rest of a GPU did while a share of it was measured."""
 
 
 class Engine(Model):
@@ -155,6 +157,8 @@ class Series(Model):
     """Tensor-parallel degree."""
     share: Share = 1.0
     """Share of each GPU."""
+    neighbours: Literal["busy"] | None = None
+    """`busy` if the rest of the GPU drew on the memory bandwidth meanwhile; unset if it was idle."""
     mix: Mix
     """The calls."""
     points: Annotated[Items[Point], Field(min_length=1, max_length=200)]
@@ -173,6 +177,8 @@ class Series(Model):
             raise ValueError("the open-loop points must have strictly rising rates")
         if any(point.latency <= 0 for point in self.points):
             raise ValueError("latency must be greater than zero")
+        if self.neighbours is not None and self.share == 1.0:
+            raise ValueError("a whole GPU has no neighbours")
         return self
 
 

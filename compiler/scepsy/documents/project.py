@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from scepsy.documents.model import Document, Image, Items, KubernetesName, Metadata, Model, RelativePath, Version
+from scepsy.documents.profile import Neighbours
 from scepsy.documents.units import Duration, Memory, Share
 
 
@@ -97,6 +98,8 @@ class ProfilingSettings(Model):
     """Shares of a GPU that are measured beside whole GPUs, on clusters that hand out fractions."""
     budget: Annotated[Duration, Field(ge=60, le=86_400)] = 1800.0
     """Time for the measurement of one shape, the engine's start left out."""
+    neighbours: Neighbours = "idle"
+    """What the rest of a GPU does while a share is measured: `busy` draws on the memory bandwidth; under MPS only."""
 
 
 class ProjectSpec(Model):

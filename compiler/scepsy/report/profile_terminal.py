@@ -72,6 +72,8 @@ def _panel(console: Console, panel: Panel, *, drawn: bool) -> None:
         if curve.series.mix.cached >= 0.5 and curve.letter:
             cached = f"{_tokens(curve.series.mix.cached)} of the prompt tokens were cached"
             console.print(f"  {curve.letter}: {cached}")
+    if any(curve.series.neighbours for curve in panel.curves):
+        console.print("  busy: measured while something else drew on the memory bandwidth of the GPU\n")
     if any(curve.open_ended for curve in panel.curves):
         console.print("  +: throughput still rose at the last k\n")
     for curve in panel.curves:
@@ -126,7 +128,7 @@ def _series_table(panel: Panel) -> Table:
             Text(curve.letter or DASH, style=_colour(panel, curve)),
             curve.source + (", stale" if curve.stale and curve.real else ""),
             str(series.tp),
-            f"{series.share:g}",
+            f"{series.share:g}" + (" busy" if series.neighbours else ""),
             tokens,
             alone,
             f"{_number(curve.capacity)}{more} at {curve.best.concurrency}",

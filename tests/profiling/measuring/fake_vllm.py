@@ -6,6 +6,7 @@ What it was given goes to the folder FAKE_VLLM_SEEN, for the tests to look at.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -21,6 +22,8 @@ def main() -> None:
     if sys.argv[1] == "--version":
         print("WARNING 11-21 17:00:00 [a.py:1] Something is not as it should be.\n0.24.0")
         return
+    # A client that goes away in the middle of a stream is no news.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     told = json.loads(os.environ.get("FAKE_VLLM", "{}"))
     seen = Path(os.environ["FAKE_VLLM_SEEN"])
     if told.get("stubborn"):

@@ -18,6 +18,7 @@ from scepsy.profiling.measuring.engine import Answer, CallFailed
 from scepsy.profiling.measuring.journal import Closed, Journal, Open
 from scepsy.profiling.measuring.loads import PointFailed, Time, closed_loop, open_loop
 from scepsy.profiling.measuring.runner import Measured, Scope, measure, series_of
+from scepsy.profiling.measuring.serving import TryAgain
 
 LONG = Time(100, 200)
 
@@ -233,6 +234,26 @@ class Stumbling(Simulated):
         if self.resets in self.stumbles:
             raise CallFailed("HTTP 500: stumbled")
         return await super().call(prompt, output)
+
+
+def test_a_point_that_is_not_what_was_asked_for_is_not_kept(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def check() -> None:
+        asked.append(len(journal.entries))
+        if len(asked) == 3:
+            raise TryAgain("the neighbour was killed")
+
+    journal = Journal(tmp_path / "journal", {}, "2026-01-01")
+
+    async def run() -> Measured:
+        scope = Scope(workload(), 50_000, 8, 60)
+        return await measure(Simulated(Behaviour()), scope, journal, lambda _: None, lambda _: None, check)
+
+    with pytest.raises(TryAgain):
+        virtually(run())
+    assert asked == [0, 1, 2]
+    assert (tmp_path / "journal").read_text().count('{"closed"') == len(journal.entries) == 2
 
 
 def stumbling(stumbles: tuple[int, ...], path: Path) -> tuple[Measured, list[str]]:

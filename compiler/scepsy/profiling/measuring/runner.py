@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from scepsy.documents.profile import Mix, Point, RatePoint, Saturation, Series, TensorParallel
+from scepsy.documents.profile import Mix, Neighbours, Point, RatePoint, Saturation, Series, TensorParallel
 from scepsy.documents.units import Si, format_duration, significant
 from scepsy.errors import ScepsyError
 from scepsy.profiling.measuring.calls import Prompts, Workload, endless, poisson
@@ -112,7 +112,14 @@ def time_for(step: float, entries: Sequence[Entry], scope: Scope) -> Time:
     return Time(left / to_come, left)
 
 
-async def measure(server: Measurable, scope: Scope, journal: Journal, say: Say, status: Say) -> Measured:
+async def measure(
+    server: Measurable,
+    scope: Scope,
+    journal: Journal,
+    say: Say,
+    status: Say,
+    check: Callable[[], None] = lambda: None,
+) -> Measured:
     """Measure what the journal does not have yet.
 
     Args:
@@ -121,6 +128,7 @@ async def measure(server: Measurable, scope: Scope, journal: Journal, say: Say, 
         journal: where complete points are kept.
         say: told of every point that is complete.
         status: told what is being done.
+        check: asked before a point is kept; raises if what was just measured is not what was asked for.
 
     Raises:
         NoGoodPoint: all that was tried failed.
@@ -136,6 +144,7 @@ async def measure(server: Measurable, scope: Scope, journal: Journal, say: Say, 
         status(f"measuring {_name(step)}, up to {format_duration(round(time.enough, 1))}")
         entry, reset = await _attempt(server, scope, step, journal.entries, time, say)
         resets = resets and reset
+        check()
         journal.add(entry)
         say(_told(journal.entries[-1]))
     return result(journal.entries, scope, resets)
@@ -259,7 +268,9 @@ def result(entries: Sequence[Entry], scope: Scope, resets: bool) -> Measured:
     return Measured(points, tuple(rates[rate] for rate in sorted(rates)), saturation, float(f"{cached:.4g}"), notes)
 
 
-def series_of(measured: Measured, workload: Workload, tp: TensorParallel, share: float) -> Series:
+def series_of(
+    measured: Measured, workload: Workload, tp: TensorParallel, share: float, neighbours: Neighbours = "idle"
+) -> Series:
     """Return the part of a Profile that a measurement is."""
     mix = Mix(
         input=float(f"{workload.mean_input:.4g}"),
@@ -267,7 +278,13 @@ def series_of(measured: Measured, workload: Workload, tp: TensorParallel, share:
         cached=min(measured.cached, workload.mean_input),
     )
     return Series(
-        tp=tp, share=share, mix=mix, points=measured.points, open_loop=measured.rates, saturation=measured.saturation
+        tp=tp,
+        share=share,
+        neighbours="busy" if neighbours == "busy" else None,
+        mix=mix,
+        points=measured.points,
+        open_loop=measured.rates,
+        saturation=measured.saturation,
     )
 
 

@@ -1,47 +1,52 @@
 """An engine of our own to measure: `vllm serve` as a child process, started as an instance starts it.
 
-It leads a process group, so that its workers end with it, and it does not outlive whoever started it: a shell in the
-group waits for the end of a pipe that only we hold, and then kills the group.
+And what may run beside it: a neighbour on the rest of its GPUs. Neither outlives whoever started it (`child`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
+import json
 import os
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from statistics import mean
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from scepsy.documents.cluster import Sharing
 from scepsy.documents.diagnostics import printable
-from scepsy.documents.profile import Architecture
+from scepsy.documents.profile import Architecture, Neighbours
+from scepsy.documents.units import significant
 from scepsy.errors import ScepsyError
 from scepsy.manifests.engine import QUIET, arguments, mps_limits
 from scepsy.performance import InstanceMemory, fit
 from scepsy.performance.memory import CARD_RESERVE, MIB
 from scepsy.pipeline import shortage
+from scepsy.profiling.measuring import neighbour
+from scepsy.profiling.measuring.child import Child, Ended
 from scepsy.profiling.measuring.engine import Engine
 
-GRACE = 5.0
-"""Seconds between SIGTERM and SIGKILL: nothing that a measured engine still does is of use to anybody."""
+T = TypeVar("T")
+
 TAIL = 50
 """Lines of its log that are kept."""
+NEIGHBOUR = 2 << 30
+"""Bytes that a neighbour may use of each GPU: two buffers, and the CUDA context, which counts too."""
 _ENDING = 10.0
 """Seconds in which an engine that failed a call may take to end, and to say why."""
 _ASK = 300.0
 """Seconds for a program that only prints something; vLLM imports for half a minute on a busy machine."""
-
-_KEEPER = 'exec 3<&0; (trap "" TERM INT HUP; read -r _ <&3; kill -KILL 0) >/dev/null 2>&1 & exec "$@" </dev/null 3<&-'
 
 Say = Callable[[str], None]
 
@@ -74,6 +79,7 @@ class Serving:
         max_model_len: longest call in tokens.
         max_num_seqs: most calls that run at once.
         extra: more flags.
+        neighbours: what the rest of each GPU does meanwhile.
     """
 
     name: str
@@ -87,6 +93,7 @@ class Serving:
     max_model_len: int
     max_num_seqs: int
     extra: tuple[str, ...] = ()
+    neighbours: Neighbours = "idle"
 
     @property
     def memory(self) -> InstanceMemory:
@@ -113,11 +120,13 @@ class Serving:
 
         Raises:
             DoesNotRun: the shape cannot hold the model and one call.
-            ScepsyError: the sharing has no such share, or the model no such long calls.
+            ScepsyError: the sharing has no such share or neighbours, or the model no such long calls.
         """
         own = self.architecture
         if self.sharing == "dra-exclusive" and self.share < 1.0:
             raise ScepsyError(f"--share {self.share:g} of a GPU needs --sharing dra-mps or hami-dra")
+        if self.neighbours == "busy":
+            self._check_neighbours()
         if self.max_model_len > own.context_length:
             raise ScepsyError(
                 f"--max-model-len is {self.max_model_len}, the model has a context of {own.context_length} tokens"
@@ -145,6 +154,30 @@ class Serving:
         # Emptying the prefix cache is an endpoint of vLLM's development mode.
         return {**QUIET, **limits, "VLLM_SERVER_DEV_MODE": "1"}
 
+    def neighbour_environment(self) -> dict[str, str]:
+        """Return what a neighbour has in its environment: all SMs that are not the engine's, and little memory."""
+        return mps_limits(1 - self.share, NEIGHBOUR, self.tp)
+
+    def _check_neighbours(self) -> None:
+        if self.share == 1.0:
+            raise ScepsyError("--neighbours busy needs a --share below 1: nothing else runs on a whole GPU")
+        if self.sharing != "dra-mps":
+            raise ScepsyError(
+                f"--neighbours busy needs --sharing dra-mps, not {self.sharing}",
+                "only under MPS can another process of the job have the rest of the GPU",
+            )
+        if importlib.util.find_spec("torch") is None:
+            raise ScepsyError(
+                "--neighbours busy needs torch beside Scepsy",
+                "run this in vLLM's image, or pip install 'scepsy[profiling]'",
+            )
+        rest = self.card - CARD_RESERVE - self.memory_per_gpu
+        if rest < NEIGHBOUR:
+            raise ScepsyError(
+                f"--share {self.share:g} leaves {rest // MIB} MiB of each GPU, "
+                f"a busy neighbour needs {NEIGHBOUR // MIB} MiB"
+            )
+
 
 class Vllm:
     """`vllm serve`, for as long as its context lasts.
@@ -170,35 +203,14 @@ class Vllm:
     async def __aenter__(self) -> Self:
         program = find_vllm()
         self._port = _free_port()
-        command = ("sh", "-c", _KEEPER, "sh", program, "serve", *self.serving.arguments(self._port))
-        self._process = subprocess.Popen(  # noqa: S603 - from PATH; the shell gets no texts of others
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={"USER": "vllm", **os.environ, **self.serving.environment(), "VLLM_API_KEY": self.key},
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        environment = {"USER": "vllm", **os.environ, **self.serving.environment(), "VLLM_API_KEY": self.key}
+        self._child = Child((program, "serve", *self.serving.arguments(self._port)), environment, self._log.add)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        try:
-            if self._process.poll() is None:
-                self._signal(signal.SIGTERM)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ended(), GRACE)
-        finally:
-            # Also when it ended by itself: workers may have outlived it. The keeper has, so the group is still its own.
-            self._signal(signal.SIGKILL)
-            self._process.wait()
-            # Whoever left the group may hold the log open; the reader ends with us then.
-            self._reader.join(1.0)
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+        await self._child.stop()
 
     async def healthy(self, engine: Engine, seconds: float) -> None:
         """Wait until it is healthy.
@@ -213,50 +225,120 @@ class Vllm:
             TryAgain: it ended for another reason.
             ScepsyError: it is not healthy after so many seconds.
         """
-        waiting, ended = asyncio.create_task(engine.wait(seconds)), asyncio.create_task(self._ended())
         try:
-            await asyncio.wait((waiting, ended), return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                waiting.result()
-            else:
-                raise await self._verdict()
-        finally:
-            waiting.cancel()
-            ended.cancel()
-            await asyncio.gather(waiting, ended, return_exceptions=True)
+            await self._child.beside(engine.wait(seconds))
+        except Ended:
+            raise await self._verdict() from None
 
     async def verdict(self) -> ScepsyError | None:
         """Return why it ended, once a call to it has failed; None if it did not."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ended(), _ENDING)
+            await asyncio.wait_for(self._child.ended(), _ENDING)
             return await self._verdict()
         return None
 
-    async def _ended(self) -> None:
-        while self._process.poll() is None:
-            await asyncio.sleep(0.1)
-
     async def _verdict(self) -> ScepsyError:
-        await asyncio.to_thread(self._reader.join, 1.0)
-        status = self._process.returncode
-        said = "killed" if status == -signal.SIGKILL else f"ended with status {status}"
+        await self._child.read()
         log = self._log
         if log.foreign:
             return TryAgain(f"the GPU is in use by something else: {log.foreign}")
         if log.memory:
             return DoesNotRun(f"out of memory: {log.memory}")
-        message = f"vLLM {said}: {log.reason}" if log.reason else f"vLLM {said}, and said nothing"
-        return NotUnderstood(message) if status == 2 and "error: " in log.reason else TryAgain(message)
+        how = self._child.how
+        message = f"vLLM {how}: {log.reason}" if log.reason else f"vLLM {how}, and said nothing"
+        return NotUnderstood(message) if self._child.status == 2 and "error: " in log.reason else TryAgain(message)
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None  # noqa: S101 - a pipe was asked for
-        with self._process.stdout as output:
-            while line := output.readline(1 << 16):
-                self._log.add(line)
 
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+class Neighbour:
+    """A program that keeps the rest of an engine's GPUs busy (`measuring.neighbour`), for as long as its context lasts.
+
+    Args:
+        serving: the engine beside which it runs; both are clients of one MPS daemon.
+        say: gets what it prints.
+    """
+
+    def __init__(self, serving: Serving, say: Say) -> None:
+        self.serving = serving
+        self._log = Log([os.environ.get("HF_TOKEN", "")], lambda line: say(f"neighbour: {line}"))
+        self._ready = threading.Event()
+        self._report = b""
+
+    async def __aenter__(self) -> Self:
+        # As a file, which loads nothing else of Scepsy; -P: nor what lies beside it, whose names torch may import.
+        command = (sys.executable, "-P", neighbour.__file__)
+        self._child = Child(command, {**os.environ, **self.serving.neighbour_environment()}, self._add)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._child.stop()
+
+    async def ready(self) -> None:
+        """Wait until it keeps all GPUs busy.
+
+        Raises:
+            TryAgain: it ended, or takes too long.
+        """
+        try:
+            await asyncio.wait_for(self._child.beside(self._busy()), _ASK)
+        except Ended:
+            await self._child.read()
+            raise self._gone() from None
+        except TimeoutError:
+            raise TryAgain(f"the neighbour did not run within {_ASK:g} s") from None
+
+    async def beside(self, work: Coroutine[Any, Any, T]) -> T:
+        """Measure something, for as long as it runs.
+
+        Raises:
+            TryAgain: it ended first.
+        """
+        try:
+            return await self._child.beside(work)
+        except Ended:
+            await self._child.read()
+            raise self._gone() from None
+
+    def check(self) -> None:
+        """Check that it still runs: what was measured without it is not what was asked for.
+
+        Raises:
+            TryAgain: it does not.
+        """
+        if self._child.status is not None:
+            raise self._gone()
+
+    async def stop(self) -> str:
+        """Stop it, and return in a sentence what it drew."""
+        await self._child.stop()
+        other = round((1 - self.serving.share) * 100)
+        kernel = f"Neighbours: a copy kernel on the other {other} % of the SMs"
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            rates = [float(rate) for rate in json.loads(self._report)["bytesPerSecond"]]
+            if rates and min(rates) > 0:
+                each = " of each GPU" if len(rates) > 1 else ""
+                return f"{kernel} drew {significant(mean(rates) / 1e9, 3)} GB/s{each}."
+        return f"{kernel} ran all the time, and did not say what it drew."
+
+    async def _busy(self) -> None:
+        while not self._ready.is_set():
+            await asyncio.sleep(0.1)
+
+    def _gone(self) -> TryAgain:
+        reason = f", {self._log.reason}" if self._log.reason else ""
+        return TryAgain(f"the neighbour {self._child.how}{reason}: {_UNTRUE}")
+
+    def _add(self, line: bytes) -> None:
+        if line.strip() == neighbour.READY.encode():
+            self._ready.set()
+        elif line.startswith(b"{"):
+            self._report = line
+        else:
+            self._log.add(line)
+
+
+_UNTRUE = "what was measured since is not to be trusted, and was left out"
 
 
 class Log:

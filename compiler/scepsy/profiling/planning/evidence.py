@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from scepsy.documents import Architecture, Profile, Series
+from scepsy.documents.profile import Neighbours
 from scepsy.performance.freshness import change, moved, outdated
 from scepsy.profiling.planning.roles import Role
 from scepsy.profiling.planning.sweep import Shape, Stale
@@ -34,7 +35,12 @@ class Evidence:
         return {profile.spec.model: profile.spec.architecture for profile in self.profiles}
 
     def measured(
-        self, roles: Iterable[Role], others: Sequence[Role], product: str, shape: Shape
+        self,
+        roles: Iterable[Role],
+        others: Sequence[Role],
+        product: str,
+        shape: Shape,
+        neighbours: Neighbours = "idle",
     ) -> tuple[list[str], str | None]:
         """Return the names of the profiles with measured figures of a shape, and why it must be measured nevertheless.
 
@@ -43,6 +49,7 @@ class Evidence:
             others: further roles of the model; calls that were measured for them have not moved away from `roles`.
             product: GPU product.
             shape: the shape.
+            neighbours: what the rest of the GPU is to do while a share is measured.
         """
         names: set[str] = set()
         for role in roles:
@@ -53,9 +60,13 @@ class Evidence:
                 if (series.tp, round(series.share * 10)) == (shape.tp, shape.tenths)
             ]
             measured = [(p, s) for p, s in entries if p.spec.source != "estimated"]
+            wanted = neighbours if shape.tenths < 10 else "idle"
+            alike = [(p, s) for p, s in measured if (s.neighbours or "idle") == wanted]
+            if measured and not alike:
+                return [], f"measured with {'idle' if wanted == 'busy' else 'busy'} neighbours"
             verdicts = [
                 verdict
-                for p, s in measured
+                for p, s in alike
                 for verdict in [self._verdict(p, s, role)]
                 if not verdict.moved or all(self._verdict(p, s, other).reason is not None for other in others)
             ]

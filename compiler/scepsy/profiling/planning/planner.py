@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import get_args
 
 from scepsy.documents import Cluster, Workspace
-from scepsy.documents.profile import TensorParallel
+from scepsy.documents.profile import Neighbours, TensorParallel
 from scepsy.performance import fit
 from scepsy.pipeline import shortage
 from scepsy.placement import Inventory, inventory_of
 from scepsy.profiling.planning.evidence import Evidence
 from scepsy.profiling.planning.roles import Role, roles_of, shared
-from scepsy.profiling.planning.sweep import Covered, Missing, ProfilePlan, RuledOut, Shape, Sweep
+from scepsy.profiling.planning.sweep import Covered, Missing, ProfilePlan, RuledOut, Shape, Sweep, neighbours_in
 
 START = 120
 """Seconds an engine is expected to take to start beside reading its weights: imports, compilation, CUDA graphs. An
@@ -39,7 +39,9 @@ def plan_profiles(workspace: Workspace, cluster: str) -> ProfilePlan:
         DocumentError: traces are wrong, or calls are longer than their LLM allows.
         ScepsyError: there is no such cluster.
     """
-    inventory = _every_gpu(workspace.cluster(cluster).document)
+    where = workspace.cluster(cluster).document
+    inventory = _every_gpu(where)
+    neighbours = neighbours_in(workspace.project.document, where)
     settings = workspace.project.document.spec
     evidence = Evidence([loaded.document for loaded in workspace.profiles.values()], settings.engine.version)
     roles = roles_of(workspace, evidence.architectures)
@@ -49,7 +51,8 @@ def plan_profiles(workspace: Workspace, cluster: str) -> ProfilePlan:
     for members in shared(roles):
         others = [r for r in roles if r.llm.model == members[0].llm.model and r not in members]
         for product in inventory.products:
-            question = _Question(members, others, product, inventory, evidence, tenths, settings.profiling.budget)
+            budget = settings.profiling.budget
+            question = _Question(members, others, product, inventory, evidence, tenths, neighbours, budget)
             decided = list(question.rows())
             rows += decided
             points = tuple(row for row in decided if isinstance(row, Missing))
@@ -102,6 +105,7 @@ class _Question:
     inventory: Inventory
     evidence: Evidence
     tenths: Sequence[int]
+    neighbours: Neighbours
     budget: float
 
     def rows(self) -> Iterator[Row]:
@@ -128,7 +132,7 @@ class _Question:
     def _decided(self, shape: Shape) -> Iterator[Row]:
         llm = self.roles[0].llm
         asking = [r for r in self.roles if not r.llm.tensor_parallel or shape.tp in r.llm.tensor_parallel]
-        names, why = self.evidence.measured(asking, self.others, self.product, shape)
+        names, why = self.evidence.measured(asking, self.others, self.product, shape, self.neighbours)
         if why is None:
             for name in names:
                 yield Covered(llm.model, self.product, shape, llm.name, name)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scepsy.documents import Cluster, Project
+from scepsy.documents.profile import Neighbours
 from scepsy.performance import Mix
 
 
@@ -151,3 +153,8 @@ class ProfilePlan:
     def gpu_hours(self) -> float:
         """What all sweeps are expected to cost."""
         return sum(sweep.gpu_hours for sweep in self.sweeps)
+
+
+def neighbours_in(project: Project, cluster: Cluster) -> Neighbours:
+    """Return what the rest of a cluster's GPUs does while a share is measured: only under MPS can it be busy."""
+    return project.spec.profiling.neighbours if cluster.spec.sharing == "dra-mps" else "idle"
