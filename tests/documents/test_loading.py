@@ -171,3 +171,12 @@ def test_other_kinds_explain_their_mistakes_too(tmp_path: Path, kind: type[Docum
     header = f"apiVersion: scepsy.dev/v1alpha1\nkind: {kind.__name__}\nmetadata: {{name: x}}\n"
     found = problems(tmp_path, header + text, kind)
     assert any(expected in problem for problem in found), found
+
+
+def test_a_key_with_a_line_break_stays_in_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text('"x\\n::add-mask::y": 1\n' + WORKFLOW)
+    _, _, found = load_file(path, "file.yaml", Workflow)
+    printed = str(DocumentError(found))
+    assert r"unknown key" in printed
+    assert not any(line.startswith("::") for line in printed.splitlines())

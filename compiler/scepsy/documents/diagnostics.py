@@ -44,7 +44,8 @@ class Diagnostic:
     hint: str = ""
 
     def __str__(self) -> str:
-        lines = [f"{self.position}: {self.message}"]
+        # Names in a message may be a stranger's: a line break in one would begin a line of its own in a log.
+        lines = [printable(f"{self.position}: {self.message}")]
         if self.position.text.strip():
             number = str(self.position.line)
             # A very long line would hide the message; the caret stays right because the cut is at the end.
@@ -53,7 +54,7 @@ class Diagnostic:
             if self.position.column <= len(text):
                 lines.append(f"  {' ' * len(number)} | {' ' * (self.position.column - 1)}^")
         if self.hint:
-            lines.append(f"  {self.hint}")
+            lines.append(f"  {printable(self.hint)}")
         return "\n".join(lines)
 
 
