@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-cluster test-vllm lint schemas golden bench clean
+.PHONY: demo test test-cluster test-push test-vllm lint schemas golden bench clean
 
 demo: $(STAMP)
 	@[ -d .demo ] || $(BIN)/scepsy init .demo --example
@@ -20,6 +20,10 @@ test: $(STAMP)
 # redis-server; SCEPSY_TEST_KUBECONFIG names a cluster to use instead.
 test-cluster: $(STAMP)
 	@$(BIN)/python -m pytest tests/cluster
+
+# Eight compilers that push 25 changes each, and 200 runs of compile --push that are killed: a quarter of an hour.
+test-push: $(STAMP)
+	@$(BIN)/python -m pytest tests/push tests/push_at_length
 
 # Installs a real vLLM for CPUs, once per version, and runs the recorder between an agent and two servers of it: 6 GB of
 # disk and 6 GB of memory.

@@ -30,8 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave the tests on a real cluster and on a real vLLM to their own targets: they build one first."""
-    if collection_path.parent != Path(__file__).parent or collection_path.name not in ("cluster", "vllm"):
+    """Leave the tests on a real cluster and on a real vLLM, and those that take minutes, to their own targets."""
+    if collection_path.parent != Path(__file__).parent or collection_path.name not in (
+        "cluster",
+        "vllm",
+        "push_at_length",
+    ):
         return None
     named = any(collection_path.name in Path(str(argument)).parts for argument in config.args)
     return None if named else True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -533,13 +534,35 @@ def test_a_kill_at_any_call_of_git_leaves_all_or_nothing(root, git, turn):
     assert killed or done
 
     lock = root / ".git/index.lock"
-    if lock.exists():
-        with pytest.raises(CannotCommit, match=r"index\.lock exists"):
-            check_committable(open_worktree(root), FILES)
-        if done:
-            lock.rename(root / ".git/index")
-        else:
-            lock.unlink()
+    check_committable(open_worktree(root), FILES)
+    assert not lock.exists()
     assert bool(compiled(root)) != done
     assert git("status", "--porcelain") == "M  notes.txt"
     assert git("rev-parse", "HEAD^") == before
+
+
+def test_locks_that_a_killed_run_left_go_and_those_of_others_stay(root: Path, git) -> None:
+    git_dir, head = root / ".git", git("rev-parse", "HEAD")
+    bench = git_dir / "scepsy" / "work"
+
+    def left(content: str, seconds_ago: float = 0.0) -> bool:
+        bench.mkdir(parents=True)
+        (bench / "made").write_text(json.dumps(["a" * 40, ["HEAD.lock", "refs/heads/main.lock", "../outside.lock"]]))
+        for lock in (git_dir / "refs/heads/main.lock", root / "outside.lock"):
+            lock.write_text(content)
+            now = lock.stat().st_mtime - seconds_ago
+            os.utime(lock, (now, now))
+        check_committable_after_clearing(root)
+        assert (root / "outside.lock").exists()
+        return (git_dir / "refs/heads/main.lock").exists()
+
+    def check_committable_after_clearing(root: Path) -> None:
+        from scepsy.repository.workshop import opened, workshop_in  # noqa: PLC0415
+
+        with opened(workshop_in(root / ".git")):
+            pass
+
+    assert not left("")
+    assert not left("a" * 40 + "\n")
+    assert left(head)
+    assert left("", seconds_ago=60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from rich.console import Console
@@ -53,13 +54,10 @@ def run(project: Path, cluster: str | None, check: bool, commit: bool, force: bo
     if commit and tree is None:
         raise ScepsyError(f"{project} is not in a Git repository, so nothing can be committed", "run: git init")
     names = [cluster] if cluster is not None else list(workspace.clusters)
-    compiled = [_compiled(workspace, tree, name) for name in names]
-    outputs = [_output(workspace, compilation) for compilation in compiled]
+    built = build(workspace, tree, names)
     left_over = gone(workspace) if cluster is None else []
-    everything = [*outputs, *left_over]
+    everything = [*built.outputs, *left_over]
     state = compare(workspace.root, tree, everything)
-    result = [_result(output, state, _note(c)) for output, c in zip(outputs, compiled, strict=True)]
-    orphans = tuple(GoneCluster(cluster=o.plan.spec.cluster, changes=_changes(o, state)) for o in left_over)
     made = None
     if not check:
         if commit and tree is not None:
@@ -68,11 +66,46 @@ def run(project: Path, cluster: str | None, check: bool, commit: bool, force: bo
         apply(workspace.root, everything, state, force)
         if commit and tree is not None:
             made = commit_outputs(tree, everything)
-    return CompileResult(api_version=API_VERSION, clusters=tuple(result), gone=orphans, checked=check, commit=made)
+    return built.result(state, left_over, check, made)
 
 
-def _compiled(workspace: Workspace, tree: WorkTree | None, cluster: str) -> Compilation:
-    return compile_plan(workspace, cluster, previous_plans(workspace, tree, cluster))
+@dataclass(frozen=True)
+class Built:
+    """What was compiled for each cluster.
+
+    Attributes:
+        compilations: the plans and how they came about.
+        outputs: their files, in the same order.
+    """
+
+    compilations: tuple[Compilation, ...]
+    outputs: tuple[Output, ...]
+
+    def result(self, state: State, left_over: Sequence[Output], checked: bool, commit: str | None) -> CompileResult:
+        """Return what the command prints."""
+        pairs = zip(self.outputs, self.compilations, strict=True)
+        return CompileResult(
+            api_version=API_VERSION,
+            clusters=tuple(_result(output, state, _note(compilation)) for output, compilation in pairs),
+            gone=tuple(GoneCluster(cluster=o.plan.spec.cluster, changes=_changes(o, state)) for o in left_over),
+            checked=checked,
+            commit=commit,
+        )
+
+
+def build(workspace: Workspace, tree: WorkTree | None, names: Sequence[str]) -> Built:
+    """Compile clusters; nothing is written.
+
+    Args:
+        workspace: the project.
+        tree: the work tree whose HEAD holds the plans in force.
+        names: the clusters.
+
+    Raises:
+        ScepsyError: something is wrong.
+    """
+    compiled = tuple(compile_plan(workspace, name, previous_plans(workspace, tree, name)) for name in names)
+    return Built(compiled, tuple(_output(workspace, compilation) for compilation in compiled))
 
 
 def _output(workspace: Workspace, compilation: Compilation) -> Output:
@@ -132,7 +165,11 @@ def show(console: Console, result: CompileResult) -> None:
     for left_over in result.gone:
         console.print(f"Cluster {left_over.cluster} is no longer in the project: its output goes")
         show_state(console, left_over.changes, "out of date, " if result.checked else "")
-    if result.commit:
+    if result.pushed:
+        pushed = result.pushed
+        place = pushed.remote if pushed.url in ("", pushed.remote) else f"{pushed.remote} ({pushed.url})"
+        console.print(f"Pushed {pushed.commit[:12]} to {place}, branch {pushed.branch}.", soft_wrap=True)
+    elif result.commit:
         console.print(f"Committed {result.commit[:12]}: Argo CD syncs it once it is pushed (git push).")
     elif result.checked:
         stale = [c.cluster for c in result.clusters if not c.up_to_date] + [g.cluster for g in result.gone]
@@ -142,3 +179,5 @@ def show(console: Console, result: CompileResult) -> None:
             console.print(f"Out of date: {', '.join(stale)}. Run: scepsy compile --commit{force}")
     elif any(c.changes.uncommitted or not c.up_to_date for c in result.clusters):
         console.print("Next: look at the files (git diff), then: scepsy compile --commit")
+    if result.left:
+        console.print(f"Your checkout is left as it is: {result.left}. Bring it forward with: git pull", soft_wrap=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from scepsy import __version__
+from scepsy.cli.cluster import cluster
 from scepsy.cli.output import console, print_json, reporting
 from scepsy.cli.profile import profile
 from scepsy.cli.trace import trace
@@ -75,6 +76,12 @@ def init(directory: Path, example: str | None) -> None:
 @click.option("--cluster", metavar="NAME", help="Only this cluster; all of them if not given.")
 @click.option("--check", is_flag=True, help="Write nothing; exit with 2 when the committed output is out of date.")
 @click.option("--commit", is_flag=True, help="Commit what was written.")
+@click.option(
+    "--push", is_flag=True, help="Push the commit; when the remote moved, compile on top of it. Never forces."
+)
+@click.option("--branch", metavar="NAME", help="For --push: a branch for the output alone, such as environments/prod.")
+@click.option("--remote", metavar="NAME", help="For --push: the remote; the one git would push to if not given.")
+@click.option("--repository", metavar="URL", help="For --push: another repository, for the output alone.")
 @click.option("--force", is_flag=True, help="Overwrite output files that were edited by hand.")
 @click.option("--profile", "measure", is_flag=True, help="First measure what is missing on the cluster, and commit it.")
 @click.option("--timeout", metavar="DURATION", default="24h", show_default=True, help="How long --profile may wait.")
@@ -86,6 +93,10 @@ def compile_(
     cluster: str | None,
     check: bool,
     commit: bool,
+    push: bool,
+    branch: str | None,
+    remote: str | None,
+    repository: str | None,
     force: bool,
     measure: bool,
     timeout: str,
@@ -101,22 +112,37 @@ def compile_(
         raise click.UsageError("--check writes nothing, so it cannot go with --commit or --force")
     if check and measure:
         raise click.UsageError("--check writes nothing, so it cannot go with --profile")
+    if push and not commit:
+        raise click.UsageError("--push pushes the commit, so it needs --commit")
+    if (branch is not None or remote is not None or repository is not None) and not push:
+        raise click.UsageError("--branch, --remote and --repository are for --push")
+    if remote is not None and repository is not None:
+        raise click.UsageError("--remote and --repository both say where to push: give one")
     if (context or argo_server) and not measure:
         raise click.UsageError("--context and --argo-server are for --profile")
-    from scepsy.cli.compile import run
     from scepsy.documents import API_VERSION
     from scepsy.documents.result import CompileResult
 
     def failed(failure: Failure) -> CompileResult:
         return CompileResult(api_version=API_VERSION, checked=check, error=failure)
 
+    def compiled() -> CompileResult:
+        if not push:
+            from scepsy.cli.compile import run
+
+            return run(project, cluster, check, commit, force)
+        from scepsy.cli.publishing import Destination
+        from scepsy.cli.publishing import run as publish
+
+        return publish(project, cluster, Destination(remote, branch, repository), force)
+
     def work() -> CompileResult:
         if not measure:
-            return run(project, cluster, check, commit, force)
+            return compiled()
         from scepsy.cli.profile_jobs import Where, measured_first
 
         where = Where(project, cluster, context, argo_server)
-        return measured_first(where, timeout, commit, lambda: run(project, cluster, check, commit, force))
+        return measured_first(where, timeout, commit, compiled)
 
     result = reporting(work, output, failed)
     if output == "json":
@@ -153,6 +179,72 @@ def explain(workflow: str | None, project: Path, cluster: str | None, output: st
 
 
 @cli.command()
+@_PROJECT
+@click.option("--cluster", metavar="NAME", help="The cluster; needed when the project has several.")
+@click.option(
+    "--prometheus",
+    metavar="URL",
+    envvar="PROMETHEUS_URL",
+    help="Prometheus that scrapes the engines and the gateway (token: PROMETHEUS_TOKEN or PROMETHEUS_TOKEN_FILE).",
+)
+@click.option(
+    "--match",
+    metavar="LABEL=VALUE",
+    multiple=True,
+    help="A label that the series must have; may be repeated. namespace is the plan's unless given.",
+)
+@click.option("--window", metavar="TIME", default="1h", show_default=True, help="Time that is read as it was scraped.")
+@click.option(
+    "--alarms", metavar="RATE", default="1/10000h", show_default=True, help="False alarms that are allowed, over all."
+)
+@click.option(
+    "--below", metavar="TIME", default="24h", show_default=True, help="How long a load must be too low; or never."
+)
+@click.option("--profiles-older-than", "older", metavar="TIME", help="Find profiles measured longer ago, such as 180d.")
+@click.option("--context", metavar="NAME", help="Look at nodes and objects of this context of the kubeconfig too.")
+@click.option(
+    "--application", metavar="[NAMESPACE/]NAME", help="The Argo CD Application (namespace argocd if not given)."
+)
+@_OUTPUT
+def drift(
+    project: Path,
+    cluster: str | None,
+    prometheus: str | None,
+    match: tuple[str, ...],
+    window: str,
+    alarms: str,
+    below: str,
+    older: str | None,
+    context: str | None,
+    application: str | None,
+    output: str,
+) -> None:
+    """Compare the committed Plan with the world: traffic, nodes, live objects, profiles.
+
+    Exit codes: 0 no drift, 1 error (or not all could be looked at, and nothing was found), 2 drift.
+    """
+    from scepsy.cli.drift import Options, run
+    from scepsy.documents import API_VERSION
+    from scepsy.documents.drift import DriftResult
+
+    def failed(failure: Failure) -> DriftResult:
+        return DriftResult(api_version=API_VERSION, cluster=cluster or "", error=failure)
+
+    options = Options(project, cluster, prometheus, match, window, alarms, below, older, context, application)
+    result = reporting(lambda: run(options), output, failed)
+    if output == "json":
+        print_json(result)
+    else:
+        from scepsy.report.drift_terminal import show_drift
+
+        show_drift(console(), result)
+    if result.error is not None:
+        raise ScepsyError(result.error.message, result.error.hint)
+    if result.drift:
+        sys.exit(OUT_OF_DATE)
+
+
+@cli.command()
 @click.argument("kind", required=False)
 def schema(kind: str | None) -> None:
     """Print the JSON Schema of KIND, or the list of kinds."""
@@ -171,6 +263,7 @@ def schema(kind: str | None) -> None:
 
 cli.add_command(trace)
 cli.add_command(profile)
+cli.add_command(cluster)
 
 
 def main() -> None:

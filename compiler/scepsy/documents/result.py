@@ -73,6 +73,21 @@ class GoneCluster(Model):
     """The files."""
 
 
+class PushedCommit(Model):
+    """What was pushed."""
+
+    remote: str
+    """The remote's name, or the repository's address where it was given."""
+    url: str = ""
+    """The remote's address, without user and password; empty for one that nobody else could use."""
+    branch: str
+    """The branch there."""
+    commit: str
+    """The commit that it is at."""
+    attempts: int = 1
+    """How many commits were offered until one was taken, because others moved the branch first."""
+
+
 class CompileResult(Document):
     """What `scepsy compile --output json` prints."""
 
@@ -86,6 +101,10 @@ class CompileResult(Document):
     """Whether nothing was to be written (`--check`)."""
     commit: str | None = None
     """The commit that was made."""
+    pushed: PushedCommit | None = None
+    """What was pushed (`--push`); null if there was nothing to push."""
+    left: str = ""
+    """Why the checkout was left as it was, though the branch at the remote is further on; empty if it was not."""
     error: Failure | None = None
     """Why it failed; then nothing was written."""
 

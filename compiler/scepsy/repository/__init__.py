@@ -4,6 +4,9 @@ The order of a compile: :func:`open_worktree`; read inputs at :func:`contained` 
 :func:`differing` from HEAD; :func:`plan_changes`; :func:`check_committable`; :func:`write`; :func:`commit` with a
 :func:`message` that carries :func:`trailers`. No program that the repository configures ever runs: no hook, filter,
 pager, file system monitor or credential helper.
+
+To push, :mod:`.push` does that in a private tree (:mod:`.sidetree`) on top of what the remote has (:mod:`.wire`), with
+the person's own credentials (:mod:`.remote`), and then brings the checkout forward (:mod:`.forward`).
 """
 
 from __future__ import annotations

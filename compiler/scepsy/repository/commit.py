@@ -4,10 +4,9 @@ Nothing is visible until the branch moves, and every step before that leaves at 
 collects them). In the order of :func:`commit`, a crash leaves:
 
 1. after the objects are written: nothing that anyone can see;
-2. after ``index.lock`` is taken: the same, and the lock, which git asks to have removed by hand, as after any killed
-   git;
-3. after the branch moved: the complete commit, and the new index waiting in ``index.lock``. Renaming it to ``index``,
-   or removing it and ``git reset -q -- <our paths>``, finishes the job; what the person had staged is in both.
+2. after ``index.lock`` is taken: the same, and the lock, which the next run knows for its own and removes;
+3. after the branch moved: the complete commit, and the new index waiting in ``index.lock``. The next run puts it in
+   place; until then git asks to have it removed (then ``git reset -q -- <our paths>`` finishes the job).
 
 The lock comes before the branch moves, so that an index which another process holds stops us while nothing has
 happened.
@@ -18,12 +17,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from scepsy.documents.paths import check_output_name
 from scepsy.errors import ScepsyError
 from scepsy.repository.git import GitFailed, ask, git, line, no_filters
-from scepsy.repository.workshop import opened, workshop_in
+from scepsy.repository.workshop import Busy, fill_index_lock, opened, take_index_lock, workshop_in
 from scepsy.repository.worktree import (
     Entry,
     WorkTree,
@@ -80,6 +80,9 @@ def check_committable(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None
     _check_head(tree)
     _check_identity(tree)
     if _lock_of(tree).exists():
+        with suppress(Busy, OSError), opened(workshop_in(tree.git_dir)):
+            pass  # opening it clears away a lock that a killed run left
+    if _lock_of(tree).exists():
         raise _locked(tree)
     _check_index(tree, files)
 
@@ -107,18 +110,84 @@ def commit(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None], message:
     try:
         with opened(workshop_in(tree.git_dir)) as bench:
             edits = _edits(tree, files)
-            new_tree = _write_tree(tree, edits, bench / "tree-index")
-            if new_tree == _head_tree(tree):
-                return None
-            parent = ("-p", tree.head) if tree.head else ()
-            text = (message.replace("\0", "").rstrip("\n") + "\n").encode(errors="backslashreplace")
-            made = line(tree.root, "commit-tree", "--no-gpg-sign", new_tree, *parent, "-F", "-", stdin=text)
-            reason = "scepsy: " + text.decode().partition("\n")[0]
-            _publish(tree, made, reason, files, edits=edits, draft=bench / "index")
+            made = _made(tree, edits, message, bench)
+            if made is not None:
+                reason = "scepsy: " + _text(message).decode().partition("\n")[0]
+                _publish(tree, made, reason, files, edits=edits, bench=bench)
             return made
     except OSError as error:
-        place = error.filename2 or error.filename or tree.git_dir
-        raise CannotCommit(f"cannot commit: {place}: {error.strerror or error}", "mend that, then run again") from None
+        raise _cannot(tree, error) from None
+
+
+def make_commit(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None], message: str) -> str | None:
+    """Make the commit that :func:`commit` would, and leave branch and index as they are: nothing refers to it.
+
+    Args:
+        tree: the work tree; its HEAD becomes the parent.
+        files: the content of each path, or None where it is to be deleted.
+        message: the commit message.
+
+    Returns:
+        The hash of the commit; None when HEAD already holds all of it.
+
+    Raises:
+        PathEscapes: when a path leads out of the root or into ``.git``.
+        CannotCommit: when a committed file is where a path needs a directory, or the disk refuses.
+        GitFailed: when git fails.
+        Busy: when another scepsy process works in the repository.
+    """
+    for path in files:
+        check_output_name(path)
+    deleted = {path for path, data in files.items() if data is None}
+    _check_places({*files} - deleted, {*entries_at_head(tree)} - deleted)
+    try:
+        with opened(workshop_in(tree.git_dir)) as bench:
+            return _made(tree, _edits(tree, files), message, bench)
+    except OSError as error:
+        raise _cannot(tree, error) from None
+
+
+def _made(tree: WorkTree, edits: bytes, message: str, bench: Path) -> str | None:
+    """Write a commit with these edits on top of HEAD; None if they change nothing."""
+    new_tree = _write_tree(tree, edits, bench / "tree-index")
+    if new_tree == _head_tree(tree):
+        return None
+    parent = ("-p", tree.head) if tree.head else ()
+    return line(tree.root, "commit-tree", "--no-gpg-sign", new_tree, *parent, "-F", "-", stdin=_text(message))
+
+
+def _text(message: str) -> bytes:
+    return (message.replace("\0", "").rstrip("\n") + "\n").encode(errors="backslashreplace")
+
+
+def advance(tree: WorkTree, made: str, entries: Mapping[PurePosixPath, str | None], tracking: str | None) -> None:
+    """Move the branch on to a commit that is there, and the index with it; the work tree is not looked at.
+
+    Args:
+        tree: the work tree.
+        made: the commit, which has HEAD among its ancestors.
+        entries: for each path in which it differs from HEAD the hash of the plain file there, or None for none.
+        tracking: a reference that says where the remote's branch is, and moves too if it can be moved.
+
+    Raises:
+        CannotCommit: as :func:`check_committable`; nothing moved then.
+        GitFailed: when git fails.
+        Busy: when another scepsy process works in the repository.
+    """
+    none = "0" * len(made)
+    edits = b"".join(
+        _edit(_FILE, oid, path) if oid else _edit("0", none, path) for path, oid in sorted(entries.items())
+    )
+    try:
+        with opened(workshop_in(tree.git_dir)) as bench:
+            _publish(tree, made, "scepsy: fast-forward", entries, edits=edits, bench=bench, tracking=tracking)
+    except OSError as error:
+        raise _cannot(tree, error) from None
+
+
+def _cannot(tree: WorkTree, error: OSError) -> CannotCommit:
+    place = error.filename2 or error.filename or tree.git_dir
+    return CannotCommit(f"cannot commit: {place}: {error.strerror or error}", "mend that, then run again")
 
 
 def commit_to_branch(tree: WorkTree, branch: str, files: Mapping[PurePosixPath, bytes], message: str) -> str:
@@ -154,7 +223,7 @@ def commit_to_branch(tree: WorkTree, branch: str, files: Mapping[PurePosixPath, 
     try:
         with opened(workshop_in(tree.git_dir)) as bench:
             new_tree = _write_tree(tree, _edits(tree, files), bench / "tree-index")
-            text = (message.replace("\0", "").rstrip("\n") + "\n").encode(errors="backslashreplace")
+            text = _text(message)
             made = line(tree.root, "commit-tree", "--no-gpg-sign", new_tree, "-p", tree.head, "-F", "-", stdin=text)
             reason = "scepsy: " + text.decode().partition("\n")[0]
             try:
@@ -167,8 +236,7 @@ def commit_to_branch(tree: WorkTree, branch: str, files: Mapping[PurePosixPath, 
                 raise CannotCommit(f"the branch {branch} could not be made: {error.stderr}") from None
             return made
     except OSError as error:
-        place = error.filename2 or error.filename or tree.git_dir
-        raise CannotCommit(f"cannot commit: {place}: {error.strerror or error}", "mend that, then run again") from None
+        raise _cannot(tree, error) from None
 
 
 def check_branch(tree: WorkTree, branch: str) -> None:
@@ -183,8 +251,7 @@ def check_branch(tree: WorkTree, branch: str) -> None:
             not know who commits.
         GitFailed: when git fails.
     """
-    if branch.startswith("-") or ask(tree.root, "check-ref-format", f"refs/heads/{branch}") is None:
-        raise CannotCommit(f"{branch!r:.80} is no name for a branch", "name one such as profiles/new")
+    check_branch_name(tree, branch)
     if tree.head is None:
         raise CannotCommit("there is no commit for a branch to start at", "commit the project first")
     for parent in PurePosixPath(branch).parents[:-1]:
@@ -193,6 +260,17 @@ def check_branch(tree: WorkTree, branch: str) -> None:
                 f"there can be no branch {branch} beside the branch {parent}", "name another branch with --branch"
             )
     _check_identity(tree)
+
+
+def check_branch_name(tree: WorkTree, branch: str) -> None:
+    """Check that git takes a name for a branch's.
+
+    Raises:
+        CannotCommit: it does not.
+        GitFailed: when git fails.
+    """
+    if branch.startswith("-") or ask(tree.root, "check-ref-format", f"refs/heads/{branch}") is None:
+        raise CannotCommit(f"{branch!r:.80} is no name for a branch", "name one such as profiles/new")
 
 
 def _existing(tree: WorkTree, reference: str, branch: str, files: Mapping[PurePosixPath, bytes]) -> str | None:
@@ -240,15 +318,16 @@ def _publish(
     tree: WorkTree,
     made: str,
     reason: str,
-    files: Mapping[PurePosixPath, bytes | None],
+    files: Mapping[PurePosixPath, bytes | str | None],
     *,
     edits: bytes,
-    draft: Path,
+    bench: Path,
+    tracking: str | None = None,
 ) -> None:
     """Move the branch to the commit and our paths in the index along with it, by git's own protocol: lock, rename."""
-    index, lock = tree.git_dir / "index", _lock_of(tree)
+    index, lock, draft = tree.git_dir / "index", _lock_of(tree), bench / "index"
     try:
-        os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        take_index_lock(tree.git_dir, bench)
     except FileExistsError:
         raise _locked(tree) from None
     try:
@@ -256,8 +335,12 @@ def _publish(
         if index.exists():
             shutil.copy2(index, draft)  # with its time: git compares it with the files' to notice late edits
         _edit_index(tree, edits, draft)
-        os.replace(draft, lock)
+        references = [name for name in ("HEAD", tree.branch and f"refs/heads/{tree.branch}", tracking) if name]
+        fill_index_lock(tree.git_dir, bench, draft, made, references)
         _move_head(tree, made, reason)
+        if tracking:
+            with suppress(GitFailed):
+                git(tree.root, "update-ref", "--no-deref", "-m", reason, tracking, made)
     finally:
         # Asked, not remembered: an interrupt may come while git moves the branch.
         if _head_is(tree, made):
@@ -331,13 +414,11 @@ def _head_tree(tree: WorkTree) -> str:
     return line(tree.root, "rev-parse", "--verify", f"{tree.head}^{{tree}}")
 
 
-def _holds(entry: Entry | None, data: bytes) -> bool:
-    return (
-        entry is not None
-        and entry.mode == _FILE
-        and not entry.unmerged
-        and entry.oid == blob_hash(data, like=entry.oid)
-    )
+def _holds(entry: Entry | None, wanted: bytes | str) -> bool:
+    """Tell whether an entry is a plain file with this content, or with content of this hash."""
+    if entry is None or entry.mode != _FILE or entry.unmerged:
+        return False
+    return entry.oid == (wanted if isinstance(wanted, str) else blob_hash(wanted, like=entry.oid))
 
 
 def _check_no_operation(tree: WorkTree) -> None:
@@ -373,7 +454,7 @@ def _check_identity(tree: WorkTree) -> None:
             ) from None
 
 
-def _check_index(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None]) -> None:
+def _check_index(tree: WorkTree, files: Mapping[PurePosixPath, bytes | str | None]) -> None:
     head, index = entries_at_head(tree), entries_in_index(tree)
     staged = [path for path in sorted(files) if _is_staged_change(index.get(path), head.get(path), files[path])]
     if staged:
@@ -386,7 +467,7 @@ def _check_index(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None]) ->
     _check_places({*files} - deleted, {*head, *index} - deleted)
 
 
-def _is_staged_change(index: Entry | None, head: Entry | None, data: bytes | None) -> bool:
+def _is_staged_change(index: Entry | None, head: Entry | None, data: bytes | str | None) -> bool:
     unchanged = head is None if index is None else index.same_content(head)
     return not unchanged and not (index is None if data is None else _holds(index, data))
 

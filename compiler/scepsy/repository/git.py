@@ -1,12 +1,15 @@
-"""The one door to the git program: every call of this room goes through :func:`git`."""
+"""The one door to the git program: every call goes through :func:`git`, or :func:`network` where it needs a remote."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
+import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -36,19 +39,30 @@ _ENVIRONMENT = {
 }
 
 # A compiler runs on repositories it was not written for: none of their programs may run.
-_OPTIONS = (
+_QUIET = (
     "--no-pager",
     "--literal-pathspecs",
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "hook.reference-transaction.enabled=false"),  # hooks in the configuration, from git 2.54 on
     *("-c", "hook.post-index-change.enabled=false"),
+    *("-c", "hook.pre-push.enabled=false"),
     *("-c", "core.fsmonitor=false"),
-    *("-c", "credential.helper="),
-    *("-c", "core.askPass="),
     *("-c", "log.showSignature=false"),  # it runs gpg
     *("-c", "i18n.commitEncoding=UTF-8"),
     # A commit that drives a cluster names a person on purpose, never root@hostname.
     *("-c", "user.useConfigOnly=true"),
+)
+_OPTIONS = (*_QUIET, *("-c", "credential.helper="), *("-c", "core.askPass="))
+
+# To talk to a remote git needs what the person set up for it; never called in a repository that is not ours.
+_NETWORK_VARIABLES = ("GIT_ASKPASS", "GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_", "GIT_PROXY")
+_NETWORK_OPTIONS = (
+    *_QUIET,
+    *("-c", "fetch.recurseSubmodules=no"),
+    *("-c", "push.recurseSubmodules=no"),
+    *("-c", "push.followTags=false"),
+    *("-c", "push.gpgSign=false"),
+    *("-c", "core.alternateRefsCommand=true"),  # the program: else git runs in the repository that objects come from
 )
 
 
@@ -126,6 +140,83 @@ def git(where: Path, *arguments: str, stdin: bytes = b"", variables: Mapping[str
     raise GitFailed(f"git {arguments[0]} failed in {where}: {said}", "", done.returncode, stderr)
 
 
+@dataclass(frozen=True)
+class Said:
+    """What git said when it talked to a remote.
+
+    Attributes:
+        status: its exit status; None when it took too long and was ended.
+        stdout: standard output.
+        stderr: standard error.
+    """
+
+    status: int | None
+    stdout: str
+    stderr: str
+
+
+def network(
+    where: Path, *arguments: str, protocols: str, settings: Iterable[tuple[str, str]] = (), seconds: float
+) -> Said:
+    """Run git where it talks to a remote, with the person's credentials.
+
+    Args:
+        where: a repository of ours: whatever its configuration names is run.
+        arguments: the subcommand and its arguments; nothing secret.
+        protocols: what git may speak, in the form of ``GIT_ALLOW_PROTOCOL``.
+        settings: configuration for this call; may be secret, so it goes by the environment.
+        seconds: it is ended after this time.
+
+    Raises:
+        GitFailed: when git is not there or cannot be run.
+    """
+    network_only = {name: value for name, value in os.environ.items() if name.startswith(_NETWORK_VARIABLES)}
+    variables = network_only | configured(settings) | {"GIT_ALLOW_PROTOCOL": protocols}
+    command = ["git", *_NETWORK_OPTIONS, "-C", str(where), *arguments]
+    try:
+        # A session of its own: nothing in it can ask on the terminal, and it ends with all its children.
+        process = subprocess.Popen(  # noqa: S603 - a fixed program, arguments never seen by a shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(os.environ, variables),
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise GitFailed("git is not installed, or not on PATH", "install git 2.34 or later") from None
+    except (OSError, ValueError) as error:
+        raise GitFailed(f"git could not be run: {error}") from None
+    status: int | None
+    try:
+        out, err = process.communicate(timeout=seconds)
+        status = process.returncode
+    except subprocess.TimeoutExpired:
+        _end(process)
+        out, err, status = b"", b"", None
+    except BaseException:
+        _end(process)
+        raise
+    return Said(status, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def configured(settings: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return variables that give git these settings, after those that the environment gives it already."""
+    first = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
+    variables: dict[str, str] = {}
+    count = first
+    for key, value in settings:
+        variables |= {f"GIT_CONFIG_KEY_{count}": key, f"GIT_CONFIG_VALUE_{count}": value}
+        count += 1
+    return variables | {"GIT_CONFIG_COUNT": str(count)}
+
+
 def line(where: Path, *arguments: str, stdin: bytes = b"", variables: Mapping[str, str] = _NOTHING) -> str:
     """Run git for one line, such as a hash or a path.
 
@@ -184,10 +275,5 @@ def no_filters(where: Path) -> dict[str, str]:
     names = ask(where, "config", "--name-only", "-z", "--get-regexp", r"^filter\.") or ""
     drivers = sorted({name.rpartition(".")[0] for name in names.split("\0") if name})
     # As variables, since a driver's name may hold what ``-c`` would misread; after those that the person set.
-    count = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
-    variables: dict[str, str] = {}
-    for driver in drivers:
-        for key, value in (("clean", ""), ("process", ""), ("required", "false")):
-            variables |= {f"GIT_CONFIG_KEY_{count}": f"{driver}.{key}", f"GIT_CONFIG_VALUE_{count}": value}
-            count += 1
-    return variables | {"GIT_CONFIG_COUNT": str(count)}
+    off = (("clean", ""), ("process", ""), ("required", "false"))
+    return configured((f"{driver}.{key}", value) for driver in drivers for key, value in off)

@@ -39,7 +39,7 @@ def message(subject: str, body: str = "", trailers: str = "") -> str:
     """
     lines = [_printable(line).rstrip() for line in body.splitlines()]
     text = "\n".join(f" {line}" if _is_trailer_of_ours(line) else line for line in lines).strip("\n")
-    return "\n\n".join(part for part in (_one_line(subject), text, trailers.strip("\n")) if part) + "\n"
+    return "\n\n".join(part for part in (one_line(subject), text, trailers.strip("\n")) if part) + "\n"
 
 
 def trailers(tree: WorkTree, inputs: Mapping[PurePosixPath, str]) -> str:
@@ -61,10 +61,30 @@ def trailers(tree: WorkTree, inputs: Mapping[PurePosixPath, str]) -> str:
         ("Scepsy-input", f"{_path(path)} sha256:{digest.removeprefix('sha256:')}")
         for path, digest in sorted(inputs.items())
     ]
-    return "".join(f"{name}: {line}\n" for name, value in pairs if (line := _one_line(value)))
+    return "".join(f"{name}: {line}\n" for name, value in pairs if (line := one_line(value)))
 
 
 def _reference(tree: WorkTree) -> dict[str, str]:
+    about = describe(tree)
+    body = about["body"]
+    return about | {
+        "sha": about["sha"][:_LONGEST_SHA],
+        "body": json.dumps(body[:_LONGEST_BODY]) if body else "",
+    }
+
+
+def describe(tree: WorkTree) -> dict[str, str]:
+    """Return what the commit at HEAD says of itself, and the address of the remote it comes from.
+
+    Args:
+        tree: the work tree, with a commit at HEAD.
+
+    Returns:
+        author (as in RFC 5322), sha, subject, body, repourl (as anyone may read it) and date (ISO 8601).
+
+    Raises:
+        GitFailed: when git fails.
+    """
     fields = "%x00".join(("%an", "%ae", "%H", "%s", "%b", "%aI"))
     said = git(
         tree.root,
@@ -72,13 +92,12 @@ def _reference(tree: WorkTree) -> dict[str, str]:
         tree.head or "HEAD",
     )
     name, email, sha, subject, body, date = said.decode(errors="replace").removesuffix("\n").split("\0")
-    body = body.strip("\n")
     return {
-        "author": _address(_one_line(name), _one_line(email)),
-        "sha": sha[:_LONGEST_SHA],
+        "author": _address(one_line(name), one_line(email)),
+        "sha": sha,
         "subject": subject,
-        "body": json.dumps(body[:_LONGEST_BODY]) if body else "",
-        "repourl": _public_url(_origin(tree)),
+        "body": body.strip("\n"),
+        "repourl": public_url(_origin(tree)),
         "date": date,
     }
 
@@ -90,7 +109,7 @@ def _origin(tree: WorkTree) -> str:
         return ""  # no such remote
 
 
-def _public_url(url: str) -> str:
+def public_url(url: str) -> str:
     """Return the URL as anyone may read it, without user, password, token or query; nothing for a local path."""
     scp_like = _SCP_LIKE.fullmatch(url)
     if scp_like and "://" not in url:
@@ -134,7 +153,8 @@ def _is_trailer_of_ours(line: str) -> bool:
     return line.lower().startswith((_REFERENCE.lower(), "scepsy-input:"))
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Return a text in one line that steers no terminal."""
     return re.sub(" +", " ", _printable(text)).strip()
 
 

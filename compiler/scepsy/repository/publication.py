@@ -10,10 +10,10 @@ from scepsy.documents import DocumentError, Plan, Workspace, contained, digest, 
 from scepsy.documents.loading import validate
 from scepsy.documents.source import SourceFile, parse
 from scepsy.errors import ScepsyError
-from scepsy.repository.commit import CannotCommit, check_committable, commit
+from scepsy.repository.commit import CannotCommit, check_committable, commit, make_commit
 from scepsy.repository.files import Changes, plan_changes, write
 from scepsy.repository.message import message, trailers
-from scepsy.repository.worktree import WorkTree, differing, history, read_at_head
+from scepsy.repository.worktree import WorkTree, differing, history, is_one_of, on_disk, read_at_head, versions_between
 
 _HEADER = (
     "# Written by scepsy; do not edit. Reproduce with: scepsy compile --cluster {cluster}\n"
@@ -116,8 +116,12 @@ def _plan_in(data: bytes, path: PurePosixPath) -> Plan | None:
         return None
 
 
-def gone(workspace: Workspace) -> list[Output]:
+def gone(workspace: Workspace, root: Path | None = None) -> list[Output]:
     """Return outputs that want nothing, for plans of clusters that the project no longer has.
+
+    Args:
+        workspace: the project.
+        root: the work tree that holds the outputs, if another than the project's.
 
     Raises:
         PathEscapes: the plans' directory leaves the repository.
@@ -125,7 +129,7 @@ def gone(workspace: Workspace) -> list[Output]:
     paths = workspace.project.document.spec.paths
     plans, rendered = _place(workspace, paths.plans), _place(workspace, paths.rendered)
     found = []
-    for file in sorted((workspace.root / plans).glob("*.yaml")):
+    for file in sorted(((root or workspace.root) / plans).glob("*.yaml")):
         path = plans / file.name
         plan = _plan_in(file.read_bytes(), path) if file.is_file() and file.stem not in workspace.clusters else None
         if plan is not None and plan.spec.cluster == file.stem:
@@ -150,19 +154,34 @@ def compare(root: Path, tree: WorkTree | None, outputs: Iterable[Output]) -> Sta
     return State(changes, uncommitted)
 
 
-def check_inputs(tree: WorkTree, outputs: Iterable[Output]) -> None:
+def check_inputs(
+    tree: WorkTree,
+    outputs: Iterable[Output],
+    others: Iterable[PurePosixPath] = (),
+    source: WorkTree | None = None,
+) -> None:
     """Refuse to commit what was compiled from inputs that HEAD does not hold.
+
+    Args:
+        tree: the work tree.
+        outputs: what was compiled.
+        others: further files that must be as HEAD holds them.
+        source: what was compiled, if another work tree; files may also be as a commit on the way to its HEAD has them:
+            a run that died may have brought them forward already.
 
     Raises:
         CannotCommit: an input is not committed; names all of them.
     """
-    inputs: set[PurePosixPath] = set()
+    inputs = set(others)
     for output in outputs:
         before = read_at_head(tree, output.path)
         earlier = _plan_in(before, output.path) if before is not None else None
         # An input that is gone from the work tree is in the earlier plan only.
         inputs |= {PurePosixPath(path) for plan in (output.plan, earlier) if plan for path in plan.spec.inputs}
     different = differing(tree, inputs) if tree.head is not None else dict.fromkeys(inputs, "untracked")
+    if different and source is not None and source.head not in (None, tree.head) and tree.head is not None:
+        versions = versions_between(source.root, tree.head, str(source.head))
+        different = {path: why for path, why in different.items() if not _is_on_the_way(tree, path, why, versions)}
     if different:
         listed = "".join(f"\n    {path}: {reason}" for path, reason in sorted(different.items()))
         raise CannotCommit(
@@ -181,6 +200,39 @@ def apply(root: Path, outputs: Iterable[Output], state: State, force: bool) -> N
     write(root, _together(list(outputs)), state.changes, overwrite=force)
 
 
+def _is_on_the_way(tree: WorkTree, path: PurePosixPath, why: str, versions: Mapping[PurePosixPath, set[str]]) -> bool:
+    """Tell whether a file is as a later commit has it, in the work tree alone."""
+    there, content = on_disk(tree.root / path)
+    known = versions.get(path, set())
+    if not there:
+        return any(not oid.strip("0") for oid in known)
+    return why != "staged" and content is not None and is_one_of(known, *content)
+
+
+def documents_of(workspace: Workspace, root: Path) -> set[PurePosixPath]:
+    """Return the files in a work tree that the project would read as documents or templates.
+
+    Args:
+        workspace: says where they lie.
+        root: the work tree, which need not be the one that the workspace was read from.
+
+    Raises:
+        PathEscapes: a directory leaves the work tree.
+    """
+    directory = workspace.directory.relative_to(workspace.root)
+    paths = workspace.project.document.spec.paths
+    found = {PurePosixPath(directory / "scepsy.yaml")}
+    for setting in (paths.workflows, paths.clusters, paths.profiles, paths.templates):
+        folder = contained(root, setting, root / directory) if setting is not None else None
+        if folder is not None and folder.is_dir():
+            found |= {
+                PurePosixPath(path.relative_to(root).as_posix())
+                for path in folder.rglob("*")
+                if path.suffix in (".yaml", ".yml", ".j2")
+            }
+    return found
+
+
 def commit_outputs(tree: WorkTree, outputs: Iterable[Output]) -> str | None:
     """Commit the outputs; the work tree must hold them already.
 
@@ -191,9 +243,33 @@ def commit_outputs(tree: WorkTree, outputs: Iterable[Output]) -> str | None:
         CannotCommit: the repository is not in a state to be committed to.
     """
     wanted = list(outputs)
-    files = committed_files(tree, wanted)
+    return commit(tree, committed_files(tree, wanted), _message(tree, wanted))
+
+
+def make_outputs(
+    tree: WorkTree, outputs: Iterable[Output], others: Mapping[PurePosixPath, bytes | None], source: WorkTree
+) -> str | None:
+    """Make a commit of the outputs on top of HEAD; branch, index and files stay as they are.
+
+    Args:
+        tree: the work tree.
+        outputs: what was compiled.
+        others: further files of the commit.
+        source: the work tree that it was compiled from.
+
+    Returns:
+        the commit, or None when HEAD holds them.
+
+    Raises:
+        CannotCommit: it cannot be made.
+    """
+    wanted = list(outputs)
+    return make_commit(tree, {**others, **committed_files(tree, wanted)}, _message(source, wanted))
+
+
+def _message(source: WorkTree, wanted: list[Output]) -> str:
     inputs = {PurePosixPath(p): d for output in wanted if output.files for p, d in output.plan.spec.inputs.items()}
-    return commit(tree, files, message(_subject(wanted), _body(wanted), trailers(tree, inputs)))
+    return message(_subject(wanted), _body(wanted), trailers(source, inputs))
 
 
 def check_commit(tree: WorkTree, outputs: Iterable[Output]) -> None:

@@ -11,15 +11,18 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from scepsy.errors import ScepsyError
+from scepsy.repository.git import GitFailed, ask, line
 
 _IN_GIT = "scepsy"
 _IN_TREE = ".scepsy-tmp"
 _JOURNAL = "journal"
+_MOMENT = 5.0  # seconds that git may need to move a reference
+_LOCK, _FILLED, _MADE = "index-lock", "index-filled", "made"
 
 
 class Busy(ScepsyError):
@@ -81,6 +84,7 @@ def opened(workshop: Path) -> Iterator[Path]:
         if workshop.is_symlink():
             workshop.unlink()  # a name that a hostile commit could hold, where it leads out of the tree
         bench = workshop / "work"
+        _settle(workshop.parent, bench)
         shutil.rmtree(bench, ignore_errors=True)
         try:
             bench.mkdir(parents=True)
@@ -91,6 +95,82 @@ def opened(workshop: Path) -> Iterator[Path]:
                 workshop.rmdir()
     finally:
         os.close(handle)
+
+
+def take_index_lock(git_dir: Path, bench: Path) -> None:
+    """Take git's lock of the index, so that it is known for ours when this process dies.
+
+    Args:
+        git_dir: the git directory of a work tree.
+        bench: the opened workshop in it.
+
+    Raises:
+        FileExistsError: another process holds the lock.
+        OSError: it cannot be made.
+    """
+    mine, lock = bench / _LOCK, git_dir / "index.lock"
+    os.close(os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        os.link(mine, lock)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links on this file system: a lock that is left then stays
+        os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+
+
+def fill_index_lock(git_dir: Path, bench: Path, draft: Path, made: str, references: Iterable[str]) -> None:
+    """Put the new index into the lock, so that it can be put in place when HEAD is at the commit `made`.
+
+    Args:
+        git_dir: the git directory of a work tree.
+        bench: the opened workshop in it, where the lock was taken.
+        draft: the new index.
+        made: the commit.
+        references: what is about to move there.
+
+    Raises:
+        OSError: that fails.
+    """
+    locks = [line(git_dir, "rev-parse", "--git-path", f"{name}.lock") for name in references]
+    (bench / _MADE).write_text(json.dumps([made, locks]), encoding="ascii")
+    with suppress(OSError):
+        os.link(draft, bench / _FILLED)
+    os.replace(draft, git_dir / "index.lock")
+
+
+def _settle(git_dir: Path, bench: Path) -> None:
+    """Finish, or undo, what a killed run left in git's locks."""
+    lock = git_dir / "index.lock"
+    with suppress(OSError, GitFailed, ValueError, TypeError):
+        made = None
+        if (bench / _MADE).exists():
+            made, locks = json.loads((bench / _MADE).read_text(encoding="ascii"))
+            common = (git_dir / line(git_dir, "rev-parse", "--git-common-dir")).resolve()
+            for place in [(git_dir / name).resolve() for name in locks if name.endswith(".lock")]:
+                if place.is_relative_to(common):
+                    _drop_reference_lock(place, made, (bench / _MADE).stat().st_mtime)
+        filled = _same(lock, bench / _FILLED)
+        if not filled and not _same(lock, bench / _LOCK):
+            return
+        if filled and made and ask(git_dir, "rev-parse", "-q", "--verify", "HEAD") == made:
+            os.replace(lock, git_dir / "index")
+        else:
+            lock.unlink()
+
+
+def _drop_reference_lock(lock: Path, made: str, since: float) -> None:
+    """Remove git's lock of a reference if the run that was killed left it: of that time, empty or with its commit."""
+    with suppress(FileNotFoundError):
+        recent = -_MOMENT <= lock.stat().st_mtime - since <= _MOMENT
+        if recent and lock.read_text(encoding="ascii").strip() in ("", made):
+            lock.unlink()
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def _lock(handle: int, workshop: Path) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
@@ -116,6 +117,20 @@ def where_head_is(root: Path) -> tuple[str | None, str | None]:
     """
     reference = ask(root, "symbolic-ref", "-q", "HEAD")
     return ask(root, "rev-parse", "-q", "--verify", "HEAD"), reference and reference.removeprefix("refs/heads/")
+
+
+def has_commit(where: Path, commit: str) -> bool:
+    """Tell whether a repository has a commit.
+
+    Args:
+        where: a directory in it.
+        commit: its hash.
+    """
+    try:
+        git(where, "cat-file", "-e", f"{commit}^{{commit}}")
+    except GitFailed:
+        return False
+    return True
 
 
 def entries_at_head(tree: WorkTree) -> Mapping[PurePosixPath, Entry]:
@@ -236,20 +251,59 @@ def differing(tree: WorkTree, paths: Iterable[PurePosixPath]) -> dict[PurePosixP
 
 
 def _difference(tree: WorkTree, path: PurePosixPath, head: Entry | None, index: Entry | None) -> str | None:
-    there, content = _on_disk(tree.root / path)
+    there, content = on_disk(tree.root / path)
     if head is None:
         return "staged" if index else ("untracked" if there else None)
     if not there and not (index and index.skipped):
         return "deleted"
     if not head.same_content(index):
         return "staged"
-    if there and (content is None or not _is_checkout_of(head, *content)):
+    if there and (content is None or not is_checkout_of(head, *content)):
         return "modified"
     return None
 
 
-def _on_disk(path: Path) -> tuple[bool, tuple[str, bytes] | None]:
-    """Return whether something is there, and its mode and bytes when it is a file or a symlink."""
+def is_one_of(oids: Iterable[str], mode: str, data: bytes) -> bool:
+    """Tell whether a file is what git would check out for one of these hashes, line ends and LFS aside."""
+    return any(oid.strip("0") and is_checkout_of(Entry(_FILES[0], oid), mode, data) for oid in oids)
+
+
+def versions_between(where: Path, old: str, new: str) -> dict[PurePosixPath, set[str]]:
+    """Return the hashes of all contents that each changed path had on the way from a commit to a later one.
+
+    Args:
+        where: a directory in a repository with both.
+        old: the earlier commit.
+        new: the later one.
+
+    Returns:
+        Hashes by path; one of zeros where there was no file.
+
+    Raises:
+        GitFailed: when git fails.
+    """
+    flags = ("--format=", "--raw", "-z", "-m", "--no-abbrev", "--no-renames", "--no-show-signature")
+    found: dict[PurePosixPath, set[str]] = {}
+    for path, _, _, before, after in raw_differences(git(where, "log", *flags, f"{old}..{new}")):
+        found.setdefault(path, set()).update((before, after))
+    return found
+
+
+def raw_differences(listed: bytes) -> Iterator[tuple[PurePosixPath, str, str, str, str]]:
+    """Read git's raw format: path, modes before and after, hashes before and after."""
+    fields = listed.split(b"\0")
+    for about, name in pairwise(fields):
+        if about.lstrip(b"\n").startswith(b":"):
+            old_mode, mode, old, oid, _ = about.lstrip(b"\n")[1:].decode().split(" ")
+            yield _path(name), old_mode, mode, old, oid
+
+
+def on_disk(path: Path) -> tuple[bool, tuple[str, bytes] | None]:
+    """Return whether something is there, and its mode and bytes when it is a file or a symlink.
+
+    Raises:
+        ScepsyError: it cannot be read.
+    """
     try:
         if path.is_symlink():
             return True, (_LINK, os.fsencode(os.readlink(path)))
@@ -260,7 +314,8 @@ def _on_disk(path: Path) -> tuple[bool, tuple[str, bytes] | None]:
     return os.path.lexists(path), None
 
 
-def _is_checkout_of(entry: Entry, mode: str, data: bytes) -> bool:
+def is_checkout_of(entry: Entry, mode: str, data: bytes) -> bool:
+    """Tell whether a file or link in a work tree is what git would check out for an entry, line ends and LFS aside."""
     if (entry.mode == _LINK) != (mode == _LINK):
         return False
     # One after the other: the first form is the right one for nearly every file, and traces are long.

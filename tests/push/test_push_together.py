@@ -1,0 +1,21 @@
+"""Several compilers push at once: a line of commits, and nobody's change is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.conftest import Scepsy, git
+from tests.push.crowd import check_history, crowd
+from tests.push.steps import push
+
+
+def test_four_compilers_push_five_changes_each(tmp_path: Path, project: Path, remote: Path, scepsy: Scepsy) -> None:
+    push(scepsy, project)
+    first = git(remote, "rev-parse", "main")
+    (tmp_path / "clones").mkdir()
+    attempts = crowd(tmp_path / "clones", git(project, "remote", "get-url", "origin"), 4, 5)
+    print(f"attempts: {attempts}")
+    assert len(attempts) == 20
+    check_history(remote, first, 4, 5)
+    assert push(scepsy, project)["left"] == ""
+    assert scepsy("compile", "--project", project, "--check").code == 0
