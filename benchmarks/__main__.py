@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import compilation, estimates, held_out, recorder, replanning, search, startup, traces
+from benchmarks import compilation, drift, estimates, held_out, recorder, replanning, search, startup, traces
 
 ALL = {
     "search": search.main,
@@ -15,6 +15,7 @@ ALL = {
     "estimates": estimates.main,
     "held_out": held_out.main,
     "traces": traces.main,
+    "drift": drift.main,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from scepsy.documents.drift import DriftResult
 from scepsy.documents.loading import KINDS
 from scepsy.documents.model import Document
 from scepsy.documents.result import CompileResult, ExplainResult, ProfilePlanResult, TraceStatistics
@@ -12,6 +13,7 @@ from scepsy.documents.result import CompileResult, ExplainResult, ProfilePlanRes
 PUBLISHED: dict[str, type[Document]] = {
     **KINDS,
     "CompileResult": CompileResult,
+    "DriftResult": DriftResult,
     "ExplainResult": ExplainResult,
     "ProfilePlanResult": ProfilePlanResult,
     "TraceStatistics": TraceStatistics,

@@ -1,0 +1,1 @@
+"""The committed Plan against the world: traffic, the cluster, live objects, profiles."""

@@ -1,0 +1,244 @@
+"""One look at the world: everything that can be compared with the committed Plan, put together.
+
+The look remembers nothing; a command that a clock starts, and one that watches, take the same one.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from scepsy.compilation import Inputs
+from scepsy.documents import API_VERSION, Plan, Workspace
+from scepsy.documents.drift import DriftFigures, DriftFinding, DriftJudged, DriftOutlook, DriftResult
+from scepsy.drift.finding import Area, Finding, Judged, Outlook, Report, ordered
+from scepsy.drift.judging import NOTES, Settings, judge_latency, judge_traffic
+from scepsy.drift.observing import observe
+from scepsy.drift.outlook import Change, cost_of, gain_of, without
+from scepsy.drift.profiles import judge_profiles
+from scepsy.drift.prometheus import Partial, Prometheus, PrometheusError
+from scepsy.errors import ScepsyError
+
+Reader = Callable[[Plan, float], Report]
+"""Compares a part of the world with a Plan at a time (Unix seconds); raises ScepsyError where it cannot."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What there is to look at.
+
+    Attributes:
+        prometheus: where traffic is known; None where nobody said.
+        matchers: further labels of its series.
+        window: seconds that are read as they were scraped.
+        readers: of nodes and live objects; what is missing is not looked at.
+        now: the time, Unix seconds, where there is no Prometheus to tell it.
+    """
+
+    prometheus: Prometheus | None
+    now: Callable[[], float]
+    matchers: Mapping[str, str] = field(default_factory=dict)
+    window: int = 3600
+    readers: Mapping[Area, Reader] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look gave.
+
+    Attributes:
+        at: when, Unix seconds.
+        report: findings and what was judged.
+        failed: what could not be asked at all, in the order in which it was tried.
+        change: how calls differ from the Plan's, as far as findings say so: what compiling again would plan for.
+        notes: what to know of all this.
+    """
+
+    at: float
+    report: Report
+    failed: tuple[ScepsyError, ...]
+    change: Change
+    notes: tuple[str, ...] = ()
+
+
+def look(
+    workspace: Workspace,
+    inputs: Inputs | ScepsyError,
+    plan: Plan,
+    world: World,
+    settings: Settings,
+    oldest: int | None = None,
+) -> Look:
+    """Look once.
+
+    Args:
+        workspace: the project.
+        inputs: what the Plan is compiled from, or why that cannot be read: then nothing is predicted.
+        plan: the committed Plan.
+        world: what there is to look at.
+        settings: what is looked for in traffic.
+        oldest: days that a profile may be old.
+    """
+    failed: list[ScepsyError] = []
+    report, change, at = _traffic(inputs, plan, world, settings, failed)
+    today = datetime.datetime.fromtimestamp(at, datetime.UTC).date()
+    report += judge_profiles(workspace, plan, today, oldest)
+    for area, reader in world.readers.items():
+        try:
+            report += reader(plan, at)
+        except ScepsyError as error:
+            failed.append(error)
+            report += Report(judged=(Judged(area, "", area, error.message),))
+    if not isinstance(inputs, ScepsyError):
+        report = Report(_valued(report.findings, inputs, plan, change), report.judged)
+    notes: tuple[str, ...] = NOTES if any(j.area == "traffic" and not j.reason for j in report.judged) else ()
+    if not isinstance(inputs, ScepsyError):
+        notes += _edited(inputs, plan)
+    return Look(at, Report(tuple(ordered(report.findings)), report.judged), tuple(failed), change, notes)
+
+
+def _edited(inputs: Inputs, plan: Plan) -> tuple[str, ...]:
+    """Say which documents changed since the Plan was compiled: tokens and predictions go by them, not by the Plan."""
+    before, now = plan.spec.inputs, inputs.digests
+    different = sorted(path for path in {*before, *now} if before.get(path) != now.get(path))
+    if not different:
+        return ()
+    names = ", ".join(different[:5]) + (f" and {len(different) - 5} more" if len(different) > 5 else "")
+    return (f"documents changed since the plan was compiled ({names}): see scepsy compile --check",)
+
+
+def _traffic(
+    inputs: Inputs | ScepsyError, plan: Plan, world: World, settings: Settings, failed: list[ScepsyError]
+) -> tuple[Report, Change, float]:
+    def nothing(reason: str) -> Report:
+        return Report(judged=(Judged("traffic", "", "traffic", reason), Judged("profiles", "", "latency", reason)))
+
+    if world.prometheus is None:
+        return nothing("no Prometheus is named (--prometheus)"), Change(), world.now()
+    if isinstance(inputs, ScepsyError):
+        failed.append(inputs)
+        return nothing(f"the documents do not say what was planned: {inputs.message}"), Change(), world.now()
+    try:
+        at = world.prometheus.now()
+        traffic = observe(world.prometheus, plan, at, world.window, world.matchers)
+    except PrometheusError as error:
+        failed.append(error)
+        whole = "" if isinstance(error, Partial) else "; that says nothing about traffic"
+        return nothing(error.message + whole), Change(), world.now()
+    if all(own.calls is None and own.arrived is None for own in traffic.values()):
+        nothing_there = PrometheusError(
+            f"{world.prometheus.place} has no series of any LLM of the plan (namespace"
+            f' "{world.matchers.get("namespace", plan.spec.namespace)}") over the last day',
+            "does it scrape the pods (spec.podMonitor in scepsy.yaml)? --match names other labels that series have",
+        )
+        failed.append(nothing_there)
+        return nothing(nothing_there.message), Change(), at
+    first = judge_traffic(inputs, plan, traffic, at, settings)
+    second = judge_latency(inputs, plan, traffic, at, settings, first)
+    change = Change(first.change.calls, first.change.input, first.change.output, second.change.seconds)
+    return first.report + second.report, change, at
+
+
+_LOST = ("node-gone", "node-not-ready", "gpu-gone", "gpu-moved", "gpu-sick")
+"""Kinds of findings about hardware that instances cannot run on any more."""
+_DOWN = ("pod-pending", "pod-crashing", "claim-unallocated")
+"""Kinds of findings about instances that do not run."""
+
+
+def _valued(findings: Sequence[Finding], inputs: Inputs, plan: Plan, traffic: Change) -> tuple[Finding, ...]:
+    """Say what the findings cost together, and what compiling again would give; of those that cost something."""
+    lost = [f for f in findings if f.area == "cluster" and f.kind in _LOST]
+    down = {name for f in findings if f.kind in (*_LOST, *_DOWN) for name in f.instances}
+    replicas = Counter(i.llm for i in plan.spec.instances if i.name not in down)
+    hit = {i.llm for i in plan.spec.instances if i.name in down}
+    change = replace(traffic, replicas={llm: replicas[llm] for llm in sorted(hit)})
+    if not change.any and not lost:
+        return tuple(findings)
+    cost = cost_of(inputs, plan, change)
+    gain: Outlook | None = None
+    if lost or any(f.area == "traffic" for f in findings):
+        nodes = {f.subject for f in lost if f.kind.startswith("node-")}
+        stock = without(inputs.inventory, nodes, {f.subject for f in lost if f.kind.startswith("gpu-")})
+        gain = gain_of(inputs, traffic, stock)
+    stuck = any(own.latency is None for own in cost.workflows)
+    found = []
+    for finding in findings:
+        if finding.area == "traffic":
+            urgent = stuck and finding.kind.endswith("-above")
+            own = replace(finding, severity="critical") if urgent else finding
+            found.append(own.with_outlook(cost, gain))
+        elif finding.kind in _LOST:
+            found.append(finding.with_outlook(cost if finding.instances else None, gain))
+        elif finding.kind in _DOWN and finding.instances:
+            found.append(finding.with_outlook(cost, None))
+        elif finding.kind.startswith("latency-"):
+            measure = Outlook(note="measure again first: a compile rests on the profile")
+            found.append(finding.with_outlook(cost, measure))
+        else:
+            found.append(finding)
+    return tuple(found)
+
+
+def result_of(plan: Plan, seen: Look, settings: Settings) -> DriftResult:
+    """Return a look as the published object."""
+    return DriftResult(
+        api_version=API_VERSION,
+        cluster=plan.spec.cluster,
+        at=_time(seen.at),
+        drift=bool(seen.report.findings),
+        findings=tuple(_finding(finding) for finding in seen.report.findings),
+        judged=tuple(
+            DriftJudged(
+                area=own.area,
+                subject=own.subject,
+                what=own.what,
+                judged=not own.reason,
+                reason=own.reason,
+                note=own.note,
+            )
+            for own in seen.report.judged
+        ),
+        alarms=settings.alarms,
+        notes=seen.notes,
+    )
+
+
+def _finding(finding: Finding) -> DriftFinding:
+    return DriftFinding(
+        area=finding.area,
+        kind=finding.kind,
+        severity=finding.severity,
+        subject=finding.subject,
+        what=finding.what,
+        since=None if finding.since is None else _time(finding.since),
+        at_least_since=finding.at_least_since,
+        confidence=None if finding.confidence is None else round(max(0.0, min(1.0, finding.confidence)), 4),
+        cost=_outlook(finding.cost),
+        gain=_outlook(finding.gain),
+        instances=finding.instances,
+    )
+
+
+def _outlook(outlook: Outlook | None) -> DriftOutlook | None:
+    if outlook is None:
+        return None
+    figures = tuple(
+        DriftFigures(
+            workflow=own.workflow,
+            rate=_short(own.rate),
+            latency=None if own.latency is None else _short(own.latency),
+            capacity=_short(own.capacity),
+        )
+        for own in outlook.workflows
+    )
+    return DriftOutlook(workflows=figures, gpus=outlook.gpus, note=outlook.note)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _time(at: float) -> str:
+    return datetime.datetime.fromtimestamp(round(at), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

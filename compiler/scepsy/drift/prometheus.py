@@ -1,0 +1,327 @@
+"""Samples from a Prometheus, or anything with its HTTP API (Thanos, Mimir, VictoriaMetrics).
+
+Two queries of https://prometheus.io/docs/prometheus/latest/querying/api/: `query` with a range selector, which gives
+the samples as they were scraped, and `query_range`, which gives the last one before each step. Rates are never asked
+for: `rate()` extrapolates, and hides resets and gaps.
+
+The token goes to the address that was given and nowhere else: redirects are not followed. It is in no message.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+from scepsy.documents.diagnostics import printable
+from scepsy.drift.counters import Samples, samples
+from scepsy.errors import ScepsyError
+
+TOKEN, TOKEN_FILE = "PROMETHEUS_TOKEN", "PROMETHEUS_TOKEN_FILE"
+"""Environment variables that hold the bearer token, or the path of a file with it (which may be renewed)."""
+CA_FILE = "PROMETHEUS_CA_FILE"
+"""Environment variable with the path of the certificates that sign Prometheus's own, where the system does not."""
+STEPS = 10_000
+"""Points per series of a `query_range`; Prometheus refuses more than 11,000."""
+_TIMEOUT = (5.0, 60.0)
+_TRIES = 3
+_LONGEST_AFTER = 10.0
+_TRANSIENT = frozenset((429, 500, 502, 503, 504))
+_MOST = 512 << 20
+
+
+class PrometheusError(ScepsyError):
+    """Prometheus cannot be asked, or does not answer as one does."""
+
+
+class Partial(PrometheusError):
+    """Prometheus answered, but says itself that the answer is not whole."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a Prometheus is reached.
+
+    Attributes:
+        url: its address, such as `https://prometheus.example.com/prefix`.
+        token: a bearer token; None for none.
+        ca: path of a file of certificates to trust; the system's if None.
+    """
+
+    url: str
+    token: str | None = None
+    ca: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Access({self.url!r})"
+
+
+def access_of(url: str, environment: Mapping[str, str] = os.environ) -> Access:
+    """Return how to reach a Prometheus, the token from the environment or from a file that it names.
+
+    Raises:
+        PrometheusError: the address is none, would give the token away, or the file cannot be read.
+    """
+    parts = urlsplit(url if "//" in url else f"http://{url}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+        raise PrometheusError(
+            f"{_bare(url)} is not the address of a Prometheus", "write https://prometheus.example.com"
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise PrometheusError(
+            "the address of Prometheus must not hold credentials, nor a query",
+            f"put the token into {TOKEN}, or its file's path into {TOKEN_FILE}",
+        )
+    token = environment.get(TOKEN) or None
+    path = environment.get(TOKEN_FILE)
+    if token is None and path:
+        try:
+            token = Path(path).read_text(encoding="utf-8").strip() or None
+        except (OSError, UnicodeDecodeError) as error:
+            said = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise PrometheusError(f"the file that {TOKEN_FILE} names cannot be read: {said}") from error
+    if token is not None and (not token.isascii() or not token.isprintable() or " " in token):
+        raise PrometheusError(f"the token in {TOKEN} or {TOKEN_FILE} is none: it has blanks, or other such characters")
+    if token is not None and parts.scheme == "http" and not _is_local(parts.hostname):
+        raise PrometheusError(
+            f"a token would go to {parts.hostname} unencrypted", "use https://, or reach it by kubectl port-forward"
+        )
+    address = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+    return Access(address, token, environment.get(CA_FILE) or None)
+
+
+def _is_local(host: str) -> bool:
+    """Whether what goes to a host stays on this machine, or between pods of a cluster."""
+    if host == "localhost" or host.endswith((".svc", ".svc.cluster.local")):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bare(url: str) -> str:
+    """Return an address as it may be shown: what stands before an @ may be a password."""
+    return f'"{printable(url.rpartition("@")[2])[:100]}"'
+
+
+class Prometheus:
+    """A Prometheus.
+
+    Args:
+        access: how it is reached.
+        sleep: lets seconds pass, between tries.
+
+    Raises:
+        PrometheusError: the file of certificates cannot be read.
+    """
+
+    def __init__(self, access: Access, sleep: Callable[[float], None] | None = None) -> None:
+        # urllib3 is what the Kubernetes client speaks HTTP with, so it is there already. It verifies certificates, and
+        # need not follow redirects.
+        import urllib3  # noqa: PLC0415 - slow to import
+
+        self._access, self._sleep = access, sleep or time.sleep
+        self.place = f"Prometheus at {access.url}"
+        if access.ca is not None and not Path(access.ca).is_file():
+            raise PrometheusError(f"there is no file {access.ca}, which {CA_FILE} names")
+        timeout = urllib3.Timeout(connect=_TIMEOUT[0], read=_TIMEOUT[1])
+        self._pool = urllib3.PoolManager(timeout=timeout, retries=False, ca_certs=access.ca, cert_reqs="CERT_REQUIRED")
+        self._headers = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "scepsy"}
+        if access.token is not None:
+            self._headers["Authorization"] = f"Bearer {access.token}"
+
+    def now(self) -> float:
+        """Return the time by Prometheus's own clock, which its samples go by.
+
+        Raises:
+            PrometheusError: it cannot be asked.
+        """
+        data = self._ask("query", {"query": "time()"})
+        try:
+            return float(data["result"][1])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise self._strange("no time") from error
+
+    def raw(self, selector: str, end: float, seconds: int) -> list[Samples]:
+        """Return all samples of the last seconds before `end`, as they were scraped.
+
+        Raises:
+            PrometheusError: it cannot be asked, or the answer is not whole.
+        """
+        data = self._ask("query", {"query": f"{selector}[{int(seconds)}s]", "time": f"{end:.3f}"})
+        return self._matrix(data)
+
+    def history(self, selector: str, start: float, end: float, step: int) -> list[Samples]:
+        """Return the last sample before every step between two times; none where the series had gone stale.
+
+        Raises:
+            PrometheusError: it cannot be asked, or the answer is not whole.
+        """
+        if end <= start:
+            return []
+        query = {"query": selector, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": str(int(step))}
+        return self._matrix(self._ask("query_range", query))
+
+    def _matrix(self, data: Mapping[str, Any]) -> list[Samples]:
+        if data.get("resultType") != "matrix" or not isinstance(data.get("result"), list):
+            raise self._strange("no matrix")
+        try:
+            return [
+                samples(
+                    {str(k): str(v) for k, v in series["metric"].items() if k != "__name__"},
+                    ((float(at), float(value)) for at, value in series.get("values", ())),
+                )
+                for series in data["result"]
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self._strange("no samples") from error
+
+    def _ask(self, what: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """Ask, a few times where the failure may pass.
+
+        Raises:
+            PrometheusError: it cannot be asked, or the answer is not whole.
+        """
+        url = f"{self._access.url}/api/v1/{what}?{urlencode(query)}"
+        for attempt in range(_TRIES):
+            last = attempt == _TRIES - 1
+            try:
+                return self._once(url)
+            except _Transient as error:
+                if last:
+                    raise PrometheusError(f"{self.place} {error.said}", error.hint) from None
+                self._sleep(min(_LONGEST_AFTER, max(error.after, 0.5 * 2**attempt)))
+        raise AssertionError("unreachable")
+
+    def _once(self, url: str) -> dict[str, Any]:
+        import urllib3  # noqa: PLC0415 - slow to import
+
+        try:
+            answer = self._pool.request("GET", url, headers=self._headers, redirect=False, preload_content=False)
+            status, headers = answer.status, answer.headers
+            try:
+                body = answer.read(_MOST + 1, decode_content=True)
+            finally:
+                answer.release_conn()
+        except urllib3.exceptions.HTTPError as error:
+            raise self._network(error) from None
+        if len(body) > _MOST:
+            raise PrometheusError(f"{self.place} answers with more than {_MOST >> 20} MiB", "choose a shorter --window")
+        said = _said(body)
+        match status:
+            case 401:
+                raise PrometheusError(
+                    f"{self.place} does not accept the credentials (401){said}",
+                    f"put a token into {TOKEN}, or its file's path into {TOKEN_FILE}",
+                )
+            case 403:
+                raise PrometheusError(
+                    f"{self.place} does not allow to read metrics (403){said}",
+                    "ask for the permission to query it; behind kube-rbac-proxy that is get on the service's proxy",
+                )
+            case 404:
+                raise PrometheusError(
+                    f"{self.place}: there is no Prometheus API (404)",
+                    "does its address have a path prefix, such as /prometheus?",
+                )
+        if status in _TRANSIENT:
+            after = headers.get("Retry-After", "")
+            wait = float(after) if after.isdigit() else 0.0
+            raise _Transient(f"keeps failing with {status}{said}", "try again later", wait)
+        if 300 <= status < 400:
+            raise PrometheusError(
+                f"{self.place} sends elsewhere ({status}), where the token must not go",
+                "give the address that it names: often https:// instead of http://, or a login page",
+            )
+        return self._document(status, body, said)
+
+    def _document(self, status: int, body: bytes, said: str) -> dict[str, Any]:
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            raise self._strange("no JSON") from None
+        answered = isinstance(answer, dict) and answer.get("status") == "success"
+        if not answered or not isinstance(answer.get("data"), dict):
+            raise PrometheusError(f"{self.place} refuses the query ({status}){said}", "is it a Prometheus?")
+        if answer.get("warnings"):
+            first = _shown(str(next(iter(answer["warnings"]), "")))
+            raise Partial(f"{self.place} answers only in part: {first}", "wait until all its stores answer")
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def _network(self, error: Exception) -> Exception:
+        import urllib3  # noqa: PLC0415 - slow to import
+
+        inner: BaseException = error
+        while inner.__cause__ is not None and inner.__cause__ is not inner:
+            inner = inner.__cause__
+        if isinstance(error, urllib3.exceptions.SSLError) or isinstance(inner, urllib3.exceptions.SSLError):
+            reason = getattr(inner, "verify_message", "") or str(inner)
+            return PrometheusError(
+                f"{self.place}: its certificate is not trusted: {_shown(str(reason))}",
+                f"put the path of its authority's certificates into {CA_FILE}",
+            )
+        if isinstance(error, urllib3.exceptions.NameResolutionError):
+            said = "its name is unknown"
+        elif isinstance(inner, OSError) and inner.strerror:
+            said = inner.strerror
+        elif isinstance(error, urllib3.exceptions.TimeoutError):
+            said = "it does not answer in time"
+        else:
+            said = "the connection broke off"
+        hint = "is the address right, and the network (VPN, kubectl port-forward) up?"
+        return _Transient(f"cannot be reached: {_shown(said)}", hint)
+
+    def _strange(self, what: str) -> PrometheusError:
+        return PrometheusError(f"{self.place} does not answer as a Prometheus does ({what})", "is the address right?")
+
+
+class _Transient(Exception):
+    """A failure that may pass."""
+
+    def __init__(self, said: str, hint: str, after: float = 0.0) -> None:
+        super().__init__(said)
+        self.said, self.hint, self.after = said, hint, after
+
+
+def _said(body: bytes) -> str:
+    """Return what Prometheus says of a failure."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return ""
+    return f": {_shown(str(answer['error']))}" if isinstance(answer, dict) and answer.get("error") else ""
+
+
+def _shown(text: str) -> str:
+    shown = printable(" ".join(text.split()))
+    return shown if len(shown) <= 300 else shown[:300] + "…"
+
+
+def selector(metric: str, matchers: Mapping[str, str], any_of: tuple[str, Sequence[str]] | None = None) -> str:
+    """Return a selector of series: `metric{label="value",…,other=~"a|b"}`.
+
+    Args:
+        metric: its name.
+        matchers: labels and their values; an empty value stands for a label that is not there.
+        any_of: a label and the values that it may have: names without characters that mean something in a pattern.
+    """
+    parts = [f"{label}={_quoted(value)}" for label, value in matchers.items()]
+    if any_of is not None:
+        parts.append(f"{any_of[0]}=~{_quoted('|'.join(any_of[1]))}")
+    return f"{metric}{{{','.join(parts)}}}"
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

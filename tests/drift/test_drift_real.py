@@ -1,0 +1,105 @@
+"""With a real Prometheus, whose history a test makes up, or which scrapes a page that a test serves."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+from tests.conftest import Scepsy
+from tests.drift.replayed import INSTALLED, MISSING, Engine, constant, gateway, page, prometheus, text
+
+from scepsy.documents.units import parse_duration
+from scepsy.drift.counters import increments
+from scepsy.drift.prometheus import Access, Prometheus, PrometheusError
+
+pytestmark = pytest.mark.skipif(not INSTALLED, reason=MISSING)
+
+
+@pytest.fixture
+def project(tmp_path: Path, scepsy: Scepsy) -> Path:
+    scepsy("init", tmp_path / "demo", "--example")
+    ran = scepsy("compile", "--project", tmp_path / "demo", "--commit")
+    assert ran.code == 0, ran.err
+    return tmp_path / "demo"
+
+
+def history(project: Path, end: float, shape: np.ndarray, **more: object) -> str:
+    """Return a day of the example's traffic, at so many times the planned load."""
+    rng = np.random.default_rng(1)
+    plan = YAML(typ="safe", pure=True).load(project / "plans" / "one-node.yaml")
+    seconds = {own["llm"]: parse_duration(own["call"]) for own in plan["spec"]["workflows"][0]["predicted"]["llms"]}
+    calls = {"input": 3100.0, "output": 240.0, "seconds": 0.9 * seconds["generator"]}
+    parts = [
+        Engine("generator", f"generator-{i}-6c5d8f9b7-x2x4q", 6 * shape, **{**calls, **more}).lines(end, rng)  # type: ignore[arg-type]
+        for i in range(2)
+    ]
+    parts.append(Engine("reranker", "reranker-0-7d9-abcde", 240 * shape, 510.0, 1.0, 0.02).lines(end, rng))
+    parts += [gateway(llm, rate * shape, end, rng) for llm, rate in (("generator", 12.0), ("reranker", 240.0))]
+    return text(parts)
+
+
+def looked(scepsy: Scepsy, project: Path, url: str) -> tuple[int, dict]:
+    ran = scepsy("drift", "--project", project, "--prometheus", url, "--output", "json")
+    return ran.code, json.loads(ran.out)
+
+
+def test_a_shift_of_sixty_percent_is_found_and_dated(scepsy: Scepsy, project: Path, tmp_path: Path) -> None:
+    end, shape = time.time(), constant(1.0)
+    shape[-30:] = 1.6
+    with prometheus(tmp_path / "prometheus", history(project, end, shape)) as url:
+        code, document = looked(scepsy, project, url)
+    assert code == 2
+    found = {f["subject"]: f for f in document["findings"] if f["area"] == "traffic"}
+    assert {f["kind"] for f in found.values()} == {"load-above"}
+    assert set(found) == {"generator", "reranker"}
+    since = time.mktime(time.strptime(found["reranker"]["since"], "%Y-%m-%dT%H:%M:%SZ")) - time.timezone
+    assert since == pytest.approx(end - 30 * 60, abs=240)
+
+
+def test_steady_traffic_with_restarts_and_a_gap_is_no_drift(scepsy: Scepsy, project: Path, tmp_path: Path) -> None:
+    shape = constant(1.0)
+    shape[700:760] = np.nan
+    with prometheus(
+        tmp_path / "prometheus", history(project, time.time(), shape, restarts=(300, 900, 1410, 1430))
+    ) as url:
+        code, document = looked(scepsy, project, url)
+    assert (code, document.get("findings")) == (0, None), document["findings"]
+    judged = {(j["subject"], j["what"]): j for j in document["judged"]}
+    assert judged["generator", "load at the engines"]["judged"]
+
+
+def test_what_it_scrapes_is_read_as_it_was_counted(tmp_path: Path) -> None:
+    """The counter of a real dump, moved on and begun anew under Prometheus's eyes."""
+    line = 'vllm:request_success_total{{engine="0",finished_reason="stop",model_name="generator"}} {}\n'
+    content = [line.format(1068)]
+    with page(content) as target, prometheus(tmp_path / "prometheus", targets=[target]) as url:
+        client = Prometheus(Access(url))
+        counts = iter([1068, 1100, 1100, 7, 20])
+        seen: list[float] = []
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            found = client.raw(
+                'vllm:request_success_total{namespace="llm-serving",model_name=~"generator"}', client.now(), 60
+            )
+            seen = found[0].value.tolist() if found else []
+            if 20 in seen:
+                break
+            if seen and seen[-1] == float(content[0].split()[-1]):
+                content[0] = line.format(next(counts, 20))
+            time.sleep(0.1)
+    assert seen[0] == 1068
+    assert increments(np.array(seen)).sum() == (1100 - 1068) + 7 + (20 - 7)
+
+
+def test_its_own_words_are_passed_on_when_it_refuses(tmp_path: Path) -> None:
+    with prometheus(tmp_path / "prometheus") as url:
+        with pytest.raises(PrometheusError, match=r"refuses the query \(400\).*parse error"):
+            Prometheus(Access(url)).raw("{", time.time(), 60)
+        with pytest.raises(PrometheusError, match=r"no Prometheus API \(404\)"):
+            Prometheus(Access(url + "/elsewhere")).now()
+        with pytest.raises(PrometheusError, match=r"exceeded maximum resolution"):
+            Prometheus(Access(url)).history("up", time.time() - 86400, time.time(), 1)
