@@ -13,8 +13,9 @@ demo: $(STAMP)
 	@echo "Try: edit .demo/workflows/rag-reranker.yaml, then: $(BIN)/scepsy compile --project .demo"
 	@echo "Why this allocation: $(BIN)/scepsy explain --project .demo"
 
+# Two workers per core: many tests wait for processes and sockets.
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n auto
+	@$(BIN)/python -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN)))
 
 # Builds a real Kubernetes and Argo CD from Go modules, once per version, and runs them on loopback. Needs Go, git and
 # redis-server; SCEPSY_TEST_KUBECONFIG names a cluster to use instead.
