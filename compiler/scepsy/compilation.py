@@ -31,6 +31,7 @@ from scepsy.documents import (
     Diagnostic,
     DocumentError,
     Loaded,
+    ObservedWorkflow,
     Plan,
     Workflow,
     Workspace,
@@ -53,7 +54,7 @@ from scepsy.documents.plan import (
     Proof,
     WorkflowPrediction,
 )
-from scepsy.documents.units import Si, format_duration
+from scepsy.documents.units import Si, format_duration, format_rate
 from scepsy.documents.workflow import OBSERVED, Target
 from scepsy.performance import Catalog, ServiceTimes
 from scepsy.performance.catalog import SAME_MIX
@@ -124,7 +125,10 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
     digests = _relevant(workspace, target)
     problems: list[Diagnostic] = []
     if not inventory.domains:
-        raise DocumentError([target.problem(("spec", "nodes"), "every GPU of the cluster is reserved", "free one")])
+        missing = workspace.missing.get(cluster)
+        what = f"every GPU of the cluster is reserved{' or missing' if missing else ''}"
+        hint = f"free one{f', or remove {missing.source.file.name} if they are back' if missing else ''}"
+        raise DocumentError([target.problem(("spec", "nodes"), what, hint)])
     for name, workflow in workspace.workflows.items():
         problems.extend(_check_models(workflow, target.document, catalog, inventory))
         try:
@@ -133,7 +137,7 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
             if workflow.document.spec.demand.traces is not None:
                 traces[name] = next(iter(read.values()))
             problems.extend(_check_lengths(workflow, demands[name], catalog))
-            workflows[name] = _at_rate(workflow, demands[name])
+            workflows[name] = _at_rate(workflow, demands[name], workspace.observed.get(name))
         except DocumentError as error:
             problems.extend(error.diagnostics)
     if problems:
@@ -152,15 +156,21 @@ def _revisions(workspace: Workspace) -> dict[str, set[str | None]]:
     return pinned
 
 
-def _at_rate(loaded: Loaded[Workflow], demand: Demand) -> Workflow:
-    """Return the workflow with a rate in place of `observed`.
+def _at_rate(loaded: Loaded[Workflow], demand: Demand, observed: Loaded[ObservedWorkflow] | None) -> Workflow:
+    """Return the workflow with the rate to plan for: the larger of its target and what drift detection saw.
+
+    A target of `observed` is what drift detection saw, else what the trace shows.
 
     Raises:
         DocumentError: nothing was observed.
     """
     workflow = loaded.document
-    if workflow.spec.target.rate != OBSERVED:
-        return workflow
+    target = workflow.spec.target.rate
+    seen = observed.document.spec.rate if observed is not None else None
+    if target != OBSERVED:
+        return workflow if seen is None or seen <= target else _with_rate(workflow, seen)
+    if seen is not None:
+        return _with_rate(workflow, seen)
     where = ("spec", "target", "rate")
     if demand.recorded is None:
         message = "statistics do not know the observed rate"
@@ -170,7 +180,11 @@ def _at_rate(loaded: Loaded[Workflow], demand: Demand) -> Workflow:
         raise DocumentError(
             [loaded.problem(where, f"the rate was not observed: {arrivals}", "give a rate such as 4/s")]
         )
-    spec = workflow.spec.model_copy(update={"target": Target(rate=Si(float(f"{arrivals.rate:.4g}")))})
+    return _with_rate(workflow, float(f"{arrivals.rate:.4g}"))
+
+
+def _with_rate(workflow: Workflow, rate: float) -> Workflow:
+    spec = workflow.spec.model_copy(update={"target": Target(rate=Si(rate))})
     return workflow.model_copy(update={"spec": spec})
 
 
@@ -221,9 +235,13 @@ def _relevant(workspace: Workspace, cluster: Loaded[Cluster]) -> dict[str, str]:
     """
     called = {llm.model for w in workspace.workflows.values() for llm in w.document.spec.llms}
     bearing = {cluster.source.file.name}
+    bearing |= {o.source.file.name for name, o in workspace.observed.items() if name in workspace.workflows}
+    bearing |= {m.source.file.name for name, m in workspace.missing.items() if name == cluster.document.metadata.name}
     bearing |= {p.source.file.name for p in workspace.profiles.values() if p.document.spec.model in called}
     every = [c.source.file.name for c in workspace.clusters.values()]
     every += [p.source.file.name for p in workspace.profiles.values()]
+    every += [o.source.file.name for o in workspace.observed.values()]
+    every += [m.source.file.name for m in workspace.missing.values()]
     idle = set(every) - bearing
     left_out = {workspace.relative(workspace.directory / name) for name in idle}
     return {path: value for path, value in workspace.inputs.items() if path not in left_out}
@@ -448,9 +466,37 @@ def _warnings(workspace: Workspace, inputs: Inputs, solution: Solution) -> list[
     for name, image in (("engine", project.engine.image), ("gateway", project.gateway.image)):
         if "@sha256:" not in image:
             warnings.append(f"the {name} image {image} is not pinned by a digest (spec.{name}.image in scepsy.yaml)")
+    warnings.extend(_of_observed(workspace, inputs))
     for name, workflow in inputs.workflows.items():
         warnings.extend(_of_demand(name, workflow, inputs.demands[name]))
     return warnings
+
+
+def _of_observed(workspace: Workspace, inputs: Inputs) -> list[str]:
+    """Say in what the plan follows what drift detection saw, and not what people wrote."""
+    found = []
+    for name, loaded in workspace.observed.items():
+        if name not in inputs.workflows:
+            continue
+        seen, where = loaded.document.spec, f"as observed ({loaded.source.file.name})"
+        stated = workspace.workflows[name].document.spec.target.rate
+        if seen.rate is not None and inputs.workflows[name].spec.target.rate != stated:
+            against = "" if stated == OBSERVED else f", above the target of {format_rate(stated)}"
+            found.append(f"{name}: planned for {format_rate(seen.rate)} {where}{against}")
+        called = [own.llm for own in seen.llms if own.llm in inputs.demands[name].llms]
+        if called:
+            found.append(f"{name}: calls of {', '.join(called)} are {where}")
+        if inputs.demands[name].recorded is not None and any(own.calls is not None for own in seen.llms):
+            found.append(f"{name}: calls per execution are {where}; the path of an execution stays as it was recorded")
+    cluster = inputs.cluster.metadata.name
+    missing = workspace.missing.get(cluster)
+    if missing is not None:
+        nodes = workspace.clusters[cluster].document.spec.nodes
+        there = {node.name for node in nodes} | {gpu.uuid for node in nodes for gpu in node.gpus}
+        gone = [*missing.document.spec.missing_nodes, *missing.document.spec.missing_gpus]
+        without = ", ".join(name for name in gone if name in there)
+        found += [f"planned without {without}, as observed ({missing.source.file.name})"] if without else []
+    return found
 
 
 _MEASURE = "scepsy profile plan lists what to measure"

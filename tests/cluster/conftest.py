@@ -48,12 +48,12 @@ def cluster(shared_cluster: ClusterUnderTest) -> Iterator[ClusterUnderTest]:
 def project(tmp_path_factory: pytest.TempPathFactory, scepsy: Scepsy) -> MakeProject:
     """Make a project from an example, compiled, committed and pushed, in a namespace of its own."""
 
-    def make(example: str, push: bool = True) -> ScepsyProject:
+    def make(example: str, push: bool = True, sharing: str = "") -> ScepsyProject:
         number = next(_numbers)
         # The process id keeps two runs apart that use the same cluster.
         namespace = f"scepsy-tests-{os.getpid()}-{number}"
         # Not tmp_path: interrupted while it is set up, pytest 9 fails to take it down.
-        made = ScepsyProject.from_example(tmp_path_factory.mktemp("project"), example, namespace, scepsy)
+        made = ScepsyProject.from_example(tmp_path_factory.mktemp("project"), example, namespace, scepsy, sharing)
         if push:
             made.push()
         return made

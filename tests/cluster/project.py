@@ -29,13 +29,18 @@ class ScepsyProject:
     scepsy: Scepsy
 
     @classmethod
-    def from_example(cls, directory: Path, example: str, namespace: str, scepsy: Scepsy) -> ScepsyProject:
-        """Do what a user does: init, choose a namespace, compile, commit."""
+    def from_example(
+        cls, directory: Path, example: str, namespace: str, scepsy: Scepsy, sharing: str = ""
+    ) -> ScepsyProject:
+        """Do what a user does: init, choose a namespace (and a way of sharing, if any is given), compile, commit."""
         made = cls(directory / "work", directory / "remote.git", scepsy)
         made._run("init", made.directory, "--example", example)
         directory.mkdir(exist_ok=True)
         git(directory, "init", "--quiet", "--bare", f"--initial-branch={BRANCH}", str(made.remote))
         made.edit("scepsy.yaml", "namespace: llm-serving", f"namespace: {namespace}")
+        if sharing:
+            [document] = (made.directory / "clusters").iterdir()
+            made.edit(f"clusters/{document.name}", f"sharing: {made.cluster.spec.sharing}", f"sharing: {sharing}")
         made.compile()
         return made
 
@@ -118,8 +123,8 @@ class ScepsyProject:
 class MakeProject(Protocol):
     """The fixture `project`."""
 
-    def __call__(self, example: str, push: bool = True) -> ScepsyProject:
-        """Make a project from an example."""
+    def __call__(self, example: str, push: bool = True, sharing: str = "") -> ScepsyProject:
+        """Make a project from an example, with the example's way of sharing unless another is given."""
 
 
 def _only(path: Path, kind: type[D]) -> D:

@@ -31,11 +31,13 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(tmp_path: Path, scepsy: Scepsy, compiled: Path) -> Path:
-    """The example, compiled and committed."""
+def project(tmp_path: Path, scepsy: Scepsy, compiled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The example, compiled and committed two days ago."""
     if not compiled.exists():
         assert scepsy("init", compiled, "--example").code == 0
-        ran = scepsy("compile", "--project", compiled, "--commit")
+        with monkeypatch.context() as patch:
+            patch.setenv("GIT_COMMITTER_DATE", f"@{int(time.time()) - 2 * 86400} +0000")
+            ran = scepsy("compile", "--project", compiled, "--commit")
         assert ran.code == 0, ran.err
     shutil.copytree(compiled, tmp_path / "demo")
     return tmp_path / "demo"

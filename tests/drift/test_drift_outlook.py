@@ -13,7 +13,8 @@ from scepsy.documents import Plan, Workspace
 from scepsy.drift.finding import Finding, Report, ordered
 from scepsy.drift.judging import Settings
 from scepsy.drift.look import World, look, result_of
-from scepsy.drift.outlook import Change, call_seconds, cost_of, gain_of, without
+from scepsy.drift.missing import Missing
+from scepsy.drift.outlook import Change, call_seconds, cost_of, gain_of
 from scepsy.errors import ScepsyError
 
 Compiled = tuple[Workspace, Inputs, Plan]
@@ -94,11 +95,12 @@ def test_latency_rises_with_the_load_until_there_is_none(compiled: Compiled) -> 
 
 
 def test_lost_hardware_is_left_out(compiled: Compiled) -> None:
-    _, inputs, plan = compiled
+    workspace, inputs, plan = compiled
     instance = plan.spec.instances[0]
-    less = without(inputs.inventory, (), instance.gpus)
+    less = Missing(gpus=frozenset(instance.gpus)).inventory(workspace, plan.spec.cluster)
     assert not {g for own in less.domains.values() for d in own for g in d.gpus} & set(instance.gpus)
-    nothing = without(inputs.inventory, {node.name for node in inputs.cluster.spec.nodes}, ())
+    every = frozenset(node.name for node in inputs.cluster.spec.nodes)
+    nothing = Missing(nodes=every).inventory(workspace, plan.spec.cluster)
     assert gain_of(inputs, Change(), nothing).note == "no GPU is left"
 
 

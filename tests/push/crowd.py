@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from tests.conftest import git
 from tests.push.steps import WORKFLOW
 
-from scepsy.cli.publishing import Destination, run
+from scepsy.cli.publishing import Amendment, Destination, run
 from scepsy.documents import Workspace
 
 
@@ -30,7 +30,7 @@ def pushes(project: Path, name: str, changes: int) -> list[int]:
             path = workspace.directory / WORKFLOW
             return {PurePosixPath(WORKFLOW): path.read_bytes() + f"# {name} {number}\n".encode()}
 
-        result = run(project, None, Destination(), False, change)
+        result = run(project, None, Destination(), False, Amendment(change, f"{name} {number}"))
         assert result.pushed is not None
         assert result.left == "", result.left
         tried.append(result.pushed.attempts)

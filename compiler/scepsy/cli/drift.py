@@ -1,4 +1,4 @@
-"""`scepsy drift`: one look at the world against the committed Plan."""
+"""`scepsy drift`: looks at the world against the committed Plan."""
 
 from __future__ import annotations
 
@@ -8,21 +8,28 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from scepsy.cli.compile import open_project
 from scepsy.compilation import Inputs, gather
 from scepsy.documents import DocumentError, Plan, Workspace, contained
-from scepsy.documents.drift import DriftResult
+from scepsy.documents.drift import DriftResponse, DriftResult
 from scepsy.documents.failure import failure_of
 from scepsy.documents.loading import validate
 from scepsy.documents.source import SourceFile, parse
 from scepsy.drift.finding import Area, Report
 from scepsy.drift.judging import Settings
-from scepsy.drift.look import Reader, World, look, result_of
+from scepsy.drift.look import Look, Reader, World, look, result_of
+from scepsy.drift.missing import known_missing
 from scepsy.drift.prometheus import Prometheus, access_of
+from scepsy.drift.response import Response, respond
 from scepsy.errors import ScepsyError
 from scepsy.repository import WorkTree
-from scepsy.repository.worktree import read_at_head
+from scepsy.repository.worktree import changed_at, read_at_head
+
+if TYPE_CHECKING:
+    from scepsy.cluster.access import Kubernetes
+    from scepsy.drift.objects import Seen
 
 _SECONDS = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _TIME = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>s|min|m|h|d|w)")
@@ -61,41 +68,118 @@ class Options:
     application: str | None = None
 
 
-def run(options: Options) -> DriftResult:
-    """Look once.
+@dataclass(frozen=True)
+class Looked:
+    """What one look gave, and what it was judged against.
 
-    Returns:
-        What was found. Its `error` is set where something that was asked for could not be looked at and nothing was
-        found elsewhere: "no drift" would then be no answer.
+    Attributes:
+        workspace: the project.
+        tree: the Git work tree around it, if any.
+        inputs: what the Plan is compiled from, or why that cannot be read.
+        plan: the committed Plan.
+        changed: when it last changed, Unix seconds; None if nobody knows.
+        kubernetes: the live cluster, if one was looked at.
+        seen: what was seen.
+        response: what to do about it.
+        result: the same as the published object. Its `error` is set where something that was asked for could not be
+            looked at and nothing was found elsewhere: "no drift" would then be no answer.
+    """
+
+    workspace: Workspace
+    tree: WorkTree | None
+    inputs: Inputs | ScepsyError
+    plan: Plan
+    changed: float | None
+    kubernetes: Kubernetes | None
+    seen: Look
+    response: Response
+    result: DriftResult
+
+
+class Lookout:
+    """Looks as often as it is asked to; what an Application was like the last time counts for the next look.
 
     Raises:
-        ScepsyError: there is no plan, or the options or documents are wrong.
+        ScepsyError: the options are wrong.
     """
-    settings = Settings(alarms=_alarms(options.alarms), below=_below(options.below))
-    window = _window(options.window)
-    oldest = None if options.older is None else int(_time(options.older, "--profiles-older-than") // 86400)
-    matchers = _matchers(options.match)
-    workspace, tree = open_project(options.project)
-    cluster = _cluster(workspace, options.cluster)
-    plan = _plan(workspace, tree, cluster)
-    prometheus = None if options.prometheus is None else Prometheus(access_of(options.prometheus))
-    world = World(prometheus, time.time, matchers, window, _readers(workspace, cluster, options))
-    seen = look(workspace, _inputs(workspace, cluster), plan, world, settings, oldest)
-    result = result_of(plan, seen, settings)
-    if seen.failed and not result.findings:
-        return result.model_copy(update={"error": failure_of(seen.failed[0])})
-    return result
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._settings = Settings(alarms=_alarms(options.alarms), below=_below(options.below))
+        self._window = _window(options.window)
+        older = options.older
+        self._oldest = None if older is None else int(time_of(older, "--profiles-older-than") // 86400)
+        self._matchers = _matchers(options.match)
+        self._prometheus = None if options.prometheus is None else Prometheus(access_of(options.prometheus))
+        self._seen: Seen | None = None
+        self.kubernetes = _kubernetes(options)
+
+    def look(self) -> Looked:
+        """Look once, at the project as it is now.
+
+        Raises:
+            ScepsyError: there is no plan, or the documents are wrong.
+        """
+        workspace, tree = open_project(self._options.project)
+        cluster = _cluster(workspace, self._options.cluster)
+        path = plan_path(workspace, cluster)
+        plan = _plan(workspace, tree, path, cluster)
+        changed = changed_at(tree, path) if tree is not None else None
+        readers = self._readers(workspace, cluster)
+        world = World(self._prometheus, time.time, self._matchers, self._window, readers, changed)
+        inputs = _inputs(workspace, cluster)
+        seen = look(workspace, inputs, plan, world, self._settings, self._oldest)
+        settings = workspace.project.document.spec.drift
+        priorities = {} if isinstance(inputs, ScepsyError) else _priorities(inputs)
+        response = respond(seen, priorities, settings, changed)
+        result = result_of(plan, seen, self._settings).model_copy(
+            update={"response": DriftResponse(compile=response.compile, why=response.why)}
+        )
+        if seen.failed and not result.findings:
+            result = result.model_copy(update={"error": failure_of(seen.failed[0])})
+        return Looked(workspace, tree, inputs, plan, changed, self.kubernetes, seen, response, result)
+
+    def _readers(self, workspace: Workspace, cluster: str) -> dict[Area, Reader]:
+        """Return what looks at the live cluster, if anything does."""
+        kubernetes = self.kubernetes
+        if kubernetes is None:
+            return {}
+        from scepsy.drift import inventory, objects  # noqa: PLC0415 - slow to import
+
+        document, missing = workspace.cluster(cluster).document, known_missing(workspace, cluster)
+        returned = workspace.project.document.spec.drift.settle
+        application = _application(self._options)
+
+        def live(plan: Plan, now: float) -> Report:
+            there = objects.read(kubernetes, plan.spec.namespace, application)
+            name = application[1] if application else None
+            before = self._seen or objects.Seen()
+            report, self._seen = objects.judge(there, plan, now, before, application=name)
+            return report
+
+        return {
+            "cluster": lambda plan, now: inventory.look(document, plan, kubernetes, now, missing, returned),
+            "objects": live,
+        }
 
 
-def _plan(workspace: Workspace, tree: WorkTree | None, cluster: str) -> Plan:
+def _priorities(inputs: Inputs) -> dict[str, float]:
+    return {name: workflow.spec.priority for name, workflow in inputs.workflows.items()}
+
+
+def plan_path(workspace: Workspace, cluster: str) -> PurePosixPath:
+    """Return the file of a cluster's plan, relative to the repository."""
+    setting = workspace.project.document.spec.paths.plans
+    directory = PurePosixPath(workspace.relative(contained(workspace.root, setting, workspace.directory)))
+    return directory / f"{cluster}.yaml"
+
+
+def _plan(workspace: Workspace, tree: WorkTree | None, path: PurePosixPath, cluster: str) -> Plan:
     """Return the committed plan; the one in the directory where there is no repository.
 
     Raises:
         ScepsyError: there is none, or it is one that this version cannot read.
     """
-    setting = workspace.project.document.spec.paths.plans
-    directory = PurePosixPath(workspace.relative(contained(workspace.root, setting, workspace.directory)))
-    path = directory / f"{cluster}.yaml"
     file = workspace.root / path
     if tree is not None:
         data = read_at_head(tree, path) if tree.head is not None else None
@@ -127,33 +211,34 @@ def _inputs(workspace: Workspace, cluster: str) -> Inputs | ScepsyError:
         return error
 
 
-def _readers(workspace: Workspace, cluster: str, options: Options) -> dict[Area, Reader]:
-    """Return what looks at the live cluster: only one that was named, or whose pod this is.
+def _kubernetes(options: Options) -> Kubernetes | None:
+    """Return the live cluster: only one that was named, or whose pod this is.
 
     The current context of some kubeconfig may be any cluster; judged against this plan it would be all drift.
     """
     if options.context is None and not os.environ.get("KUBERNETES_SERVICE_HOST"):
         if options.application is not None:
             raise ScepsyError("--application needs a cluster", "name a context of the kubeconfig with --context")
-        return {}
+        return None
     from scepsy.cluster.access import Kubernetes  # noqa: PLC0415 - slow to import
-    from scepsy.drift import inventory, objects  # noqa: PLC0415 - with it
 
-    kubernetes = Kubernetes(options.context)
-    document = workspace.cluster(cluster).document
-    application: tuple[str, str] | None = None
-    if options.application is not None:
-        namespace, _, name = options.application.rpartition("/")
-        application = (namespace or ARGO_CD, name)
-
-    def live(plan: Plan, now: float) -> Report:
-        there = objects.read(kubernetes, plan.spec.namespace, application)
-        return objects.judge(there, plan, now, application=application[1] if application else None)[0]
-
-    return {"cluster": lambda plan, now: inventory.look(document, plan, kubernetes, now), "objects": live}
+    return Kubernetes(options.context)
 
 
-def _time(text: str, option: str) -> float:
+def _application(options: Options) -> tuple[str, str] | None:
+    """Return namespace and name of the Argo CD Application, if one was named."""
+    if options.application is None:
+        return None
+    namespace, _, name = options.application.rpartition("/")
+    return namespace or ARGO_CD, name
+
+
+def time_of(text: str, option: str) -> float:
+    """Return a time such as `30min` in seconds.
+
+    Raises:
+        ScepsyError: it is none.
+    """
     match = _TIME.fullmatch(text.strip())
     if match is None or not 0 < float(match["number"]) < 1e9:
         raise ScepsyError(f'{option}: "{text[:60]}" is not a time', "write 30min, 24h or 90d")
@@ -161,7 +246,7 @@ def _time(text: str, option: str) -> float:
 
 
 def _window(text: str) -> int:
-    seconds = _time(text, "--window")
+    seconds = time_of(text, "--window")
     if not 900 <= seconds <= 86400:
         raise ScepsyError(f"--window: {text} is too {'short' if seconds < 900 else 'long'}", "15min to 24h")
     return int(seconds)
@@ -170,7 +255,7 @@ def _window(text: str) -> int:
 def _below(text: str) -> int | None:
     if text.strip() == "never":
         return None
-    seconds = _time(text, "--below")
+    seconds = time_of(text, "--below")
     if not 900 <= seconds <= 86400:
         raise ScepsyError(f"--below: {text} is too {'short' if seconds < 900 else 'long'}", "15min to 24h, or never")
     return int(seconds // 60)
@@ -182,7 +267,7 @@ def _alarms(text: str) -> float:
     hint = "write 1/1000h, or 1 per 365d"
     if match is None:
         raise ScepsyError(f'--alarms: "{text[:60]}" is not a number of false alarms in a time', hint)
-    hours = _time(match["time"], "--alarms") / 3600
+    hours = time_of(match["time"], "--alarms") / 3600
     rate = float(match["count"]) / hours
     if not 1e-12 <= rate <= 0.1:
         raise ScepsyError(f"--alarms: {text[:60]} is too {'many' if rate > 0.1 else 'few'}", "at most 1/10h")

@@ -21,6 +21,8 @@ from scepsy.cli.trace import trace
 from scepsy.errors import ScepsyError
 
 if TYPE_CHECKING:
+    from scepsy.cli.recompile import How
+    from scepsy.documents.drift import DriftResult
     from scepsy.documents.result import CompileResult, ExplainResult, Failure
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -205,6 +207,26 @@ def explain(workflow: str | None, project: Path, cluster: str | None, output: st
 @click.option(
     "--application", metavar="[NAMESPACE/]NAME", help="The Argo CD Application (namespace argocd if not given)."
 )
+@click.option("--recompile", is_flag=True, help="Compile again with what was observed, where that is worth it.")
+@click.option("--push", is_flag=True, help="With --recompile: commit and push it, on top of whatever others push.")
+@click.option(
+    "--pull-request", is_flag=True, help="With --recompile: push it to a branch of its own, and open a pull request."
+)
+@click.option("--watch", is_flag=True, help="Look again and again, until SIGTERM.")
+@click.option(
+    "--interval",
+    metavar="TIME",
+    default="60s",
+    show_default=True,
+    help="Time between looks; changes of nodes are looked at at once.",
+)
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:9464",
+    show_default=True,
+    help="With --watch: where /metrics is served.",
+)
 @_OUTPUT
 def drift(
     project: Path,
@@ -217,27 +239,54 @@ def drift(
     older: str | None,
     context: str | None,
     application: str | None,
+    recompile: bool,
+    push: bool,
+    pull_request: bool,
+    watch: bool,
+    interval: str,
+    listen: str,
     output: str,
 ) -> None:
     """Compare the committed Plan with the world: traffic, nodes, live objects, profiles.
 
     Exit codes: 0 no drift, 1 error (or not all could be looked at, and nothing was found), 2 drift.
     """
-    from scepsy.cli.drift import Options, run
+    if (push or pull_request) and not recompile:
+        raise click.UsageError("--push and --pull-request are for --recompile")
+    if push and pull_request:
+        raise click.UsageError("--push and --pull-request both say what becomes of a compile: give one")
+    from scepsy.cli.drift import Lookout, Options
+    from scepsy.cli.recompile import Recompilation
     from scepsy.documents import API_VERSION
     from scepsy.documents.drift import DriftResult
 
     def failed(failure: Failure) -> DriftResult:
         return DriftResult(api_version=API_VERSION, cluster=cluster or "", error=failure)
 
-    options = Options(project, cluster, prometheus, match, window, alarms, below, older, context, application)
-    result = reporting(lambda: run(options), output, failed)
-    if output == "json":
-        print_json(result)
-    else:
+    def show(result: DriftResult) -> None:
+        if output == "json":
+            print_json(result)
+            return
         from scepsy.report.drift_terminal import show_drift
 
         show_drift(console(), result)
+
+    options = Options(project, cluster, prometheus, match, window, alarms, below, older, context, application)
+    how: How = "push" if push else "propose" if pull_request else "write"
+    recompilation = Recompilation(project, how, context) if recompile else None
+    if watch:
+        from scepsy.cli.watch import watch as look_on
+        from scepsy.cli.watch import watching
+
+        look_on(project, Lookout(options), recompilation, watching(interval, listen), show)
+        return
+
+    def work() -> DriftResult:
+        looked = Lookout(options).look()
+        return looked.result if recompilation is None else recompilation.answer(looked)
+
+    result = reporting(work, output, failed)
+    show(result)
     if result.error is not None:
         raise ScepsyError(result.error.message, result.error.hint)
     if result.drift:

@@ -133,6 +133,19 @@ def submit(where: Where, wait: bool, dry_run: bool, timeout: str, branch: str | 
     _fail_for(outcomes, "give the same command again: only these points are measured anew")
 
 
+def submit_missing(where: Where) -> list[str]:
+    """Submit what a cluster's measurements lack, or join what runs already; return what became of it, a line each.
+
+    Raises:
+        ScepsyError: something is wrong.
+    """
+    planned = _planned(where)
+    said = list(planned.left_out)
+    if planned.jobs:
+        _submitted(_connected(where), planned.jobs, said.append)
+    return said
+
+
 def collect(where: Where, branch: str | None) -> None:
     """Keep the results of finished jobs.
 

@@ -72,8 +72,27 @@ class _Round:
     ours: frozenset[PurePosixPath] = frozenset()
 
 
+@dataclass(frozen=True)
+class Amendment:
+    """Inputs that go into the same commit.
+
+    Attributes:
+        change: writes them; asked again on top of whatever others push meanwhile.
+        reason: why, for the commit message.
+        branch: a new branch to push to, for people to review; None for the branch of the specs.
+    """
+
+    change: Change
+    reason: str
+    branch: str | None = None
+
+
+class AlreadyProposed(ScepsyError):
+    """The branch of a proposal exists: nobody has decided on it yet."""
+
+
 def run(
-    project: Path, cluster: str | None, destination: Destination, force: bool, change: Change | None = None
+    project: Path, cluster: str | None, destination: Destination, force: bool, amendment: Amendment | None = None
 ) -> CompileResult:
     """Compile one cluster or all, commit and push.
 
@@ -85,10 +104,10 @@ def run(
         cluster: the cluster; all of them if None.
         destination: where to push.
         force: overwrite output files that were edited by hand.
-        change: writes inputs that go into the same commit; asked again on top of whatever others push meanwhile. Only
-            where specs and output lie side by side.
+        amendment: inputs that go into the same commit; only where specs and output lie side by side.
 
     Raises:
+        AlreadyProposed: the new branch for it exists.
         ScepsyError: something is wrong; nothing was pushed then, unless the message says otherwise.
     """
     if not project.is_dir():
@@ -111,10 +130,12 @@ def run(
     check_committable(tree, {})
     try:
         with side_room(tree) as room:
-            job = _Job(tree, where, cluster, force, change, room)
+            job = _Job(tree, where, cluster, force, amendment, room)
+            if amendment is not None and amendment.branch is not None:
+                return job.proposed(find_remote(tree, destination.remote), amendment.branch)
             if destination.repository is None and destination.branch in (None, tree.branch):
                 return job.beside(find_remote(tree, destination.remote))
-            if change is not None:
+            if amendment is not None:
                 raise ScepsyError(
                     "inputs can only be changed on the branch of the specs, where output lies beside them",
                     "push without --branch and --repository",
@@ -128,12 +149,37 @@ def run(
         ) from None
 
 
+def follow(project: Path) -> str:
+    """Bring the checkout forward to the remote's branch, if it is behind and nothing in it would be lost.
+
+    Returns:
+        Why it was left as it is; empty if it is at the remote's branch, or ahead of it.
+
+    Raises:
+        ScepsyError: the remote does not answer, or both have commits that the other lacks.
+    """
+    tree = open_worktree_or_none(project)
+    if tree is None or tree.head is None or tree.branch is None:
+        raise ScepsyError(f"{project} is not on a branch of a Git repository", "check one out")
+    remote = find_remote(tree, None)
+    with side_room(tree) as room:
+        side = SideTree(tree, room / "tree", tree.branch, remote)
+        there = Upstream(tree, side, remote).look(ahead=True)
+        return bring_forward(tree, side, there, (), tracking(tree, remote, tree.branch))
+
+
 class _Job:
     def __init__(
-        self, tree: WorkTree, where: Path, cluster: str | None, force: bool, change: Change | None, room: Path
+        self,
+        tree: WorkTree,
+        where: Path,
+        cluster: str | None,
+        force: bool,
+        amendment: Amendment | None,
+        room: Path,
     ) -> None:
-        self.tree, self.where, self.cluster, self.force, self.change, self.room = (
-            tree, where, cluster, force, change, room,
+        self.tree, self.where, self.cluster, self.force, self.amendment, self.room = (
+            tree, where, cluster, force, amendment, room,
         )  # fmt: skip
         self.last: _Round | None = None
 
@@ -154,6 +200,30 @@ class _Job:
             ours = self.last.ours if self.last else ()
             left = bring_forward(self.tree, side, at, ours, tracking(self.tree, remote, side.branch))
         return self._result(pushed, remote, side.branch, left)
+
+    def proposed(self, remote: Remote, branch: str) -> CompileResult:
+        """Push a new branch off the one that the specs are on; the checkout stays as it is."""
+        upstream = Upstream(self.tree, self._side("tree", self.tree.branch or "", remote), remote)
+        side = self._side("proposal", branch, remote)
+        seen: list[str | None] = [None]
+
+        def look() -> str:
+            seen[0] = tip(side, remote)
+            base = upstream.look(ahead=False)
+            tip(side, remote, branch=self.tree.branch)  # its objects
+            return base
+
+        def make(base: str) -> str | None:
+            if seen[0] is not None:
+                raise AlreadyProposed(
+                    f"the branch {branch} of {remote.name} exists: what was proposed there is not decided yet",
+                    "merge its pull request, or close it, and delete the branch",
+                )
+            tree = side.at(base)
+            self.last = self._compiled(upstream, tree, tree)
+            return self.last.commit
+
+        return self._result(push_until_taken(side, remote, look, make, lambda: seen[0]), remote, branch, "")
 
     def apart(self, destination: Destination) -> CompileResult:
         """Push a branch that holds output alone."""
@@ -211,9 +281,9 @@ class _Job:
 
     def _changed(self, tree: WorkTree) -> dict[PurePosixPath, bytes | None]:
         """Write the inputs that belong to the commit."""
-        if self.change is None:
+        if self.amendment is None:
             return {}
-        files = dict(self.change(load_workspace(tree.root / self.where, tree.root)))
+        files = dict(self.amendment.change(load_workspace(tree.root / self.where, tree.root)))
         for path, data in files.items():
             target = output_path(tree.root, path)
             if data is None:
@@ -239,7 +309,8 @@ class _Job:
                 raise WouldOverwrite(state.changes)
             if output is not tree and (state.changes.any or state.uncommitted):
                 others[METADATA] = metadata(tree)
-            made = make_outputs(output, everything, others, tree)
+            reason = self.amendment.reason if self.amendment is not None else ""
+            made = make_outputs(output, everything, others, tree, reason)
         return _Round(built, left_over, state, made, ours)
 
     def _in_checkout(self, outputs: list[Output]) -> frozenset[PurePosixPath]:

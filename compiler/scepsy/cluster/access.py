@@ -8,6 +8,7 @@ bounds. No token is ever part of a message.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode
@@ -76,6 +77,14 @@ CLASSES = Kind("deviceclasses", "resource.k8s.io")
 CLAIMS = Kind("resourceclaims", "resource.k8s.io")
 PODS = Kind("pods")
 APPLICATIONS = Kind("applications", "argoproj.io", "v1alpha1")
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Split what arrives in pieces into lines."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
 
 
 class Reader(Protocol):
@@ -167,6 +176,45 @@ class Kubernetes:
         wish = f"get {kind} in namespace {namespace}"
         answer: Object | None = self._ask(wish, kind.path(namespace, name), {}, frozenset((404,)))
         return answer
+
+    def watch(self, kind: Kind, seconds: int = 300) -> Iterator[Object]:
+        """Yield the changes of a kind of objects, in all namespaces, beginning with those that are there.
+
+        https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes: a watch without a
+        resource version starts with an ADDED event for every object.
+
+        Args:
+            kind: what.
+            seconds: after so many the server ends it; whoever wants to know more asks again.
+
+        Yields:
+            Events, with `type` (ADDED, MODIFIED, DELETED) and `object`.
+
+        Raises:
+            ScepsyError: the server refuses, ends it with an error, or cannot be reached.
+        """
+        import urllib3  # noqa: PLC0415 - with the client
+
+        wish = f"watch {kind}"
+        url = f"{self._server}{kind.path()}?{urlencode({'watch': '1', 'timeoutSeconds': str(seconds)})}"
+        timeout = urllib3.Timeout(connect=_CONNECT_TIMEOUT, read=seconds + _READ_TIMEOUT)
+        headers = {"Accept": "application/json", **self._credentials()}
+        try:
+            response = self._pool.request(
+                "GET", url, headers=headers, timeout=timeout, retries=False, redirect=False, preload_content=False
+            )
+            with response:
+                if response.status != 200:
+                    raise self._error(wish, response.status, said(response.read()), response.status in _TRANSIENT)
+                for line in _lines(response.stream(65_536)):
+                    event = json.loads(line)
+                    if not isinstance(event, dict) or event.get("type") == "ERROR":
+                        raise Unreachable(f"{self.place} ends the watch of {kind}", "it is begun again")
+                    yield event
+        except urllib3.exceptions.HTTPError as error:
+            raise self._error(wish, 0, network(error), transient=not is_certificate(error)) from error
+        except (OSError, ValueError) as error:
+            raise Unreachable(f"{self.place} broke off the watch of {kind}", "it is begun again") from error
 
     def _ask(self, wish: str, path: str, query: dict[str, str], expected: frozenset[int]) -> Any:
         """Send a request until it succeeds, fails for good, or patience ends; None for a status that is expected."""

@@ -79,6 +79,7 @@ class LiveNode:
         taints: its other taints, as `key=value:effect`.
         incomplete: why the list of its GPUs may not be whole; empty if it is.
         connected: whether NVLink is known to connect all its GPUs.
+        ready_since: since when it has been ready, as Kubernetes writes it; empty if it is not, or if nothing says.
     """
 
     name: str
@@ -90,6 +91,7 @@ class LiveNode:
     taints: tuple[str, ...] = ()
     incomplete: str = ""
     connected: bool = False
+    ready_since: str = ""
 
     @property
     def ready(self) -> bool:
@@ -333,7 +335,13 @@ def _node(item: Object, devices: list[Object], incomplete: str, notes: list[str]
         taints=tuple(_taints(spec)),
         incomplete=incomplete,
         connected=bool(labels.get(CLIQUE_LABEL)),
+        ready_since=_ready_since(conditions),
     )
+
+
+def _ready_since(conditions: Sequence[Object]) -> str:
+    ready = (c for c in conditions if c.get("type") == "Ready" and c.get("status") == "True")
+    return next((str(c.get("lastTransitionTime") or "") for c in ready), "")
 
 
 def _unready(conditions: Sequence[Object]) -> Trouble | None:

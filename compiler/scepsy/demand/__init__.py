@@ -5,6 +5,7 @@ call, and the time outside LLMs; and of recorded executions the call graphs, how
 """
 
 from scepsy.demand.graph import CriticalPath, Graph, Makespans, Step, graphs_of
+from scepsy.demand.observed import longer
 from scepsy.demand.source import demand_of
 from scepsy.demand.statistics import (
     Demand,
@@ -29,5 +30,6 @@ __all__ = [
     "from_statistics",
     "from_trace",
     "graphs_of",
+    "longer",
     "quantile_factors",
 ]

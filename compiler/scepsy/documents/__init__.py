@@ -9,6 +9,7 @@ from scepsy.documents.diagnostics import Diagnostic, DocumentError, Position, di
 from scepsy.documents.emit import emit
 from scepsy.documents.loading import KINDS, Loaded, load_file
 from scepsy.documents.model import API_VERSION
+from scepsy.documents.observed import ObservedCluster, ObservedWorkflow
 from scepsy.documents.paths import PathEscapes, contained
 from scepsy.documents.plan import Plan
 from scepsy.documents.profile import Architecture, Profile, Series
@@ -31,6 +32,8 @@ __all__ = [
     "Loaded",
     "Node",
     "Objective",
+    "ObservedCluster",
+    "ObservedWorkflow",
     "PathEscapes",
     "Plan",
     "Position",

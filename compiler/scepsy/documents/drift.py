@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from scepsy.documents.model import Document, Items, Model
-from scepsy.documents.result import Failure
+from scepsy.documents.result import CompileResult, Failure
 
 
 class DriftFigures(Model):
@@ -78,6 +78,21 @@ class DriftJudged(Model):
     """The figures."""
 
 
+class DriftResponse(Model):
+    """Whether compiling again is worth it, and what was done about it."""
+
+    compile: bool
+    """Whether it is."""
+    why: str
+    """The reason."""
+    done: str = ""
+    """What was done about it (`--recompile`); empty for nothing."""
+    pull_request: str = ""
+    """Address of the pull request that was opened."""
+    profiling: Items[str] = ()
+    """What was submitted for measurement, because profiles no longer hold, or why nothing could be."""
+
+
 class DriftResult(Document):
     """What `scepsy drift --output json` prints."""
 
@@ -97,5 +112,9 @@ class DriftResult(Document):
     """False alarms per hour of looking that were allowed, over everything that is left to chance."""
     notes: Items[str] = ()
     """What cannot be told from these figures at all."""
+    response: DriftResponse | None = None
+    """Whether to compile again."""
+    compiled: CompileResult | None = None
+    """What was compiled (`--recompile`)."""
     error: Failure | None = None
     """Why the command failed."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from scepsy.documents.cluster import Cluster
 from scepsy.documents.diagnostics import Diagnostic, DocumentError, did_you_mean
 from scepsy.documents.model import API_VERSION, Document
+from scepsy.documents.observed import ObservedCluster, ObservedWorkflow
 from scepsy.documents.plan import Plan
 from scepsy.documents.profile import Profile
 from scepsy.documents.project import Project
@@ -20,7 +21,8 @@ from scepsy.documents.summary import TraceSummary
 from scepsy.documents.workflow import Workflow
 
 KINDS: dict[str, type[Document]] = {
-    kind.__name__: kind for kind in (Project, Workflow, Cluster, Profile, TraceSummary, Plan)
+    kind.__name__: kind
+    for kind in (Project, Workflow, Cluster, Profile, TraceSummary, ObservedWorkflow, ObservedCluster, Plan)
 }
 """Every kind of document by its name."""
 

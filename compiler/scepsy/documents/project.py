@@ -22,6 +22,8 @@ class Paths(Model):
     """Profile documents."""
     templates: RelativePath | None = None
     """Templates that override the shipped ones of the same file name."""
+    observed: RelativePath = "observed"
+    """What `scepsy drift --recompile` saw, one file per workflow, and one per cluster in `clusters/` below it."""
     plans: RelativePath = "plans"
     """Where Plans are written, one file per cluster."""
     rendered: RelativePath = "rendered"
@@ -102,6 +104,17 @@ class ProfilingSettings(Model):
     """What the rest of a GPU does while a share is measured: `busy` draws on the memory bandwidth; under MPS only."""
 
 
+class DriftSettings(Model):
+    """When `scepsy drift --recompile` compiles again. What ends an outage is neither weighed nor waited with."""
+
+    minimum_gain: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Part of the predicted latency that compiling again must save: the mean over workflows, by their priority."""
+    cool_down: Annotated[Duration, Field(ge=0, le=30 * 86_400)] = 3600.0
+    """How long after the plan last changed it stays as it is."""
+    settle: Annotated[Duration, Field(ge=0, le=86_400)] = 600.0
+    """How long a node that was lost must be ready again before it is planned with."""
+
+
 class ProjectSpec(Model):
     """Settings of the repository."""
 
@@ -117,6 +130,8 @@ class ProjectSpec(Model):
     """How profiles are measured."""
     replanning: Replanning = Replanning()
     """When a compile may move what runs."""
+    drift: DriftSettings = DriftSettings()
+    """When drift detection compiles again."""
     pod_monitor: bool = False
     """Render PodMonitors. Without the Prometheus operator's CRD they keep Argo CD from syncing anything at all."""
 

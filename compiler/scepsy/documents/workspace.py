@@ -5,23 +5,26 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from scepsy.documents.cluster import Cluster
 from scepsy.documents.diagnostics import Diagnostic, DocumentError, Position, did_you_mean
-from scepsy.documents.loading import Loaded, load_file
+from scepsy.documents.loading import Loaded, load_file, validate
 from scepsy.documents.model import Document
+from scepsy.documents.observed import ObservedCluster, ObservedWorkflow, without
 from scepsy.documents.paths import PathEscapes, contained
 from scepsy.documents.profile import Profile
 from scepsy.documents.project import Project
-from scepsy.documents.source import SourceFile, read_bytes
+from scepsy.documents.source import SourceFile, parse, read_bytes
 from scepsy.documents.workflow import Workflow
 from scepsy.errors import ScepsyError
 
 PROJECT_FILE = "scepsy.yaml"
+OBSERVED_CLUSTERS = "clusters"
+"""Where, below the directory of observed documents, those of clusters lie."""
 
 D = TypeVar("D", bound=Document)
 
@@ -39,6 +42,8 @@ class Workspace:
         profiles: by name, in name order.
         inputs: sha256 of each file that was read, by its path relative to `root`.
         templates: directory of templates that override the shipped ones; None for none.
+        observed: by workflow, what drift detection saw of it.
+        missing: by cluster, what drift detection found missing of it.
     """
 
     root: Path
@@ -49,20 +54,55 @@ class Workspace:
     profiles: dict[str, Loaded[Profile]]
     inputs: dict[str, str] = field(default_factory=dict)
     templates: Path | None = None
+    observed: dict[str, Loaded[ObservedWorkflow]] = field(default_factory=dict)
+    missing: dict[str, Loaded[ObservedCluster]] = field(default_factory=dict)
 
     def cluster(self, name: str) -> Loaded[Cluster]:
-        """Return the cluster of that name.
+        """Return the cluster of that name, less what was observed to be missing of it.
 
         Raises:
             ScepsyError: there is none.
         """
         if name not in self.clusters:
             raise ScepsyError(f'there is no cluster "{name}"', did_you_mean(name, list(self.clusters)))
-        return self.clusters[name]
+        whole, loaded = self.clusters[name], self.missing.get(name)
+        if loaded is None:
+            return whole
+        missing = loaded.document.spec
+        return replace(whole, document=without(whole.document, missing.missing_nodes, missing.missing_gpus))
 
     def relative(self, path: Path) -> str:
         """Return a path below `root` as it stands in Plans and messages."""
         return path.relative_to(self.root).as_posix()
+
+
+def with_observed(workspace: Workspace, files: Mapping[PurePosixPath, bytes | None]) -> Workspace:
+    """Return a project with other Observed documents, as if they had been read.
+
+    Args:
+        workspace: the project.
+        files: content of files with one Observed document each, relative to `root`; None where one goes.
+
+    Raises:
+        DocumentError: one is wrong.
+    """
+    observed, missing, inputs = dict(workspace.observed), dict(workspace.missing), dict(workspace.inputs)
+    for path, data in files.items():
+        shown = PurePosixPath(os.path.relpath(workspace.root / path, workspace.directory)).as_posix()
+        observed = {name: own for name, own in observed.items() if own.source.file.name != shown}
+        missing = {name: own for name, own in missing.items() if own.source.file.name != shown}
+        inputs.pop(path.as_posix(), None)
+        if data is None:
+            continue
+        source = parse(SourceFile(shown, data))[0]
+        if source.root.plain().get("kind") == "ObservedCluster":
+            cluster = validate(source, ObservedCluster)
+            missing[cluster.metadata.name] = Loaded(cluster, source)
+        else:
+            workflow = validate(source, ObservedWorkflow)
+            observed[workflow.metadata.name] = Loaded(workflow, source)
+        inputs[path.as_posix()] = digest(data)
+    return replace(workspace, observed=observed, missing=missing, inputs=dict(sorted(inputs.items())))
 
 
 def digest(data: bytes) -> str:
@@ -92,6 +132,9 @@ def load_workspace(directory: Path, root: Path, *, needs_profiles: bool = True) 
     workflows = reader.directory(project, ("workflows", paths.workflows), Workflow)
     clusters = reader.directory(project, ("clusters", paths.clusters), Cluster)
     profiles = reader.directory(project, ("profiles", paths.profiles), Profile, needed=needs_profiles)
+    observed = reader.directory(project, ("observed", paths.observed), ObservedWorkflow, needed=False, deep=False)
+    below = f"{paths.observed}/{OBSERVED_CLUSTERS}"
+    missing = reader.directory(project, ("observed", below), ObservedCluster, needed=False)
     reader.outputs(project)
     templates = reader.templates(project)
     for workflow in workflows.values():
@@ -103,9 +146,8 @@ def load_workspace(directory: Path, root: Path, *, needs_profiles: bool = True) 
     reader.problems.extend(_check_engine(project))
     if reader.problems:
         raise DocumentError(reader.problems)
-    return Workspace(
-        root, directory, project, workflows, clusters, profiles, dict(sorted(reader.inputs.items())), templates
-    )
+    inputs = dict(sorted(reader.inputs.items()))
+    return Workspace(root, directory, project, workflows, clusters, profiles, inputs, templates, observed, missing)
 
 
 class _Reader:
@@ -129,9 +171,18 @@ class _Reader:
         return loaded[0]
 
     def directory(
-        self, project: Loaded[Project], setting: tuple[str, str], kind: type[D], *, needed: bool = True
+        self,
+        project: Loaded[Project],
+        setting: tuple[str, str],
+        kind: type[D],
+        *,
+        needed: bool = True,
+        deep: bool = True,
     ) -> dict[str, Loaded[D]]:
-        """Load every YAML file below a directory that the project names; there must be one if it is `needed`."""
+        """Load every YAML file in a directory that the project names, and if `deep` below it.
+
+        There must be one if it is `needed`.
+        """
         key, name = setting
         location = ("spec", "paths", key)
         try:
@@ -140,7 +191,8 @@ class _Reader:
             self.problems.append(project.problem(location, error.message, error.hint))
             return {}
         found: dict[str, Loaded[D]] = {}
-        files = sorted(p for p in folder.rglob("*") if p.suffix in (".yaml", ".yml")) if folder.is_dir() else []
+        there = (folder.rglob("*") if deep else folder.glob("*")) if folder.is_dir() else ()
+        files = sorted(p for p in there if p.suffix in (".yaml", ".yml"))
         if not files and needed:
             self.problems.append(
                 project.problem(location, f'there is no {kind.__name__} document: no .yaml file in "{name}"')
@@ -193,7 +245,7 @@ class _Reader:
         """Check the directories that are written: inside the repository, apart from each other and from the inputs."""
         paths = project.document.spec.paths
         resolved: dict[str, Path] = {}
-        for key in ("workflows", "clusters", "profiles", "plans", "rendered", "templates"):
+        for key in ("workflows", "clusters", "profiles", "observed", "plans", "rendered", "templates"):
             value = getattr(paths, key)
             if value is None:
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from scepsy.cluster.access import Reader
@@ -14,10 +14,14 @@ from scepsy.cluster.document import driver_of
 from scepsy.documents import Cluster, Plan
 from scepsy.documents.units import parse_memory
 from scepsy.drift.finding import Finding, Judged, Report, Severity
+from scepsy.drift.missing import NOTHING, Missing
 
 SETTLE = 30.0
 """Seconds for which a node may report itself as not ready before that counts: a restarted kubelet does. One that
 Kubernetes has given up on (`NodeStatusUnknown`) counts at once: it was silent for 40 seconds or more by then."""
+
+RETURNED = 600.0
+"""Seconds for which a node that was lost must be ready again before it is planned with, unless the project says so."""
 
 _UUID = re.compile(r"GPU-[A-Za-z0-9-]+")
 
@@ -43,33 +47,50 @@ class _Committed:
         return tuple(sorted(i.name for i in self.plan.spec.instances if set(i.gpus) & set(uuids)))
 
 
-def look(cluster: Cluster, plan: Plan, reader: Reader, now: float) -> Report:
+def look(
+    cluster: Cluster, plan: Plan, reader: Reader, now: float, missing: Missing = NOTHING, returned: float = RETURNED
+) -> Report:
     """Read the live cluster and judge it.
 
     Args:
-        cluster: the committed Cluster document.
+        cluster: the committed Cluster document, less what is missing.
         plan: the committed Plan.
         reader: the live cluster.
         now: Unix seconds.
+        missing: what is planned without.
+        returned: seconds for which a node that was missing must be ready.
 
     Raises:
         ScepsyError: the cluster refuses, or cannot be reached.
     """
-    return judge(cluster, plan, live(read(reader), driver_of(cluster)), now)
+    there = live(read(reader), driver_of(cluster))
+    return judge(cluster, plan, there, now, missing=missing, returned=returned)
 
 
-def judge(cluster: Cluster, plan: Plan, there: LiveCluster, now: float, settle: float = SETTLE) -> Report:
+def judge(
+    cluster: Cluster,
+    plan: Plan,
+    there: LiveCluster,
+    now: float,
+    settle: float = SETTLE,
+    missing: Missing = NOTHING,
+    returned: float = RETURNED,
+) -> Report:
     """Return in what the live cluster differs from what the Plan was made for.
 
     Args:
-        cluster: the committed Cluster document.
+        cluster: the committed Cluster document, less what is missing.
         plan: the committed Plan.
         there: the live cluster, seen through the driver that the document's way of sharing uses.
         now: Unix seconds.
         settle: seconds for which a node may say that it is not ready.
+        missing: what is planned without.
+        returned: seconds for which a node that was missing must be ready.
     """
     committed = _Committed(cluster, plan)
-    differences = compare(cluster, there)
+    every = compare(cluster, there)
+    # What is planned without is no news when it is there; that it is back may be.
+    differences = [d for d in every if not _is_missing(d, there, missing)]
     findings: list[Finding] = []
     judged = [Judged("cluster", "nodes", "nodes and GPUs", note=_counted(cluster, there))]
     for difference in differences:
@@ -85,6 +106,9 @@ def judge(cluster: Cluster, plan: Plan, there: LiveCluster, now: float, settle: 
             found, young = _troubles(now_there, committed, now, settle)
             findings += found
             judged += young
+    found, young = _back(there, missing, now, returned)
+    findings += found
+    judged += young
     if not there.has_class:
         what = f"there is no DeviceClass {there.driver}: pods that start can claim no GPU"
         findings.append(_finding("device-class-gone", "critical", there.driver, what))
@@ -92,6 +116,35 @@ def judge(cluster: Cluster, plan: Plan, there: LiveCluster, now: float, settle: 
         what = f"the cluster runs Kubernetes {there.version}; manifests were made for {cluster.spec.kubernetes}"
         findings.append(_finding("kubernetes-version", "info", "kubernetes", what))
     return Report(tuple(findings), tuple(judged))
+
+
+def _is_missing(difference: Difference, there: LiveCluster, missing: Missing) -> bool:
+    """Tell whether a difference is about what is planned without; a node is if all its GPUs are."""
+    node = there.node(difference.node)
+    own = {gpu.uuid for gpu in node.gpus} if node is not None else set()
+    whole = difference.kind == "node-new" and bool(own) and own <= missing.gpus
+    return difference.gpu in missing.gpus or difference.node in missing.nodes or whole
+
+
+def _back(there: LiveCluster, missing: Missing, now: float, returned: float) -> tuple[list[Finding], list[Judged]]:
+    """Return what is there again of that which is planned without, and what is not yet."""
+    findings: list[Finding] = []
+    judged: list[Judged] = []
+    for node in there.nodes:
+        fit = node.ready and node.schedulable and bool(node.gpus) and not node.taints
+        if node.name in missing.nodes and fit:
+            since = unix(node.ready_since)
+            if since is not None and now - since < returned:
+                reason = f"ready again for {now - since:.0f} s; counts after {returned:.0f} s"
+                judged.append(Judged("cluster", node.name, "return", reason))
+                continue
+            what = f"node {node.name}, which the plan does without, is back with {_gpus(str(len(node.gpus)))}"
+            findings.append(replace(_finding("node-back", "info", node.name, what), since=since))
+        for gpu in node.gpus if fit else ():
+            if gpu.uuid in missing.gpus and gpu.sick is None:
+                what = f"GPU {gpu.uuid} of node {node.name}, which the plan does without, is well again"
+                findings.append(_finding("gpu-back", "info", gpu.uuid, what))
+    return findings, judged
 
 
 def _of_difference(difference: Difference, committed: _Committed, there: LiveCluster) -> Finding | None:

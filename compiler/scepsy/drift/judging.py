@@ -16,7 +16,7 @@ from scepsy.drift.counters import Floats, Slots
 from scepsy.drift.finding import Area, Finding, Judged, Report, Severity
 from scepsy.drift.observing import Traffic
 from scepsy.drift.outlook import Change, call_seconds, load_of
-from scepsy.drift.traffic import DAY, MARGIN, SLOT, Shift, Verdict, judge, minutes_to_find
+from scepsy.drift.traffic import DAY, MARGIN, SLOT, Bools, Shift, Verdict, judge, minutes_to_find
 from scepsy.performance import MAX_UTILISATION
 
 TESTS = 10
@@ -30,6 +30,8 @@ _EXAMPLE = 1.3
 """A shift of which it is said how soon it would be seen."""
 _SMOOTH = 15
 """Slots over which the load is averaged that latency is predicted for."""
+ROLLOUT = 900.0
+"""Seconds after a change of the Plan in which instances load their models; what calls take then is not judged."""
 NOTES = (
     "calls per execution cannot be told from rates: counters know LLMs, not workflows and executions, so that only the"
     " load of each LLM is judged",
@@ -58,11 +60,13 @@ class Observed:
         report: the findings, without what they cost, and what was judged.
         change: how calls differ, of LLMs that findings are about.
         longer: by LLM, minutes since its calls have had other numbers of tokens.
+        latency: by LLM, mean seconds of a call over the last hour: observed, and predicted at that load.
     """
 
     report: Report
     change: Change
     longer: Mapping[str, int] = field(default_factory=dict)
+    latency: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -72,8 +76,10 @@ class _Look:
     settings: Settings
     tests: int
     end: float
+    since: float | None = None
     findings: list[Finding] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
+    latency: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def judge_traffic(
@@ -244,7 +250,13 @@ def _finding(
 
 
 def judge_latency(
-    inputs: Inputs, plan: Plan, traffic: Mapping[str, Traffic], end: float, settings: Settings, seen: Observed
+    inputs: Inputs,
+    plan: Plan,
+    traffic: Mapping[str, Traffic],
+    end: float,
+    settings: Settings,
+    seen: Observed,
+    changed: float | None = None,
 ) -> Observed:
     """Judge how long calls take against the prediction at the load of that time.
 
@@ -260,14 +272,18 @@ def judge_latency(
         settings: what is looked for.
         seen: what was found of the traffic; other numbers of tokens are taken into account, so that what they cost is
             not found twice.
+        changed: when the Plan last changed, Unix seconds: what calls took before, and while instances moved, says
+            nothing about it; None if nobody knows.
     """
-    look = _Look(settings, TESTS * max(1, len(plan.spec.llms)), end)
+    since = None if changed is None else changed + ROLLOUT
+    look = _Look(settings, TESTS * max(1, len(plan.spec.llms)), end, since)
     slower: dict[str, float] = {}
     for llm in plan.spec.llms:
         shift = _latency(look, inputs, plan, llm, traffic[llm.name], seen)
         if shift is not None:
             slower[llm.name] = shift
-    return Observed(Report(tuple(look.findings), tuple(look.judged)), Change(seconds=slower))
+    report = Report(tuple(look.findings), tuple(look.judged))
+    return Observed(report, Change(seconds=slower), latency=look.latency)
 
 
 def _latency(look: _Look, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traffic, seen: Observed) -> float | None:
@@ -294,7 +310,8 @@ def _latency(look: _Look, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traf
         return None
     queued = own.queued if own.queued is not None else np.zeros(len(load))
     seconds = own.seconds.value + np.nan_to_num(queued) * own.calls.value
-    expected = np.where(np.isfinite(at) & (own.seconds.observed > 0), np.nan_to_num(at) * own.calls.value, 0.0)
+    counts = np.isfinite(at) & (own.seconds.observed > 0) & _after(look, len(load))
+    expected = np.where(counts, np.nan_to_num(at) * own.calls.value, 0.0)
     seconds = np.where(expected > 0, seconds, 0.0)
     grouped = _grouped(inputs, llm)
     why = (
@@ -308,8 +325,10 @@ def _latency(look: _Look, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traf
     verdict = replace(verdict, below=why or verdict.below)
     hour = slice(-60, None)
     calls = max(1.0, float(np.where(expected > 0, own.calls.value, 0.0)[hour].sum()))
-    note = f"{format_duration(float(seconds[hour].sum()) / calls)}, predicted"
-    note += f" {format_duration(float(expected[hour].sum()) / calls)} at this load"
+    took, should = float(seconds[hour].sum()) / calls, float(expected[hour].sum()) / calls
+    if should > 0:
+        look.latency[llm.name] = (took, should)
+    note = f"{format_duration(took)}, predicted {format_duration(should)} at this load"
     if own.queued is None:
         note += "; time in the gateway's queue is not known"
     elif grouped:
@@ -337,6 +356,12 @@ def _latency(look: _Look, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traf
     return shift.ratio
 
 
+def _after(look: _Look, slots: int) -> Bools:
+    """Return which slots lie after the Plan has come into force, (T,)."""
+    begins = look.end - SLOT * np.arange(slots, 0, -1)
+    return np.asarray(begins >= (look.since if look.since is not None else -np.inf))
+
+
 def _interpolated(load: Floats, predicted: Floats) -> Floats:
     known = np.where(np.isfinite(predicted), predicted, np.nan)
     return np.asarray(np.interp(load, _LOADS, known, right=np.nan))
@@ -355,7 +380,7 @@ def _grouped(inputs: Inputs, llm: PlannedLlm) -> bool:
 
 
 def _rate(per_second: float) -> str:
-    return format_rate(per_second) if per_second > 1e-9 else "0/s"
+    return format_rate(float(f"{per_second:.4g}")) if per_second > 1e-9 else "0/s"
 
 
 def _number(tokens: float) -> str:

@@ -15,8 +15,9 @@ from scepsy.documents import API_VERSION, Plan, Workspace
 from scepsy.documents.drift import DriftFigures, DriftFinding, DriftJudged, DriftOutlook, DriftResult
 from scepsy.drift.finding import Area, Finding, Judged, Outlook, Report, ordered
 from scepsy.drift.judging import NOTES, Settings, judge_latency, judge_traffic
+from scepsy.drift.missing import BACK, LOST, NOTHING, Missing, known_missing
 from scepsy.drift.observing import observe
-from scepsy.drift.outlook import Change, cost_of, gain_of, without
+from scepsy.drift.outlook import Change, cost_of, gain_of
 from scepsy.drift.profiles import judge_profiles
 from scepsy.drift.prometheus import Partial, Prometheus, PrometheusError
 from scepsy.errors import ScepsyError
@@ -35,6 +36,7 @@ class World:
         window: seconds that are read as they were scraped.
         readers: of nodes and live objects; what is missing is not looked at.
         now: the time, Unix seconds, where there is no Prometheus to tell it.
+        changed: when the Plan last changed, Unix seconds; None if nobody knows.
     """
 
     prometheus: Prometheus | None
@@ -42,6 +44,7 @@ class World:
     matchers: Mapping[str, str] = field(default_factory=dict)
     window: int = 3600
     readers: Mapping[Area, Reader] = field(default_factory=dict)
+    changed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Look:
         failed: what could not be asked at all, in the order in which it was tried.
         change: how calls differ from the Plan's, as far as findings say so: what compiling again would plan for.
         notes: what to know of all this.
+        missing: what of the cluster is not to be used.
+        cost: what is predicted with the committed allocation; None where nothing that was found bears on it.
+        gain: what compiling again would give; None where it would not change anything.
+        latency: by LLM, mean seconds of a call over the last hour: observed, and predicted at that load.
     """
 
     at: float
@@ -61,6 +68,10 @@ class Look:
     failed: tuple[ScepsyError, ...]
     change: Change
     notes: tuple[str, ...] = ()
+    missing: Missing = NOTHING
+    cost: Outlook | None = None
+    gain: Outlook | None = None
+    latency: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def look(
@@ -82,7 +93,7 @@ def look(
         oldest: days that a profile may be old.
     """
     failed: list[ScepsyError] = []
-    report, change, at = _traffic(inputs, plan, world, settings, failed)
+    report, change, at, latency = _traffic(inputs, plan, world, settings, failed)
     today = datetime.datetime.fromtimestamp(at, datetime.UTC).date()
     report += judge_profiles(workspace, plan, today, oldest)
     for area, reader in world.readers.items():
@@ -91,12 +102,21 @@ def look(
         except ScepsyError as error:
             failed.append(error)
             report += Report(judged=(Judged(area, "", area, error.message),))
+    known = known_missing(workspace, plan.spec.cluster)
+    missing = known.after(report.findings)
+    cost: Outlook | None = None
+    gain: Outlook | None = None
     if not isinstance(inputs, ScepsyError):
-        report = Report(_valued(report.findings, inputs, plan, change), report.judged)
+        cost = _cost(report.findings, inputs, plan, change)
+        if any(f.area == "traffic" or f.kind in (*LOST, *BACK) for f in report.findings):
+            stock = inputs.inventory if missing == known else missing.inventory(workspace, plan.spec.cluster)
+            gain = gain_of(inputs, change, stock)
+        report = Report(_valued(report.findings, cost, gain), report.judged)
     notes: tuple[str, ...] = NOTES if any(j.area == "traffic" and not j.reason for j in report.judged) else ()
     if not isinstance(inputs, ScepsyError):
         notes += _edited(inputs, plan)
-    return Look(at, Report(tuple(ordered(report.findings)), report.judged), tuple(failed), change, notes)
+    whole = Report(tuple(ordered(report.findings)), report.judged)
+    return Look(at, whole, tuple(failed), change, notes, missing, cost, gain, latency)
 
 
 def _edited(inputs: Inputs, plan: Plan) -> tuple[str, ...]:
@@ -111,22 +131,22 @@ def _edited(inputs: Inputs, plan: Plan) -> tuple[str, ...]:
 
 def _traffic(
     inputs: Inputs | ScepsyError, plan: Plan, world: World, settings: Settings, failed: list[ScepsyError]
-) -> tuple[Report, Change, float]:
+) -> tuple[Report, Change, float, Mapping[str, tuple[float, float]]]:
     def nothing(reason: str) -> Report:
         return Report(judged=(Judged("traffic", "", "traffic", reason), Judged("profiles", "", "latency", reason)))
 
     if world.prometheus is None:
-        return nothing("no Prometheus is named (--prometheus)"), Change(), world.now()
+        return nothing("no Prometheus is named (--prometheus)"), Change(), world.now(), {}
     if isinstance(inputs, ScepsyError):
         failed.append(inputs)
-        return nothing(f"the documents do not say what was planned: {inputs.message}"), Change(), world.now()
+        return nothing(f"the documents do not say what was planned: {inputs.message}"), Change(), world.now(), {}
     try:
         at = world.prometheus.now()
         traffic = observe(world.prometheus, plan, at, world.window, world.matchers)
     except PrometheusError as error:
         failed.append(error)
         whole = "" if isinstance(error, Partial) else "; that says nothing about traffic"
-        return nothing(error.message + whole), Change(), world.now()
+        return nothing(error.message + whole), Change(), world.now(), {}
     if all(own.calls is None and own.arrived is None for own in traffic.values()):
         nothing_there = PrometheusError(
             f"{world.prometheus.place} has no series of any LLM of the plan (namespace"
@@ -134,34 +154,32 @@ def _traffic(
             "does it scrape the pods (spec.podMonitor in scepsy.yaml)? --match names other labels that series have",
         )
         failed.append(nothing_there)
-        return nothing(nothing_there.message), Change(), at
+        return nothing(nothing_there.message), Change(), at, {}
     first = judge_traffic(inputs, plan, traffic, at, settings)
-    second = judge_latency(inputs, plan, traffic, at, settings, first)
+    second = judge_latency(inputs, plan, traffic, at, settings, first, world.changed)
     change = Change(first.change.calls, first.change.input, first.change.output, second.change.seconds)
-    return first.report + second.report, change, at
+    return first.report + second.report, change, at, second.latency
 
 
-_LOST = ("node-gone", "node-not-ready", "gpu-gone", "gpu-moved", "gpu-sick")
-"""Kinds of findings about hardware that instances cannot run on any more."""
 _DOWN = ("pod-pending", "pod-crashing", "claim-unallocated")
 """Kinds of findings about instances that do not run."""
 
 
-def _valued(findings: Sequence[Finding], inputs: Inputs, plan: Plan, traffic: Change) -> tuple[Finding, ...]:
-    """Say what the findings cost together, and what compiling again would give; of those that cost something."""
-    lost = [f for f in findings if f.area == "cluster" and f.kind in _LOST]
-    down = {name for f in findings if f.kind in (*_LOST, *_DOWN) for name in f.instances}
+def _cost(findings: Sequence[Finding], inputs: Inputs, plan: Plan, traffic: Change) -> Outlook | None:
+    """Predict what the findings cost together; None where nothing that they say bears on it."""
+    down = {name for f in findings if f.kind in (*LOST, *_DOWN) for name in f.instances}
     replicas = Counter(i.llm for i in plan.spec.instances if i.name not in down)
     hit = {i.llm for i in plan.spec.instances if i.name in down}
     change = replace(traffic, replicas={llm: replicas[llm] for llm in sorted(hit)})
-    if not change.any and not lost:
+    if not change.any and not any(f.kind in (*LOST, *BACK) for f in findings):
+        return None
+    return cost_of(inputs, plan, change)
+
+
+def _valued(findings: Sequence[Finding], cost: Outlook | None, gain: Outlook | None) -> tuple[Finding, ...]:
+    """Return the findings with what they cost together, and what compiling again would give."""
+    if cost is None:
         return tuple(findings)
-    cost = cost_of(inputs, plan, change)
-    gain: Outlook | None = None
-    if lost or any(f.area == "traffic" for f in findings):
-        nodes = {f.subject for f in lost if f.kind.startswith("node-")}
-        stock = without(inputs.inventory, nodes, {f.subject for f in lost if f.kind.startswith("gpu-")})
-        gain = gain_of(inputs, traffic, stock)
     stuck = any(own.latency is None for own in cost.workflows)
     found = []
     for finding in findings:
@@ -169,8 +187,10 @@ def _valued(findings: Sequence[Finding], inputs: Inputs, plan: Plan, traffic: Ch
             urgent = stuck and finding.kind.endswith("-above")
             own = replace(finding, severity="critical") if urgent else finding
             found.append(own.with_outlook(cost, gain))
-        elif finding.kind in _LOST:
+        elif finding.kind in LOST:
             found.append(finding.with_outlook(cost if finding.instances else None, gain))
+        elif finding.kind in BACK:
+            found.append(finding.with_outlook(None, gain))
         elif finding.kind in _DOWN and finding.instances:
             found.append(finding.with_outlook(cost, None))
         elif finding.kind.startswith("latency-"):

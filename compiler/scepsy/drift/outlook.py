@@ -8,7 +8,7 @@ that only the LLMs' own latencies change with the load.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -240,17 +240,6 @@ def _only(outcome: LlmOutcome, callers: Sequence[int]) -> LlmOutcome:
 
 def _gpus(plan: Plan) -> float:
     return round(sum(len(instance.gpus) * instance.share for instance in plan.spec.instances), 1)
-
-
-def without(inventory: Inventory, nodes: Collection[str], gpus: Collection[str]) -> Inventory:
-    """Return an inventory without some nodes and some GPUs."""
-    domains = {}
-    for product, own in inventory.domains.items():
-        left = [replace(d, gpus=tuple(g for g in d.gpus if g not in gpus)) for d in own if d.node not in nodes]
-        kept = tuple(domain for domain in left if domain.gpus)
-        if kept:
-            domains[product] = kept
-    return replace(inventory, domains=domains, nodes=inventory.nodes - set(nodes))
 
 
 def gain_of(inputs: Inputs, change: Change, inventory: Inventory | None = None) -> Outlook:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.markup import escape
 
-from scepsy.documents.drift import DriftFinding, DriftOutlook, DriftResult
+from scepsy.documents.drift import DriftFinding, DriftOutlook, DriftResponse, DriftResult
 from scepsy.documents.units import format_duration, format_rate, significant
 
 _COLOUR = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
@@ -42,6 +42,23 @@ def show_drift(console: Console, result: DriftResult) -> None:
         console.print(escape(f"Note: {note}"), soft_wrap=True)
     console.print()
     console.print(_summary(result))
+    if result.findings and result.response is not None:
+        _response(console, result.response)
+
+
+def _response(console: Console, response: DriftResponse) -> None:
+    """Say whether compiling again is worth it, and what was done."""
+    verdict = "Compile again" if response.compile else "Leave the plan"
+    lines = [f"{verdict}: {response.why}"]
+    if response.compile and not response.done:
+        lines.append("Next: scepsy drift --recompile, with --push or --pull-request to publish it")
+    if response.done:
+        lines.append(f"Done: {response.done}")
+    if response.pull_request:
+        lines.append(f"Pull request: {response.pull_request}")
+    lines += [f"Profiles: {line}" for line in response.profiling]
+    for line in lines:
+        console.print(escape(line), soft_wrap=True)
 
 
 def _summary(result: DriftResult) -> str:

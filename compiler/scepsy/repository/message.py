@@ -80,7 +80,8 @@ def describe(tree: WorkTree) -> dict[str, str]:
         tree: the work tree, with a commit at HEAD.
 
     Returns:
-        author (as in RFC 5322), sha, subject, body, repourl (as anyone may read it) and date (ISO 8601).
+        author (as in RFC 5322), sha, subject, body (less trailers of ours), repourl (as anyone may read it) and date
+        (ISO 8601).
 
     Raises:
         GitFailed: when git fails.
@@ -96,7 +97,7 @@ def describe(tree: WorkTree) -> dict[str, str]:
         "author": _address(one_line(name), one_line(email)),
         "sha": sha,
         "subject": subject,
-        "body": body.strip("\n"),
+        "body": "\n".join(line for line in body.split("\n") if not _is_trailer_of_ours(line)).strip("\n"),
         "repourl": public_url(_origin(tree)),
         "date": date,
     }

@@ -15,6 +15,7 @@ from scepsy.repository.files import Changes, plan_changes, write
 from scepsy.repository.message import message, trailers
 from scepsy.repository.worktree import WorkTree, differing, history, is_one_of, on_disk, read_at_head, versions_between
 
+_NONE: Mapping[PurePosixPath, bytes | None] = {}
 _HEADER = (
     "# Written by scepsy; do not edit. Reproduce with: scepsy compile --cluster {cluster}\n"
     "# Predictions are estimates: see spec.llms[].profile.source and spec.warnings.\n"
@@ -137,21 +138,36 @@ def gone(workspace: Workspace, root: Path | None = None) -> list[Output]:
     return found
 
 
-def compare(root: Path, tree: WorkTree | None, outputs: Iterable[Output]) -> State:
+def compare(
+    root: Path, tree: WorkTree | None, outputs: Iterable[Output], others: Mapping[PurePosixPath, bytes | None] = _NONE
+) -> State:
     """Compare the outputs with the work tree, and with HEAD where there is a repository.
+
+    Args:
+        root: the work tree's directory.
+        tree: the work tree, if there is a repository.
+        outputs: what was compiled.
+        others: further files that are ours to write; None for one that goes.
 
     Raises:
         ScepsyError: an existing plan cannot be read, or a path is not ours to write.
     """
     wanted = list(outputs)
-    files = _together(wanted)
-    changes = plan_changes(root, files, _owned(root, wanted))
+    files = _together(wanted) | {path: data for path, data in others.items() if data is not None}
+    mine = {path: _there(root / path) for path in others}
+    owned = _owned(root, wanted) | {path: known for path, known in mine.items() if known is not None}
+    changes = plan_changes(root, files, owned)
     uncommitted: tuple[PurePosixPath, ...] = ()
     if tree is not None and tree.head is not None:
         uncommitted = tuple(sorted(differing(tree, changes.unchanged)))
     elif tree is not None:
         uncommitted = changes.unchanged
     return State(changes, uncommitted)
+
+
+def _there(path: Path) -> str | None:
+    """Return the sha256 of a file in hexadecimal; None if there is none."""
+    return digest(path.read_bytes()).removeprefix("sha256:") if path.is_file() else None
 
 
 def check_inputs(
@@ -190,14 +206,21 @@ def check_inputs(
         )
 
 
-def apply(root: Path, outputs: Iterable[Output], state: State, force: bool) -> None:
-    """Write the outputs into the work tree: all or nothing.
+def apply(
+    root: Path,
+    outputs: Iterable[Output],
+    state: State,
+    force: bool,
+    others: Mapping[PurePosixPath, bytes | None] = _NONE,
+) -> None:
+    """Write the outputs, and what was compared with them, into the work tree: all or nothing.
 
     Raises:
         WouldOverwrite: files were edited by hand, and not `force`.
         WriteFailed: the disk refuses; nothing changed then.
     """
-    write(root, _together(list(outputs)), state.changes, overwrite=force)
+    files = _together(list(outputs)) | {path: data for path, data in others.items() if data is not None}
+    write(root, files, state.changes, overwrite=force)
 
 
 def _is_on_the_way(tree: WorkTree, path: PurePosixPath, why: str, versions: Mapping[PurePosixPath, set[str]]) -> bool:
@@ -222,7 +245,7 @@ def documents_of(workspace: Workspace, root: Path) -> set[PurePosixPath]:
     directory = workspace.directory.relative_to(workspace.root)
     paths = workspace.project.document.spec.paths
     found = {PurePosixPath(directory / "scepsy.yaml")}
-    for setting in (paths.workflows, paths.clusters, paths.profiles, paths.templates):
+    for setting in (paths.workflows, paths.clusters, paths.profiles, paths.observed, paths.templates):
         folder = contained(root, setting, root / directory) if setting is not None else None
         if folder is not None and folder.is_dir():
             found |= {
@@ -247,7 +270,11 @@ def commit_outputs(tree: WorkTree, outputs: Iterable[Output]) -> str | None:
 
 
 def make_outputs(
-    tree: WorkTree, outputs: Iterable[Output], others: Mapping[PurePosixPath, bytes | None], source: WorkTree
+    tree: WorkTree,
+    outputs: Iterable[Output],
+    others: Mapping[PurePosixPath, bytes | None],
+    source: WorkTree,
+    reason: str = "",
 ) -> str | None:
     """Make a commit of the outputs on top of HEAD; branch, index and files stay as they are.
 
@@ -256,6 +283,7 @@ def make_outputs(
         outputs: what was compiled.
         others: further files of the commit.
         source: the work tree that it was compiled from.
+        reason: why, for the message.
 
     Returns:
         the commit, or None when HEAD holds them.
@@ -264,12 +292,13 @@ def make_outputs(
         CannotCommit: it cannot be made.
     """
     wanted = list(outputs)
-    return make_commit(tree, {**others, **committed_files(tree, wanted)}, _message(source, wanted))
+    return make_commit(tree, {**others, **committed_files(tree, wanted)}, _message(source, wanted, reason))
 
 
-def _message(source: WorkTree, wanted: list[Output]) -> str:
+def _message(source: WorkTree, wanted: list[Output], reason: str = "") -> str:
     inputs = {PurePosixPath(p): d for output in wanted if output.files for p, d in output.plan.spec.inputs.items()}
-    return message(_subject(wanted), _body(wanted), trailers(source, inputs))
+    body = "\n\n".join(part for part in (reason, _body(wanted)) if part)
+    return message(_subject(wanted), body, trailers(source, inputs))
 
 
 def check_commit(tree: WorkTree, outputs: Iterable[Output]) -> None:

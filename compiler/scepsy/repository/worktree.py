@@ -219,6 +219,30 @@ def history(tree: WorkTree, path: PurePosixPath, most: int = 20) -> Iterator[byt
             yield data
 
 
+def changed_at(tree: WorkTree, path: PurePosixPath) -> float | None:
+    """Return when a file last changed, along the first parents of HEAD.
+
+    Args:
+        tree: the work tree.
+        path: the file, relative to the root.
+
+    Returns:
+        The committer's time, Unix seconds; None where no commit changed it, or where that may lie before the beginning
+        of a shallow clone.
+
+    Raises:
+        GitFailed: when git fails.
+    """
+    if tree.head is None:
+        return None
+    asked = ("log", "-1", "--first-parent", "--format=%H %ct", tree.head, "--", str(path))
+    found = git(tree.root, *asked).decode().split()
+    shallow = tree.git_dir / "shallow"
+    if not found or (shallow.is_file() and found[0] in shallow.read_text(encoding="ascii").split()):
+        return None
+    return float(found[1])
+
+
 def differing(tree: WorkTree, paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
     """Tell which files are not, in the work tree and in the index, what HEAD holds.
 

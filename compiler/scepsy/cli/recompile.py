@@ -1,0 +1,198 @@
+"""`scepsy drift --recompile`: write what was observed, compile with it, and push it or propose it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from scepsy.cli.compile import build
+from scepsy.cli.drift import Looked, plan_path
+from scepsy.cli.publishing import AlreadyProposed, Amendment, Destination
+from scepsy.cli.publishing import run as publish
+from scepsy.compilation import Inputs
+from scepsy.documents import Workspace
+from scepsy.documents.drift import DriftResponse, DriftResult
+from scepsy.documents.result import CompileResult
+from scepsy.documents.workspace import with_observed
+from scepsy.drift.observed import observed_files
+from scepsy.errors import ScepsyError
+from scepsy.repository.forge import Forge, forge_of
+from scepsy.repository.message import one_line
+from scepsy.repository.publication import apply, compare
+from scepsy.repository.remote import find_remote
+from scepsy.repository.worktree import read_at_head
+
+How = Literal["write", "push", "propose"]
+"""What becomes of the result: files in the checkout, a commit on the branch of the specs, or a pull request."""
+
+_STALE = ("profile-outdated", "profile-gone", "profile-old")
+"""Kinds of findings that a measurement mends."""
+_LISTED = 20
+
+
+class Superseded(ScepsyError):
+    """The plan that was judged is no longer the newest."""
+
+
+@dataclass(frozen=True)
+class Recompilation:
+    """What to do about drift.
+
+    Attributes:
+        project: directory with `scepsy.yaml`.
+        how: what becomes of the result.
+        context: a context of the kubeconfig, for measurements; a pod's own account if None.
+    """
+
+    project: Path
+    how: How
+    context: str | None = None
+
+    def answer(self, looked: Looked) -> DriftResult:
+        """Do what a look calls for: compile again if that is worth it, and measure what no longer holds.
+
+        Returns:
+            What was found, with what was done about it.
+
+        Raises:
+            ScepsyError: it cannot be compiled, pushed or proposed; nothing was changed then, unless the message says
+                otherwise.
+        """
+        response = DriftResponse(
+            compile=looked.response.compile, why=looked.response.why, profiling=self._measured(looked)
+        )
+        result = looked.result.model_copy(update={"response": response})
+        if not looked.response.compile or isinstance(looked.inputs, ScepsyError):
+            return result
+        try:
+            return self._compiled(looked, looked.inputs, result, response)
+        except AlreadyProposed as error:
+            waiting = response.model_copy(update={"compile": False, "why": error.message})
+            return result.model_copy(update={"response": waiting})
+        except Superseded as error:
+            return result.model_copy(
+                update={"response": response.model_copy(update={"compile": False, "why": error.message})}
+            )
+
+    def _compiled(self, looked: Looked, inputs: Inputs, result: DriftResult, response: DriftResponse) -> DriftResult:
+        cluster = looked.plan.spec.cluster
+        if self.how == "write":
+            compiled = _written(looked, inputs)
+            done = f"observed values and the plan of cluster {cluster} are written; look at them: git diff"
+            return _with(result, response, compiled, done)
+
+        def change(workspace: Workspace) -> Mapping[PurePosixPath, bytes | None]:
+            _check_newest(workspace, looked)
+            return observed_files(workspace, inputs, looked.seen.change, looked.seen.missing, looked.seen.at)
+
+        reason = _reason(result)
+        if self.how == "push":
+            compiled = publish(self.project, cluster, Destination(), False, Amendment(change, reason))
+            done = "" if compiled.pushed is None else f"pushed {compiled.pushed.commit[:12]}"
+            return _with(result, response, compiled, done or "the branch has it already")
+        if looked.tree is None or looked.tree.branch is None:
+            raise ScepsyError("a pull request needs a branch of a Git repository", "check one out")
+        # Whether one can be asked for shows before anything is pushed.
+        forge = forge_of(find_remote(looked.tree, None))
+        branch = f"scepsy/drift-{cluster}"
+        compiled = publish(self.project, cluster, Destination(), False, Amendment(change, reason, branch))
+        if compiled.pushed is None:
+            return _with(result, response, compiled, "the branch has it already")
+        url = self._proposed(forge, branch, looked.tree.branch, result)
+        made = response.model_copy(update={"done": f"proposed {compiled.pushed.commit[:12]}", "pull_request": url})
+        return result.model_copy(update={"response": made, "compiled": compiled})
+
+    @staticmethod
+    def _proposed(forge: Forge, branch: str, into: str, result: DriftResult) -> str:
+        title = f"scepsy: recompile {result.cluster} ({result.findings[0].what})"
+        try:
+            return forge.open(branch, into, title, proposal(result))
+        except ScepsyError as error:
+            message = f"the branch {branch} was pushed, but {error.message}"
+            raise ScepsyError(message, error.hint or "open the pull request by hand, or delete the branch") from error
+
+    def _measured(self, looked: Looked) -> tuple[str, ...]:
+        """Submit the measurement of profiles that no longer hold, where the project says how; say what became of it."""
+        stale = [f for f in looked.result.findings if f.area == "profiles" and f.kind in _STALE]
+        if not stale or looked.workspace.project.document.spec.profiling.image is None:
+            return ()
+        if self.context is None and looked.kubernetes is None:
+            return ("nothing was measured anew: no cluster is named (--context)",)
+        from scepsy.cli.profile_jobs import Where, submit_missing  # noqa: PLC0415 - slow to import
+
+        try:
+            return tuple(submit_missing(Where(self.project, looked.plan.spec.cluster, self.context, None)))
+        except ScepsyError as error:
+            return (f"nothing was measured anew: {error.message}",)
+
+
+def _with(result: DriftResult, response: DriftResponse, compiled: CompileResult, done: str) -> DriftResult:
+    return result.model_copy(update={"response": response.model_copy(update={"done": done}), "compiled": compiled})
+
+
+def _written(looked: Looked, inputs: Inputs) -> CompileResult:
+    """Compile with what was observed, and write all of it, or nothing."""
+    workspace, tree = looked.workspace, looked.tree
+    files = observed_files(workspace, inputs, looked.seen.change, looked.seen.missing, looked.seen.at)
+    built = build(with_observed(workspace, files), tree, [looked.plan.spec.cluster])
+    state = compare(workspace.root, tree, built.outputs, files)
+    apply(workspace.root, built.outputs, state, False, files)
+    return built.result(state, (), False, None)
+
+
+def _check_newest(workspace: Workspace, looked: Looked) -> None:
+    """Check that nobody compiled since: what was found is about the plan that was judged.
+
+    Raises:
+        Superseded: somebody did.
+    """
+    cluster = looked.plan.spec.cluster
+    newest = workspace.root / plan_path(workspace, cluster)
+    mine = read_at_head(looked.tree, plan_path(looked.workspace, cluster)) if looked.tree is not None else None
+    if not newest.is_file() or newest.read_bytes() != mine:
+        raise Superseded(
+            f"the plan of cluster {cluster} is another one at the remote by now", "bring the checkout forward: git pull"
+        )
+
+
+def _reason(result: DriftResult) -> str:
+    """Return what was found, for the commit message."""
+    lines = [f"Drift: {one_line(f.subject)}: {one_line(f.what)}" for f in result.findings[:_LISTED]]
+    lines += [f"Drift: {len(result.findings) - _LISTED} more"] if len(result.findings) > _LISTED else []
+    why = result.response.why if result.response is not None else ""
+    return "\n".join([*lines, *([f"Compiled again: {one_line(why)}"] if why else [])])
+
+
+def proposal(result: DriftResult) -> str:
+    """Return the text of a pull request, Markdown: what was found, what it costs, what compiling again gives."""
+    lines = [f"`scepsy drift` looked at cluster `{result.cluster}` at {result.at}.", "", "**Found**", ""]
+    lines += [
+        f"- {f.severity}: {_escaped(f.subject)}: {_escaped(f.what)}" + (f" (since {f.since})" if f.since else "")
+        for f in result.findings[:_LISTED]
+    ]
+    lines += [f"- and {len(result.findings) - _LISTED} more"] if len(result.findings) > _LISTED else []
+    cost = next((f.cost for f in result.findings if f.cost is not None), None)
+    gain = next((f.gain for f in result.findings if f.gain is not None), None)
+    then = {own.workflow: own for own in gain.workflows} if gain is not None else {}
+    if cost is not None and cost.workflows:
+        lines += ["", "**Predicted** (estimates)", "", "| workflow | rate | mean latency now | then | capacity then |"]
+        lines += ["|---|---|---|---|---|"]
+        for own in cost.workflows:
+            after = then.get(own.workflow)
+            now = "grows without bound" if own.latency is None else f"{own.latency:.3g} s"
+            later = "" if after is None or after.latency is None else f"{after.latency:.3g} s"
+            capacity = "" if after is None else f"{after.capacity:.3g}/s"
+            lines.append(f"| {_escaped(own.workflow)} | {own.rate:.3g}/s | {now} | {later} | {capacity} |")
+    if result.response is not None and result.response.why:
+        lines += ["", f"Compiled again: {_escaped(result.response.why)}."]
+    lines += ["", "What was observed is in `observed/`; files that people wrote are as they were."]
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Return a text that Markdown shows as it is: names come from clusters, and from strangers."""
+    plain = json.dumps(one_line(text), ensure_ascii=False)[1:-1].replace('\\"', '"')
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#!|@" else c for c in plain)

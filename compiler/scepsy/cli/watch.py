@@ -1,0 +1,190 @@
+"""`scepsy drift --watch`: look again and again, act, and say how things are in Prometheus's text format.
+
+A node that comes, goes, or changes its state is looked at at once; everything else after the interval.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scepsy.cli.drift import Looked, Lookout, time_of
+from scepsy.cli.metrics import Metrics
+from scepsy.cli.publishing import follow
+from scepsy.cli.recompile import Recompilation
+from scepsy.documents.drift import DriftResult
+from scepsy.errors import ScepsyError
+
+if TYPE_CHECKING:
+    from scepsy.cluster.access import Kubernetes
+
+Show = Callable[[DriftResult], None]
+_CALM = 1.0
+"""Seconds that changes of nodes are collected for: a rack that loses power is one change."""
+_AGAIN = 5.0
+"""Seconds until a watch that broke off is begun again."""
+
+
+@dataclass(frozen=True)
+class Watching:
+    """How to watch.
+
+    Attributes:
+        interval: seconds between two looks.
+        listen: host and port of the metrics.
+    """
+
+    interval: float
+    listen: tuple[str, int]
+
+
+def watching(interval: str, listen: str) -> Watching:
+    """Return how to watch.
+
+    Args:
+        interval: `60s`.
+        listen: `host:port`; `:port` for all addresses.
+
+    Raises:
+        ScepsyError: one of them is wrong.
+    """
+    seconds = time_of(interval, "--interval")
+    if not 1 <= seconds <= 86_400:
+        raise ScepsyError(f"--interval: {interval} is too {'short' if seconds < 1 else 'long'}", "1s to 24h")
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
+        raise ScepsyError(f'--listen: "{listen[:60]}" is not an address', "write 127.0.0.1:9464, or :9464 for all")
+    return Watching(seconds, (host.strip("[]") or "0.0.0.0", int(port)))  # noqa: S104 - as asked for
+
+
+def watch(project: Path, lookout: Lookout, recompilation: Recompilation | None, watching: Watching, show: Show) -> None:
+    """Look until SIGTERM or SIGINT comes.
+
+    What fails is told and tried again at the next look: a remote or a Prometheus that is down for an hour ends nothing.
+
+    Args:
+        project: directory with `scepsy.yaml`.
+        lookout: looks.
+        recompilation: what to do about drift; None for nothing. Where it pushes, the checkout follows the remote.
+        watching: how to watch.
+        show: gets every result that differs from the one before.
+
+    Raises:
+        ScepsyError: the metrics' port cannot be listened on.
+    """
+    wake, over = threading.Event(), threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        over.set()
+        wake.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        metrics = Metrics(watching.listen)
+        try:
+            if lookout.kubernetes is not None:
+                threading.Thread(target=_ring, args=(lookout.kubernetes, wake, over), daemon=True).start()
+            _rounds(project, lookout, recompilation, watching, metrics, show, wake, over)
+        finally:
+            metrics.close()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _rounds(
+    project: Path,
+    lookout: Lookout,
+    recompilation: Recompilation | None,
+    watching: Watching,
+    metrics: Metrics,
+    show: Show,
+    wake: threading.Event,
+    over: threading.Event,
+) -> None:
+    told: object = None
+    while not over.is_set():
+        wake.clear()
+        began = time.monotonic()
+        try:
+            if recompilation is not None and recompilation.how != "write":
+                left = follow(project)
+                if left:
+                    _say(f"the checkout is left as it is: {left}")
+            looked = lookout.look()
+            metrics.looked(looked)
+            result = looked.result
+            if recompilation is not None:
+                result = _answered(recompilation, looked, metrics)
+            state = _state(result)
+            if state != told:
+                show(result)
+                told = state
+        except ScepsyError as error:
+            metrics.failed()
+            if told != (words := str(error)):
+                _say(f"error: {words}")
+                told = words
+        wake.wait(max(0.0, watching.interval - (time.monotonic() - began)))
+        if wake.is_set() and not over.is_set():
+            time.sleep(_CALM)
+
+
+def _answered(recompilation: Recompilation, looked: Looked, metrics: Metrics) -> DriftResult:
+    try:
+        result = recompilation.answer(looked)
+    except ScepsyError:
+        metrics.compiled("failed")
+        raise
+    if result.compiled is not None:
+        metrics.compiled(recompilation.how)
+    return result
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _state(result: DriftResult) -> object:
+    """Return what makes a result news: figures change with every look."""
+    response = result.response
+    done = response.done if response is not None else ""
+    error = result.error.message if result.error is not None else ""
+    return tuple((f.area, f.kind, f.severity, f.subject) for f in result.findings), done, error
+
+
+def _ring(kubernetes: Kubernetes, wake: threading.Event, over: threading.Event) -> None:
+    """Wake the watch whenever a node comes, goes, or is fit for other things than before."""
+    from scepsy.cluster.access import NODES  # noqa: PLC0415 - slow to import
+
+    known: dict[str, object] = {}
+    while not over.is_set():
+        try:
+            for event in kubernetes.watch(NODES):
+                node = event.get("object") or {}
+                name = str((node.get("metadata") or {}).get("name"))
+                fitness = None if event.get("type") == "DELETED" else _fitness(node)
+                if known.get(name) != fitness:
+                    wake.set()
+                known[name] = fitness
+        except ScepsyError:
+            over.wait(_AGAIN)
+
+
+def _fitness(node: dict[str, Any]) -> object:
+    """Return what of a node bears on what may run there."""
+    conditions = (node.get("status") or {}).get("conditions") or []
+    spec = node.get("spec") or {}
+    return (
+        sorted((str(c.get("type")), str(c.get("status"))) for c in conditions if isinstance(c, dict)),
+        bool(spec.get("unschedulable")),
+        sorted(str(taint) for taint in spec.get("taints") or []),
+    )

@@ -1,0 +1,82 @@
+"""Whether to compile again: what it would give, against what every change costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scepsy.documents.project import DriftSettings
+from scepsy.drift.finding import Outlook
+from scepsy.drift.look import Look
+from scepsy.drift.missing import BACK, LOST
+
+
+@dataclass(frozen=True)
+class Response:
+    """What to do about what was found.
+
+    Attributes:
+        compile: whether to compile again.
+        why: the reason, for people.
+    """
+
+    compile: bool
+    why: str
+
+
+def respond(
+    seen: Look, priorities: Mapping[str, float], settings: DriftSettings, changed: float | None = None
+) -> Response:
+    """Decide whether to compile again.
+
+    Instances that lost their GPUs, and workflows that no longer get through, are neither weighed nor waited with: so
+    long as there is something to be had. Everything else must save enough, and not come too soon after the last change.
+
+    Args:
+        seen: what was found.
+        priorities: of the workflows.
+        settings: the project's thresholds.
+        changed: when the plan last changed, Unix seconds; None if nobody knows.
+    """
+    findings = seen.report.findings
+    lost = sorted({name for f in findings if f.kind in LOST for name in f.instances})
+    if not lost and not any(f.area == "traffic" or f.kind in BACK for f in findings):
+        return Response(False, "nothing was found that compiling again would mend")
+    if seen.cost is None or seen.gain is None:
+        return Response(False, "the documents cannot be compiled as they are: see scepsy compile --check")
+    if not seen.gain.workflows:
+        return Response(False, seen.gain.note or "no allocation carries it")
+    if lost:
+        return Response(True, f"{', '.join(lost)} lost their GPUs")
+    after = {own.workflow: own.latency for own in seen.gain.workflows}
+    restored = [own.workflow for own in seen.cost.workflows if own.latency is None and after.get(own.workflow)]
+    if restored:
+        return Response(True, f"{', '.join(restored)} would get through again")
+    age = settings.cool_down if changed is None else max(0.0, seen.at - changed)
+    if age < settings.cool_down:
+        ago, whole = age / 60, settings.cool_down / 60
+        why = f"the plan changed {ago:.0f} min ago, and stays for {whole:.3g} min (spec.drift.coolDown)"
+        return Response(False, why)
+    saved = savings(seen.cost, seen.gain, priorities)
+    least = f"{settings.minimum_gain:.0%} are asked for (spec.drift.minimumGain)"
+    if saved < settings.minimum_gain:
+        return Response(False, f"it would save {max(0.0, saved):.1%} of the predicted latency; {least}")
+    return Response(True, f"it saves {saved:.1%} of the predicted latency; {least}")
+
+
+def savings(cost: Outlook, gain: Outlook, priorities: Mapping[str, float]) -> float:
+    """Return the part of the predicted latency that one outlook saves over another: the mean, by priority.
+
+    Args:
+        cost: latencies now.
+        gain: latencies then; workflows with a latency in only one of them do not count.
+        priorities: of the workflows; 1 where none is given.
+    """
+    after = {own.workflow: own.latency for own in gain.workflows}
+    pairs = [
+        (priorities.get(own.workflow, 1.0), own.latency, then)
+        for own in cost.workflows
+        if own.latency and (then := after.get(own.workflow)) is not None
+    ]
+    weight = sum(priority for priority, _, _ in pairs)
+    return sum(priority * (1 - then / now) for priority, now, then in pairs) / weight if weight else 0.0

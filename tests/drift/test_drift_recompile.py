@@ -1,0 +1,254 @@
+"""`scepsy drift --recompile`: from what was found to a new plan, written, pushed, or proposed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+from tests.conftest import Ran, Scepsy, git
+from tests.discovery.world import World, objects_of
+from tests.drift.answering import Fake, answering
+from tests.drift.replayed import DAY, Engine, gateway
+from tests.repository.git_server import GitServer, bare, serving
+
+from scepsy.cluster.access import NODES, SLICES
+from scepsy.documents import Cluster, Plan, schema
+from scepsy.documents.loading import validate
+from scepsy.documents.source import SourceFile, parse
+
+NOW = float(int(time.time()))
+LOST = "gpu-b"
+
+
+@pytest.fixture
+def server(tmp_path: Path, git_home: Path) -> Iterator[GitServer]:
+    (tmp_path / "served").mkdir()
+    with serving(tmp_path / "served") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the example is compiled once."""
+    return tmp_path_factory.mktemp("compiled") / "demo"
+
+
+@dataclass
+class Site:
+    """A project at a real Git server, its cluster, and its Prometheus."""
+
+    scepsy: Scepsy
+    directory: Path
+    remote: Path
+    world: World
+    prometheus: Fake
+
+    def plan(self) -> Plan:
+        """The plan at the remote."""
+        text = git(self.remote, "show", "main:plans/two-nodes.yaml")
+        return validate(parse(SourceFile("plan", text.encode()))[0], Plan)
+
+    def drift(self, *more: object) -> Ran:
+        return self.scepsy(
+            "drift", "--project", self.directory, "--context", "here", "--prometheus", self.prometheus.url, *more
+        )
+
+    def answered(self, *more: object) -> tuple[int, dict]:
+        ran = self.drift("--output", "json", *more)
+        assert ran.out, ran.err
+        document = json.loads(ran.out)
+        jsonschema.validate(document, schema("DriftResult"))
+        return ran.code, document
+
+    def lose(self, node: str = LOST) -> None:
+        for kind in (NODES, SLICES):
+            self.world.of(kind)[:] = [
+                i for i in self.world.of(kind) if node not in (i["metadata"]["name"], i["spec"].get("nodeName"))
+            ]
+
+    def give_back(self, since: float) -> None:
+        """The node is there again, ready since so many seconds."""
+        data = (self.directory / "clusters" / "two-nodes.yaml").read_bytes()
+        for item in objects_of(validate(parse(SourceFile("c", data))[0], Cluster)):
+            if LOST in (item["metadata"]["name"], item.get("spec", {}).get("nodeName")):
+                if item["kind"] == "Node":
+                    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(NOW - since))
+                    item["status"]["conditions"][0]["lastTransitionTime"] = moment
+                self.world.have(item)
+
+    def traffic(self, factor: float) -> None:
+        """A day as the plan at the remote has it, the last hour at so many times its load."""
+        rng = np.random.default_rng(3)
+        for values in self.prometheus.series.values():
+            values.clear()
+        spec = self.plan().spec
+        calls = {own.llm: own.call for workflow in spec.workflows for own in workflow.predicted.llms}
+        short, long = sorted(o.call for w in spec.workflows for o in w.predicted.llms if o.llm == "generator")
+        calls["generator"] = (short * 21 + long * 12) / 33  # calls of both workflows, in their proportion
+        shape = np.ones(DAY // 60)
+        shape[-60:] = factor
+        tokens = {"generator": (1443.0, 126.0), "reranker": (510.0, 1.0), "verifier": (566.0, 1.0)}
+        for llm in spec.llms:
+            load = llm.predicted.load
+            instances = [i.name for i in spec.instances if i.llm == llm.name]
+            for name in instances:
+                engine = Engine(
+                    llm.name, f"{name}-6c5d8f9b7-x2x4q", load * shape / len(instances),
+                    input=tokens[llm.name][0], output=tokens[llm.name][1], seconds=0.8 * calls[llm.name],
+                )  # fmt: skip
+                self.prometheus.add(engine.lines(NOW, rng))
+            self.prometheus.add(gateway(llm.name, load * shape, NOW, rng))
+
+
+@pytest.fixture
+def site(
+    tmp_path: Path, scepsy: Scepsy, server: GitServer, world: World, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
+    """Two workflows on two nodes, compiled and pushed two days ago; the cluster is as its document says."""
+    directory, remote = tmp_path / "demo", bare(server.root)
+    assert scepsy("init", directory, "--example", "both").code == 0
+    with monkeypatch.context() as patch:
+        patch.setenv("GIT_COMMITTER_DATE", f"@{int(NOW) - 2 * 86400} +0000")
+        ran = scepsy("compile", "--project", directory, "--commit")
+        assert ran.code == 0, ran.err
+    git(directory, "remote", "add", "origin", f"{server.url}/{remote.name}")
+    git(directory, "push", "-q", "-u", "origin", "main")
+    data = (directory / "clusters" / "two-nodes.yaml").read_bytes()
+    world.have(*objects_of(validate(parse(SourceFile("c", data))[0], Cluster)))
+    with answering(Fake(now=NOW)) as fake:
+        made = Site(scepsy, directory, remote, world, fake)
+        made.traffic(1.0)
+        yield made
+
+
+def paths(site: Site) -> set[str]:
+    """What the newest commit at the remote changed."""
+    return set(git(site.remote, "show", "--name-only", "--format=", "main").split())
+
+
+def settings(site: Site, text: str) -> None:
+    """Add to the spec of scepsy.yaml, commit and push."""
+    path = site.directory / "scepsy.yaml"
+    path.write_text(path.read_text() + f"  drift: {text}\n")
+    git(site.directory, "commit", "-qam", "Settings")
+    git(site.directory, "push", "-q")
+
+
+def test_a_lost_node_is_planned_without_and_the_next_look_finds_nothing(site: Site) -> None:
+    code, document = site.answered()
+    assert (code, [f["what"] for f in document.get("findings", [])]) == (0, [])
+    site.lose()
+    code, document = site.answered("--recompile", "--push")
+    assert code == 2
+    assert document["response"]["compile"] is True
+    assert "lost their GPUs" in document["response"]["why"]
+    assert document["response"]["done"].startswith("pushed ")
+    plan = site.plan()
+    assert {instance.node for instance in plan.spec.instances} == {"gpu-a"}
+    assert "planned without gpu-b, as observed (observed/clusters/two-nodes.yaml)" in plan.spec.warnings
+    assert not {path for path in paths(site) if path.startswith(("clusters/", "workflows/"))}
+    message = git(site.remote, "log", "-1", "--format=%B", "main")
+    assert "Drift: gpu-b: node gpu-b is gone, with 8 GPUs" in message
+    assert git(site.directory, "rev-parse", "HEAD") == git(site.remote, "rev-parse", "main")
+    assert site.answered("--recompile", "--push")[0] == 0
+
+
+def test_a_node_that_comes_back_is_used_again_once_it_has_settled(site: Site) -> None:
+    settings(site, "{coolDown: 0s, minimumGain: 0, settle: 10min}")
+    site.lose()
+    assert site.answered("--recompile", "--push")[1]["response"]["done"].startswith("pushed ")
+    site.give_back(since=120)
+    code, document = site.answered("--recompile", "--push")
+    assert code == 0
+    young = next(j for j in document["judged"] if j["subject"] == LOST)
+    assert "ready again for 1" in young["reason"]
+    assert young["reason"].endswith("counts after 600 s")
+    site.world.of(NODES)[:] = [n for n in site.world.of(NODES) if n["metadata"]["name"] != LOST]
+    site.give_back(since=1200)
+    code, document = site.answered("--recompile", "--push")
+    assert [f["kind"] for f in document["findings"]] == ["node-back"]
+    assert document["response"]["done"].startswith("pushed "), document["response"]
+    assert {instance.node for instance in site.plan().spec.instances} == {"gpu-a", "gpu-b"}
+    assert "observed/clusters/two-nodes.yaml" in paths(site)
+    assert not (site.directory / "observed" / "clusters" / "two-nodes.yaml").exists()
+
+
+def test_a_node_that_comes_back_waits_for_the_cool_down(site: Site) -> None:
+    site.lose()
+    site.answered("--recompile", "--push")
+    site.give_back(since=1200)
+    _, document = site.answered("--recompile", "--push")
+    assert document["response"]["compile"] is False
+    assert "stays for 60 min (spec.drift.coolDown)" in document["response"]["why"]
+
+
+def test_risen_traffic_is_written_as_observed_and_planned_for(site: Site) -> None:
+    settings(site, "{minimumGain: 0}")
+    site.traffic(1.6)
+    code, document = site.answered("--recompile")
+    assert code == 2
+    assert document["response"]["compile"] is True, document["response"]
+    yaml = YAML(typ="safe", pure=True)
+    observed = yaml.load(site.directory / "observed" / "rag-reranker.yaml")["spec"]
+    assert float(observed["rate"].removesuffix("/s")) == pytest.approx(1.6 * 12, rel=0.03)
+    assert git(site.directory, "diff", "--name-only", "--", "workflows", "clusters", "scepsy.yaml") == ""
+    plan = yaml.load(site.directory / "plans" / "two-nodes.yaml")["spec"]
+    target = next(w for w in plan["workflows"] if w["name"] == "rag-reranker")["target"]["rate"]
+    assert target == observed["rate"]
+    assert any("above the target of 12/s" in warning for warning in plan["warnings"])
+    git(site.directory, "add", "--all")
+    git(site.directory, "commit", "-qm", "Compiled again")
+    assert site.scepsy("compile", "--project", site.directory, "--check").code == 0
+    assert site.answered()[0] == 0
+
+
+def test_what_saves_too_little_is_left_as_it_is_and_that_is_said(site: Site) -> None:
+    settings(site, "{minimumGain: 0.9}")
+    site.traffic(1.6)
+    head = git(site.remote, "rev-parse", "main")
+    ran = site.drift("--recompile", "--push")
+    assert ran.code == 2
+    assert "Leave the plan: it would save" in ran.out
+    assert "90% are asked for (spec.drift.minimumGain)" in ran.out
+    assert git(site.remote, "rev-parse", "main") == head
+
+
+def test_a_load_that_no_allocation_carries_changes_nothing(site: Site) -> None:
+    site.traffic(40.0)
+    head = git(site.remote, "rev-parse", "main")
+    code, document = site.answered("--recompile", "--push")
+    assert code == 2
+    assert document["response"]["compile"] is False
+    assert document["response"]["why"].startswith("no allocation carries it")
+    assert git(site.remote, "rev-parse", "main") == head
+    assert git(site.directory, "status", "--porcelain") == ""
+
+
+def test_findings_about_a_plan_that_is_no_longer_the_newest_are_dropped(site: Site, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "-q", git(site.directory, "remote", "get-url", "origin"), "other")
+    other = tmp_path / "other" / "workflows" / "rag-reranker.yaml"
+    other.write_text(other.read_text().replace("12/s", "9/s"))
+    git(tmp_path / "other", "commit", "-qam", "Less")
+    assert site.scepsy("compile", "--project", tmp_path / "other", "--commit", "--push").code == 0
+    head = git(site.remote, "rev-parse", "main")
+    site.lose()
+    code, document = site.answered("--recompile", "--push")
+    assert code == 2
+    assert "is another one at the remote by now" in document["response"]["why"]
+    assert git(site.remote, "rev-parse", "main") == head
+
+
+def test_a_remote_that_is_down_is_an_error_and_leaves_everything_as_it_was(site: Site, server: GitServer) -> None:
+    site.lose()
+    git(site.directory, "remote", "set-url", "origin", "http://127.0.0.1:1/specs.git")
+    ran = site.drift("--recompile", "--push")
+    assert ran.code == 1
+    assert "error: origin" in ran.err
+    assert git(site.directory, "status", "--porcelain") == ""
