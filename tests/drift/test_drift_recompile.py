@@ -16,6 +16,7 @@ from tests.conftest import Ran, Scepsy, git
 from tests.discovery.world import World, objects_of
 from tests.drift.answering import Fake, answering
 from tests.drift.replayed import DAY, Engine, gateway
+from tests.repository import forge_api
 from tests.repository.git_server import GitServer, bare, serving
 
 from scepsy.cluster.access import NODES, SLICES
@@ -112,13 +113,14 @@ def site(
     tmp_path: Path, scepsy: Scepsy, server: GitServer, world: World, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Site]:
     """Two workflows on two nodes, compiled and pushed two days ago; the cluster is as its document says."""
-    directory, remote = tmp_path / "demo", bare(server.root)
+    (server.root / "acme").mkdir()
+    directory, remote = tmp_path / "demo", bare(server.root / "acme")
     assert scepsy("init", directory, "--example", "both").code == 0
     with monkeypatch.context() as patch:
         patch.setenv("GIT_COMMITTER_DATE", f"@{int(NOW) - 2 * 86400} +0000")
         ran = scepsy("compile", "--project", directory, "--commit")
         assert ran.code == 0, ran.err
-    git(directory, "remote", "add", "origin", f"{server.url}/{remote.name}")
+    git(directory, "remote", "add", "origin", f"{server.url}/acme/{remote.name}")
     git(directory, "push", "-q", "-u", "origin", "main")
     data = (directory / "clusters" / "two-nodes.yaml").read_bytes()
     world.have(*objects_of(validate(parse(SourceFile("c", data))[0], Cluster)))
@@ -252,3 +254,66 @@ def test_a_remote_that_is_down_is_an_error_and_leaves_everything_as_it_was(site:
     assert ran.code == 1
     assert "error: origin" in ran.err
     assert git(site.directory, "status", "--porcelain") == ""
+
+
+TOKEN = "ghp_s3cret-of-the-platform-team"
+
+
+@pytest.fixture
+def forge(site: Site, server: GitServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[forge_api.Api]:
+    """A forge that hosts the remote, and a token for it."""
+    with forge_api.answering() as api:
+        monkeypatch.setenv("GITHUB_SERVER_URL", server.url)
+        monkeypatch.setenv("GITHUB_API_URL", api.url)
+        monkeypatch.setenv("SCEPSY_FORGE_TOKEN", TOKEN)
+        yield api
+
+
+def test_a_pull_request_proposes_the_commit_and_leaves_the_branch_as_it_is(site: Site, forge: forge_api.Api) -> None:
+    site.lose()
+    head = git(site.remote, "rev-parse", "main")
+    code, document = site.answered("--recompile", "--pull-request")
+    assert code == 2
+    assert document["response"]["done"].startswith("proposed ")
+    assert document["response"]["pullRequest"] == "https://forge/pulls/7"
+    assert git(site.remote, "rev-parse", "main") == head == git(site.directory, "rev-parse", "HEAD")
+    assert git(site.remote, "rev-parse", "scepsy/drift-two-nodes~") == head
+    ((path, _, body),) = forge.asked
+    assert path == "/repos/acme/specs/pulls"
+    assert (body["head"], body["base"]) == ("scepsy/drift-two-nodes", "main")
+    assert body["title"].startswith("scepsy: recompile two-nodes (node gpu-b is gone, with 8 GPUs")
+    assert "| workflow | rate | mean latency now | then | capacity then |" in body["body"]
+    assert TOKEN not in json.dumps(document)
+
+
+def test_one_proposal_at_a_time_until_somebody_decides(site: Site, forge: forge_api.Api) -> None:
+    site.lose()
+    site.answered("--recompile", "--pull-request")
+    branch = git(site.remote, "rev-parse", "scepsy/drift-two-nodes")
+    code, document = site.answered("--recompile", "--pull-request")
+    assert code == 2
+    assert "what was proposed there is not decided yet" in document["response"]["why"]
+    assert git(site.remote, "rev-parse", "scepsy/drift-two-nodes") == branch
+    assert len(forge.asked) == 1
+
+
+def test_a_forge_that_refuses_is_an_error_that_says_the_branch_is_there(site: Site, forge: forge_api.Api) -> None:
+    forge.status, forge.answer = 403, {"message": f"Resource not accessible by {TOKEN}"}
+    site.lose()
+    ran = site.drift("--recompile", "--pull-request")
+    assert ran.code == 1
+    assert "the branch scepsy/drift-two-nodes was pushed, but github at" in ran.err
+    assert "permission to write pull requests" in ran.err
+    assert TOKEN not in ran.out + ran.err
+
+
+def test_without_a_token_for_the_forge_nothing_is_pushed(
+    site: Site, forge: forge_api.Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SCEPSY_FORGE_TOKEN", "GITHUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    site.lose()
+    ran = site.drift("--recompile", "--pull-request")
+    assert ran.code == 1
+    assert "there is no token for github" in ran.err
+    assert "scepsy/drift" not in git(site.remote, "branch", "--list")

@@ -177,6 +177,7 @@ def _ring(kubernetes: Kubernetes, wake: threading.Event, over: threading.Event) 
                 known[name] = fitness
         except ScepsyError:
             over.wait(_AGAIN)
+        over.wait(_CALM)
 
 
 def _fitness(node: dict[str, Any]) -> object:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from scepsy.errors import ScepsyError
 from scepsy.repository.message import one_line, public_url
@@ -131,36 +131,47 @@ def forge_of(remote: Remote, environment: Mapping[str, str] = os.environ) -> For
             f"{remote.name} is not a repository of a forge, so no pull request can be opened there",
             "push to a branch instead: --recompile --push",
         )
-    kind = _kind(host, environment)
-    token = _token(kind, environment)
-    # An SSH address says nothing of the port of the API.
-    scheme = parts.scheme if parts.scheme == "http" else "https"
-    place = f"{host}:{parts.port}" if parts.port and parts.scheme.startswith("http") else host
-    if scheme == "http" and not _LOCAL.fullmatch(host):
+    kind, api = _which(parts, environment)
+    if urlsplit(api).scheme == "http" and not _LOCAL.fullmatch(urlsplit(api).hostname or ""):
         raise ForgeError(f"the token would go to {host} unencrypted", "use an https:// address for the remote")
-    if kind == "github":
-        api = "https://api.github.com" if host == "github.com" else f"{scheme}://{place}/api/v3"
-    else:
-        api = f"{scheme}://{place}/api/{'v4' if kind == 'gitlab' else 'v1'}"
-    return Forge(kind, api, path, token)
+    return Forge(kind, api, path, _token(kind, environment))
 
 
-def _kind(host: str, environment: Mapping[str, str]) -> Kind:
-    given = environment.get(KIND, "")
+def _which(parts: SplitResult, environment: Mapping[str, str]) -> tuple[Kind, str]:
+    """Return which forge a host is, and the address of its API."""
+    host = parts.hostname or ""
+    for server, address, kind in _RUNNERS:
+        if _place(urlsplit(environment.get(server, ""))) == _place(parts) and environment.get(address):
+            return kind, environment[address].rstrip("/")
+    kind = _kind(host, environment.get(KIND, ""))
+    if kind == "github" and host == "github.com":
+        return kind, "https://api.github.com"
+    # An SSH address says nothing of the port of the API.
+    scheme = "http" if parts.scheme == "http" else "https"
+    place = f"{host}:{parts.port}" if parts.port and parts.scheme.startswith("http") else host
+    return kind, f"{scheme}://{place}/api/{_VERSIONS[kind]}"
+
+
+_VERSIONS: Mapping[Kind, str] = {"github": "v3", "gitlab": "v4", "gitea": "v1"}
+_RUNNERS: tuple[tuple[str, str, Kind], ...] = (
+    ("GITHUB_SERVER_URL", "GITHUB_API_URL", "github"),
+    ("CI_SERVER_URL", "CI_API_V4_URL", "gitlab"),
+)
+"""Variables in which the CI of a forge gives its address, and that of its API."""
+
+
+def _place(parts: SplitResult) -> tuple[str | None, int | None]:
+    return parts.hostname, parts.port if parts.scheme.startswith("http") else None
+
+
+def _kind(host: str, given: str) -> Kind:
     for kind in _TOKENS:
         if given == kind or (not given and kind in host):
-            return kind
-    for server, kind in _SERVERS.items():
-        if not given and urlsplit(environment.get(server, "")).hostname == host:
             return kind
     if not given and ("forgejo" in host or host == "codeberg.org"):
         return "gitea"
     what = f"{KIND} is {given[:40]!r}, which is no forge" if given else f"which forge {host} is cannot be told"
     raise ForgeError(what, f"set {KIND} to github, gitlab or gitea (for Forgejo too)")
-
-
-_SERVERS: Mapping[str, Kind] = {"GITHUB_SERVER_URL": "github", "CI_SERVER_URL": "gitlab"}
-"""Variables in which the CI of a forge gives its address."""
 
 
 def _token(kind: Kind, environment: Mapping[str, str]) -> str:
