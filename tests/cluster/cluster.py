@@ -37,13 +37,13 @@ class ClusterUnderTest:
         self.given = GIVEN in os.environ
         self._nodes: dict[str, Object] = {}
         self._environments: list[Environment] = []
-        self._argocd = f"scepsy-tests-{secrets.token_hex(3)}" if self.given else "argocd"
+        self.argocd = f"scepsy-tests-{secrets.token_hex(3)}" if self.given else "argocd"
         try:
             if self.given:
                 self.kubeconfig = Path(os.environ[GIVEN])
             else:
                 self.kubeconfig = control_plane.start(programs, self.processes, self.directory)
-            argocd.start(programs, self.processes, self.directory, self.kubeconfig, self._argocd)
+            argocd.start(programs, self.processes, self.directory, self.kubeconfig, self.argocd)
         except BaseException:
             self.processes.stop()
             raise
@@ -83,13 +83,17 @@ class ClusterUnderTest:
         return self.api.get("v1", "Node", name) or {"status": {"conditions": []}}
 
     def forget_node(self, name: str) -> None:
-        """Have the next `with_nodes` make a node anew."""
-        self._nodes = {path: item for path, item in self._nodes.items() if item["metadata"]["name"] != name}
+        """Have the next `with_nodes` make a node, and what its driver publishes, anew."""
+        self._nodes = {
+            path: item
+            for path, item in self._nodes.items()
+            if name not in (item["metadata"]["name"], item.get("spec", {}).get("nodeName"))
+        }
 
     def syncing(self, project: ScepsyProject) -> Environment:
         """Have Argo CD sync a repository; what it deployed is removed when the test ends."""
         directory = Path(tempfile.mkdtemp(dir=self.directory))
-        made = Environment(self.api, self.programs["kubectl"], directory, project, self._argocd)
+        made = Environment(self.api, self.programs["kubectl"], directory, project, self.argocd)
         self._environments.append(made)
         made.install()
         return made
@@ -106,7 +110,7 @@ class ClusterUnderTest:
             keep: whether logs stay.
         """
         if self.given:
-            self.api.delete({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self._argocd}})
+            self.api.delete({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.argocd}})
         self.processes.stop()
         if not keep:
             shutil.rmtree(self.directory, ignore_errors=True)

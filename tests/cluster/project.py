@@ -22,11 +22,13 @@ class ScepsyProject:
         directory: the working copy.
         remote: a bare repository.
         scepsy: runs a command.
+        served: where the remote is served; a directory of this machine if empty.
     """
 
     directory: Path
     remote: Path
     scepsy: Scepsy
+    served: str = ""
 
     @classmethod
     def from_example(
@@ -47,7 +49,7 @@ class ScepsyProject:
     @property
     def url(self) -> str:
         """Where Argo CD reads it."""
-        return self.remote.as_uri()
+        return self.served or self.remote.as_uri()
 
     @property
     def settings(self) -> Project:

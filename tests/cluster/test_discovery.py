@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +16,8 @@ from scepsy.documents.source import SourceFile, parse
 from scepsy.drift import inventory, objects
 from scepsy.drift.finding import Finding
 from scepsy.errors import ScepsyError
+from tests.cluster import observer as observer_account
 from tests.cluster.api import Object
-from tests.cluster.argocd import GITOPS
 from tests.cluster.cluster import ClusterUnderTest
 from tests.cluster.processes import eventually
 from tests.cluster.project import MakeProject, ScepsyProject
@@ -134,28 +131,8 @@ def test_what_is_changed_in_the_cluster_is_changed_in_the_file_and_no_comment_is
 def observer(cluster: ClusterUnderTest, project: MakeProject, tmp_path: Path) -> Iterator[tuple[Path, list[Object]]]:
     """A kubeconfig of the account of `gitops/observe`, installed beside an environment."""
     environment = cluster.syncing(project("rag-reranker", push=False))
-    folder = tmp_path / "gitops"
-    shutil.copytree(GITOPS, folder)
-    settings = folder / "example/environment.yaml"
-    values = {"namespace": environment.namespace, "argocdNamespace": cluster._argocd}
-    config = yaml.safe_load(settings.read_text())
-    config["data"] |= values
-    settings.write_text(yaml.safe_dump(config))
-    kustomization = folder / "example/kustomization.yaml"
-    kustomization.write_text(kustomization.read_text().replace("  - ../namespace\n  - ../argocd\n", "  - ../observe\n"))
-    built = subprocess.run(
-        [cluster.programs["kubectl"], "kustomize", folder / "example"], check=True, capture_output=True, text=True
-    )
-    items = list(yaml.safe_load_all(built.stdout))
-    for item in items:
-        cluster.api.apply(item)
-    account = f"/api/v1/namespaces/{environment.namespace}/serviceaccounts/scepsy-observe/token"
-    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}}
-    token = cluster.api.request("POST", account, request).body["status"]["token"]
-    original = yaml.safe_load(cluster.kubeconfig.read_text())
-    made = {**original, "users": [{**user, "user": {"token": token}} for user in original["users"]]}
-    path = tmp_path / "kubeconfig"
-    path.write_text(json.dumps(made))
+    items = observer_account.installed(cluster, environment.namespace, tmp_path)
+    path = observer_account.kubeconfig(cluster, environment.namespace, tmp_path)
     yield path, items
     for item in items:
         cluster.api.delete(item)
@@ -174,12 +151,12 @@ def test_the_account_of_observe_may_look_at_what_discover_and_drift_read_and_no_
     assert inventory.read(reader).nodes
     reader.objects(PODS, namespace)
     reader.objects(CLAIMS, namespace)
-    reader.get(APPLICATIONS, cluster._argocd, "whatever")
+    reader.get(APPLICATIONS, cluster.argocd, "whatever")
     [binding] = [item for item in items if item["kind"] == "ClusterRoleBinding"]
     assert binding["metadata"]["name"] == f"scepsy-observe-cluster.{namespace}"
     for kind, where in (
         (Kind("secrets"), namespace), (Kind("configmaps"), namespace), (PODS, ""), (PODS, "default"), (CLAIMS, ""),
-        (APPLICATIONS, cluster._argocd), (Kind("events"), namespace),
+        (APPLICATIONS, cluster.argocd), (Kind("events"), namespace),
     ):  # fmt: skip
         with pytest.raises(ScepsyError, match=r"does not allow to list .* \(403\)"):
             reader.objects(kind, where)
@@ -294,7 +271,7 @@ def test_live_objects_are_judged_as_argo_cd_and_the_scheduler_report_them(
     environment = cluster.with_nodes(repository.cluster).syncing(repository)
     environment.synced_and_healthy(within=90)
     plan, reader = repository.plan, Kubernetes()
-    name = (cluster._argocd, environment.name)
+    name = (cluster.argocd, environment.name)
 
     def findings(later: float = 0) -> dict[str, Finding]:
         there = objects.read(reader, environment.namespace, name)
@@ -343,6 +320,6 @@ def test_live_objects_are_judged_as_argo_cd_and_the_scheduler_report_them(
     eventually(failing, within=120, why=environment.explain)
     assert "Secret is not permitted in project" in " ".join(finding.what for finding in findings().values())
 
-    nobody = objects.read(reader, environment.namespace, (cluster._argocd, "nobody"))
+    nobody = objects.read(reader, environment.namespace, (cluster.argocd, "nobody"))
     report, _ = objects.judge(nobody, plan, time.time(), application="nobody")
     assert [finding.kind for finding in report.findings] == ["application-gone"]

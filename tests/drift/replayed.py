@@ -106,7 +106,8 @@ def text(parts: Sequence[dict[str, list[str]]]) -> str:
     return "\n".join([line for lines in families.values() for line in lines] + ["# EOF", ""])
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as own:
         own.bind(("127.0.0.1", 0))
         return int(own.getsockname()[1])
@@ -132,7 +133,7 @@ def prometheus(directory: Path, history: str = "", targets: Sequence[str] = ()) 
         for job in jobs
     )
     (directory / "prometheus.yml").write_text(config if jobs else "global: {}\n")
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen(
         [
             "prometheus",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,15 +16,10 @@ from pathlib import Path
 import pytest
 from tests.conftest import Scepsy, git
 from tests.drift.answering import Answer
+from tests.drift.replayed import free_port
 from tests.drift.test_drift_recompile import LOST, Site, compiled, server, site
 
 __all__ = ["compiled", "server", "site"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

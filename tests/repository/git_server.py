@@ -155,9 +155,14 @@ def bare(root: Path, name: str = "specs.git") -> Path:
     """Make an empty repository that may be pushed to."""
     path = root / name
     subprocess.run(["git", "init", "-q", "--bare", "--initial-branch=main", str(path)], check=True)
+    let_push(path)
+    return path
+
+
+def let_push(path: Path) -> None:
+    """Have a repository take what is pushed over HTTP."""
     for key, value in (("http.receivepack", "true"), ("gc.auto", "0"), ("receive.autogc", "false")):
         subprocess.run(["git", "-C", str(path), "config", key, value], check=True)
-    return path
 
 
 def hook(repository: Path, name: str, text: str) -> None:
