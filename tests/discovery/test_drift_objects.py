@@ -45,6 +45,9 @@ OUT = {
         {"kind": "Job", "name": "hook", "status": "OutOfSync", "hook": True},
     ],
 }
+LEAVING = {
+    **OUT, "resources": [{"kind": "ResourceClaim", "name": "shared-1", "status": "OutOfSync", "requiresPruning": True}],
+}  # fmt: skip
 NEW = {**OUT, "sync": {"status": "OutOfSync", "revision": "c3"}}
 TRIED = {
     "operationState": {
@@ -81,6 +84,8 @@ def brief(findings: tuple[Finding, ...]) -> list[tuple[object, ...]]:
             [("out-of-sync", "warning", 0, ("big",),
               "Deployment/big differ from the commit; self-healing was tried 3 times")],
         ),
+        # What is only to be removed goes when its pods have ended.
+        (application(**LEAVING, **TRIED), []),
         (
             application(**OUT, operationState={"phase": "Failed", "finishedAt": at(60), "message": "one or more\nobjects"}),
             [("sync-failed", "critical", 60, (), "the last sync of Application prod failed: one or more objects")],
@@ -116,7 +121,7 @@ def brief(findings: tuple[Finding, ...]) -> list[tuple[object, ...]]:
     ],
     ids=[
         "in sync", "changed by hand, self-healing", "a new commit, automated", "not automated", "automation off",
-        "changed by hand, no self-healing", "healed three times", "failed", "running", "running for long", "retrying",
+        "changed by hand, no self-healing", "healed three times", "leaving", "failed", "running", "running for long", "retrying",
         "progressing", "degraded for a minute", "degraded", "cannot be compared",
     ],
 )  # fmt: skip
@@ -145,6 +150,11 @@ def test_out_of_sync_counts_when_it_has_been_seen_for_two_minutes_in_a_row() -> 
     assert looks((0, out), (60, fine), (60, out), (60, out)) == [[], [], [], []]
     # Something else differs, or another commit is compared: counted anew.
     assert looks((0, out), (60, application(**NEW)), (61, application(**NEW))) == [[], [], []]
+
+
+def test_what_is_to_be_removed_and_never_goes_counts_too() -> None:
+    leaving = application(**LEAVING, **TRIED)
+    assert looks((0, leaving), (60, leaving), (61, leaving)) == [[], [], ["out-of-sync for 121 s"]]
 
 
 def test_a_flapping_health_counts_only_when_it_stays() -> None:

@@ -4,7 +4,8 @@ Of an Application: `status.sync`, `.health`, `.resources`, `.conditions` and `.o
 OutOfSync is what a mended mistake looks like for some seconds, and nothing in the object says since when it has been so
 (`reconciledAt` is when Argo CD last looked at the newest commit). So it counts
 - at once, where nothing would mend it: no automated sync, or no self-healing and no new commit;
-- at once, where mending was tried in vain: self-healing has been attempted three times, or a sync failed;
+- at once, where mending was tried in vain: self-healing has been attempted three times, or a sync failed; not so
+  where objects are only to be removed, since Argo CD counts every look at those that are on their way;
 - else when it has been seen for `settle` seconds: the caller keeps what :func:`judge_application` has seen.
 """
 
@@ -42,6 +43,7 @@ class Application:
         health_message: what Argo CD says of it.
         health_since: Unix seconds since when; None if that is not known.
         different: objects that differ from the commit, as `Kind/name`; sorted.
+        leaving: whether all of these are only to be removed, which takes as long as their pods take to end.
         automated: whether Argo CD syncs new commits by itself.
         self_heal: whether it undoes changes of live objects.
         revision: the commit it was compared with.
@@ -59,6 +61,7 @@ class Application:
     health_message: str = ""
     health_since: float | None = None
     different: tuple[str, ...] = ()
+    leaving: bool = False
     automated: bool = True
     self_heal: bool = True
     revision: str = ""
@@ -156,11 +159,7 @@ def application_of(item: Object) -> Application:
     heals = sync.get("autoHealAttemptsCount")
     retries = operation.get("retryCount")
     health = _part(status, "health")
-    different = [
-        f"{resource.get('kind')}/{resource.get('name')}"
-        for resource in status.get("resources") or []
-        if resource.get("status") == "OutOfSync" and not resource.get("hook")
-    ]
+    out = [r for r in status.get("resources") or [] if r.get("status") == "OutOfSync" and not r.get("hook")]
     errors = [
         (str(c.get("type")), _line(c.get("message")), unix(str(c.get("lastTransitionTime") or "")))
         for c in status.get("conditions") or []
@@ -172,7 +171,8 @@ def application_of(item: Object) -> Application:
         health=str(health.get("status") or "Unknown"),
         health_message=_line(health.get("message")),
         health_since=unix(str(health.get("lastTransitionTime") or "")),
-        different=tuple(sorted(different)),
+        different=tuple(sorted(f"{resource.get('kind')}/{resource.get('name')}" for resource in out)),
+        leaving=bool(out) and all(resource.get("requiresPruning") is True for resource in out),
         automated=on,
         self_heal=on and isinstance(automated, dict) and bool(automated.get("selfHeal")),
         revision=str(_part(status, "sync").get("revision") or ""),
@@ -285,7 +285,7 @@ def _judge_sync(
     key = f"OutOfSync {application.revision} {' '.join(application.different)}"
     begun = lasts(key, None)
     mends = application.self_heal or new_commit
-    if begun is None and mends and application.tries < _TRIES:
+    if begun is None and mends and (application.tries < _TRIES or application.leaving):
         reason = f"OutOfSync ({listed}{more}), which Argo CD is to mend; not seen for long enough to count"
         judged.append(Judged("objects", name, "sync", reason))
         return
