@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +35,18 @@ def server(tmp_path: Path, git_home: Path) -> Iterator[GitServer]:
     (tmp_path / "served").mkdir()
     with serving(tmp_path / "served") as running:
         yield running
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(disk)], check=False).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.fixture(scope="session")
@@ -317,3 +331,58 @@ def test_without_a_token_for_the_forge_nothing_is_pushed(
     assert ran.code == 1
     assert "there is no token for github" in ran.err
     assert "scepsy/drift" not in git(site.remote, "branch", "--list")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"status": 401}, "does not accept the credentials (401)"),
+        ({"status": 403}, "does not allow to list nodes (403)"),
+        ({"status": 410}, "410"),
+        ({"status": 429}, "keeps failing with 429"),
+        ({"status": 500}, "keeps failing with 500"),
+        ({"kind": "half"}, "cannot be reached"),
+        ({"kind": "reset"}, "cannot be reached"),
+    ],
+    ids=["401", "403", "410", "429", "500", "half a page", "reset"],
+)
+def test_a_cluster_that_does_not_answer_is_no_lost_node(
+    site: Site, fault: dict, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scepsy.cluster.access.PATIENCE", 0.5)
+    monkeypatch.setattr("scepsy.cluster.access.CONNECT", 0.5)
+    head = git(site.remote, "rev-parse", "main")
+    site.world.fail(fault.pop("status", 0), match="/nodes", times=99, **fault)
+    ran = site.drift("--recompile", "--push", "--output", "json")
+    document = json.loads(ran.out)
+    assert (ran.code, document.get("findings")) == (1, None)
+    assert message in document["error"]["message"], document["error"]
+    assert "Traceback" not in ran.err
+    assert git(site.remote, "rev-parse", "main") == head
+
+
+def test_on_a_full_disk_nothing_is_written_and_with_room_it_works(site: Site, small_disk: Path) -> None:
+    git(small_disk, "clone", "-q", git(site.directory, "remote", "get-url", "origin"), "demo")
+    site.directory, filler = small_disk / "demo", small_disk / "filler"
+    before = git(site.directory, "status", "--porcelain")
+    site.lose()
+    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    filler.write_bytes(b"x" * (free - 16_384))
+    ran = site.drift("--recompile")
+    assert ran.code == 1
+    assert "No space left on device" in ran.err
+    assert git(site.directory, "status", "--porcelain") == before
+    filler.unlink()
+    assert site.drift("--recompile").code == 2
+    assert (site.directory / "observed" / "clusters" / "two-nodes.yaml").is_file()
+
+
+def test_a_tree_that_cannot_be_written_is_told_and_stays_as_it_is(site: Site, small_disk: Path) -> None:
+    git(small_disk, "clone", "-q", git(site.directory, "remote", "get-url", "origin"), "demo")
+    site.directory = small_disk / "demo"
+    site.lose()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    ran = site.drift("--recompile", "--push")
+    assert ran.code == 1
+    assert "Read-only file system" in ran.err
+    assert "Traceback" not in ran.err
