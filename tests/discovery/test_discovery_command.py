@@ -415,12 +415,12 @@ def asked(world: World) -> dict[str, set[tuple[str, str, str]]]:
     for request in world.asked:
         method, _, path = request.partition(" ")
         assert method == "GET"
-        path = path.partition("?")[0]
+        path, _, query = path.partition("?")
         if path == "/version":
             continue
         match = re.fullmatch(r"/(?:api/v1|apis/([^/]+)/[^/]+)(?:/namespaces/([^/]+))?/([^/]+)(/[^/]+)?", path)
         assert match, path
-        verb = "get" if match[4] else "list"
+        verb = "watch" if "watch=1" in query else "get" if match[4] else "list"
         result.setdefault(match[2] or "", set()).add((verb, match[1] or "", match[3]))
     return result
 
@@ -429,7 +429,8 @@ def test_discover_asks_for_what_the_role_allows_and_the_role_allows_no_more(
     there: World, scepsy: Scepsy, project: Path
 ) -> None:
     assert scepsy("cluster", "discover", "--write", "--project", project).code == 0
-    assert asked(there) == {"": role("ClusterRole", "scepsy-observe-cluster")}
+    watching = {("watch", "", "nodes")}  # is for `drift --watch`
+    assert asked(there) == {"": role("ClusterRole", "scepsy-observe-cluster") - watching}
     assert there.authorizations == {f"Bearer {TOKEN}"}
 
 
@@ -437,6 +438,7 @@ def test_drift_asks_for_what_the_roles_allow_and_the_roles_allow_no_more(there: 
     reader = Kubernetes()
     inventory.read(reader)
     objects.read(reader, "llm-serving", ("argocd", "scepsy-prod"))
+    list(reader.watch(NODES))
     assert asked(there) == {
         "": role("ClusterRole", "scepsy-observe-cluster"),
         "llm-serving": role("Role", "scepsy-observe"),
