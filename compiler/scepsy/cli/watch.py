@@ -8,7 +8,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -80,73 +81,110 @@ def watch(project: Path, lookout: Lookout, recompilation: Recompilation | None, 
     Raises:
         ScepsyError: the metrics' port cannot be listened on.
     """
-    wake, over = threading.Event(), threading.Event()
+    bell = Bell()
+    with bell.signals(), closing(Metrics(watching.listen)) as metrics:
+        if lookout.kubernetes is not None:
+            threading.Thread(target=bell.follow_nodes, args=(lookout.kubernetes,), daemon=True).start()
+        rounds = _Rounds(project, lookout, recompilation, metrics, show)
+        while not bell.over:
+            began = time.monotonic()
+            rounds.once()
+            bell.wait(watching.interval - (time.monotonic() - began))
 
-    def end(number: int, frame: FrameType | None) -> None:
-        over.set()
-        wake.set()
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        metrics = Metrics(watching.listen)
+class Bell:
+    """Rings when there is a reason to look before the interval is over."""
+
+    def __init__(self) -> None:
+        self._rung, self._over = threading.Event(), threading.Event()
+
+    @property
+    def over(self) -> bool:
+        """Whether a signal has come."""
+        return self._over.is_set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until it rings; changes that come together count as one."""
+        if self._rung.wait(max(0.0, seconds)):
+            self._over.wait(_CALM)
+        self._rung.clear()
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Within it, SIGTERM and SIGINT end the watch."""
+
+        def end(number: int, frame: FrameType | None) -> None:
+            self._over.set()
+            self._rung.set()
+
+        before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            if lookout.kubernetes is not None:
-                threading.Thread(target=_ring, args=(lookout.kubernetes, wake, over), daemon=True).start()
-            _rounds(project, lookout, recompilation, watching, metrics, show, wake, over)
+            yield
         finally:
-            metrics.close()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def follow_nodes(self, kubernetes: Kubernetes) -> None:
+        """Ring whenever a node comes, goes, or is fit for other things than before, until the watch ends."""
+        from scepsy.cluster.access import NODES  # noqa: PLC0415 - slow to import
+
+        known: dict[str, object] = {}
+        while not self.over:
+            try:
+                for event in kubernetes.watch(NODES):
+                    node = event.get("object") or {}
+                    name = str((node.get("metadata") or {}).get("name"))
+                    fitness = None if event.get("type") == "DELETED" else _fitness(node)
+                    if known.get(name) != fitness:
+                        self._rung.set()
+                    known[name] = fitness
+            except ScepsyError:
+                self._over.wait(_AGAIN)
+            self._over.wait(_CALM)
 
 
-def _rounds(
-    project: Path,
-    lookout: Lookout,
-    recompilation: Recompilation | None,
-    watching: Watching,
-    metrics: Metrics,
-    show: Show,
-    wake: threading.Event,
-    over: threading.Event,
-) -> None:
+@dataclass
+class _Rounds:
+    """One look after the other; what was told already is not told again."""
+
+    project: Path
+    lookout: Lookout
+    recompilation: Recompilation | None
+    metrics: Metrics
+    show: Show
     told: object = None
-    while not over.is_set():
-        wake.clear()
-        began = time.monotonic()
+
+    def once(self) -> None:
+        """Look, act, and tell what is new."""
         try:
-            if recompilation is not None and recompilation.how != "write":
-                left = follow(project)
+            if self.recompilation is not None and self.recompilation.how != "write":
+                left = follow(self.project)
                 if left:
                     _say(f"the checkout is left as it is: {left}")
-            looked = lookout.look()
-            metrics.looked(looked)
-            result = looked.result
-            if recompilation is not None:
-                result = _answered(recompilation, looked, metrics)
+            looked = self.lookout.look()
+            self.metrics.looked(looked)
+            result = self._answered(looked)
             state = _state(result)
-            if state != told:
-                show(result)
-                told = state
+            if state != self.told:
+                self.show(result)
+                self.told = state
         except ScepsyError as error:
-            metrics.failed()
-            if told != (words := str(error)):
+            self.metrics.failed()
+            if self.told != (words := str(error)):
                 _say(f"error: {words}")
-                told = words
-        wake.wait(max(0.0, watching.interval - (time.monotonic() - began)))
-        if wake.is_set() and not over.is_set():
-            time.sleep(_CALM)
+                self.told = words
 
-
-def _answered(recompilation: Recompilation, looked: Looked, metrics: Metrics) -> DriftResult:
-    try:
-        result = recompilation.answer(looked)
-    except ScepsyError:
-        metrics.compiled("failed")
-        raise
-    if result.compiled is not None:
-        metrics.compiled(recompilation.how)
-    return result
+    def _answered(self, looked: Looked) -> DriftResult:
+        if self.recompilation is None:
+            return looked.result
+        try:
+            result = self.recompilation.answer(looked)
+        except ScepsyError:
+            self.metrics.compiled("failed")
+            raise
+        if result.compiled is not None:
+            self.metrics.compiled(self.recompilation.how)
+        return result
 
 
 def _say(line: str) -> None:
@@ -159,25 +197,6 @@ def _state(result: DriftResult) -> object:
     done = response.done if response is not None else ""
     error = result.error.message if result.error is not None else ""
     return tuple((f.area, f.kind, f.severity, f.subject) for f in result.findings), done, error
-
-
-def _ring(kubernetes: Kubernetes, wake: threading.Event, over: threading.Event) -> None:
-    """Wake the watch whenever a node comes, goes, or is fit for other things than before."""
-    from scepsy.cluster.access import NODES  # noqa: PLC0415 - slow to import
-
-    known: dict[str, object] = {}
-    while not over.is_set():
-        try:
-            for event in kubernetes.watch(NODES):
-                node = event.get("object") or {}
-                name = str((node.get("metadata") or {}).get("name"))
-                fitness = None if event.get("type") == "DELETED" else _fitness(node)
-                if known.get(name) != fitness:
-                    wake.set()
-                known[name] = fitness
-        except ScepsyError:
-            over.wait(_AGAIN)
-        over.wait(_CALM)
 
 
 def _fitness(node: dict[str, Any]) -> object:
