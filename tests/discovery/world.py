@@ -47,6 +47,8 @@ class _Handler(jobs._Handler):
     world: World
 
     def _found(self, path: str, query: dict[str, str], body: dict[str, Any]) -> tuple[int, Any]:
+        if jobs._KUBERNETES.fullmatch(path):
+            return super()._found(path, query, body)
         assert self.command == "GET"
         if path == "/version":
             return 200, self.world.version

@@ -386,3 +386,68 @@ def test_a_tree_that_cannot_be_written_is_told_and_stays_as_it_is(site: Site, sm
     assert ran.code == 1
     assert "Read-only file system" in ran.err
     assert "Traceback" not in ran.err
+
+
+def test_profiles_that_no_longer_hold_are_submitted_for_measurement_once(site: Site, scepsy: Scepsy) -> None:
+    cluster = site.directory / "clusters" / "two-nodes.yaml"
+    cluster.write_text(cluster.read_text().replace("      nvlinkDomains", "      reserved: [7]\n      nvlinkDomains"))
+    git(site.directory, "commit", "-qam", "Keep GPUs for measurements")
+    assert scepsy("compile", "--project", site.directory, "--commit", "--push").code == 0
+    path = site.directory / "scepsy.yaml"
+    path.write_text(
+        path.read_text().replace("0.24.0", "0.25.0")
+        + "  profiling: {image: 'registry.example.com/p:1', shares: [0.5]}\n"
+    )
+    for workflow in (site.directory / "workflows").glob("*.yaml"):
+        workflow.write_text(workflow.read_text().replace("    - name: ", "    - tensorParallel: [1]\n      name: "))
+    git(site.directory, "commit", "-qam", "A newer engine")
+    git(site.directory, "push", "-q")
+    _, document = site.answered()
+    assert "profile-outdated" in {f["kind"] for f in document["findings"]}
+    assert site.world.workflows == {}
+    _, document = site.answered("--recompile", "--push")
+    said = document["response"]["profiling"]
+    assert not [line for line in said if line.startswith("nothing")]
+    assert [line.split()[0] for line in said if "left out" not in line] == ["submitted"] * len(site.world.workflows)
+    assert site.world.workflows
+    before = set(site.world.workflows)
+    _, document = site.answered("--recompile", "--push")
+    assert {line.split()[0] for line in document["response"]["profiling"] if "left out" not in line} == {"joined"}
+    assert set(site.world.workflows) == before
+
+
+def test_measurements_that_cannot_be_submitted_are_told_and_hold_nothing_up(site: Site) -> None:
+    path = site.directory / "scepsy.yaml"
+    path.write_text(path.read_text().replace("0.24.0", "0.25.0") + "  profiling: {image: 'registry.example.com/p:1'}\n")
+    git(site.directory, "commit", "-qam", "A newer engine")
+    git(site.directory, "push", "-q")
+    site.world.fail(403, match="argoproj.io.*workflow", times=99)
+    code, document = site.answered("--recompile", "--push")
+    assert code == 2
+    assert any("nothing was measured anew" in line for line in document["response"]["profiling"])
+
+
+def test_no_secret_is_in_anything_that_is_written_or_said(
+    site: Site, forge: forge_api.Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {"git": "git-s3cret-0123456789", "prometheus": "prom-s3cret-0123456789", "forge": TOKEN}
+    monkeypatch.setenv("SCEPSY_GIT_TOKEN", secrets["git"])
+    monkeypatch.setenv("PROMETHEUS_TOKEN", secrets["prometheus"])
+    site.lose()
+    said = []
+    for how in ("--pull-request", "--push"):
+        ran = site.drift("--recompile", how)
+        assert ran.code == 2, ran.err
+        said.append(ran.out + ran.err)
+    said += [json.dumps(body) for _, _, body in forge.asked]
+    written = [p for root in (site.directory, site.remote) for p in root.rglob("*") if p.is_file()]
+    assert len(written) > 100
+    command = ["git", "cat-file", "--batch-all-objects", "--batch", "--buffer", "--unordered"]
+    objects = b"".join(
+        subprocess.run(command, cwd=root, check=True, capture_output=True).stdout
+        for root in (site.directory, site.remote)
+    )
+    for secret in secrets.values():
+        assert not any(secret in text for text in said)
+        assert secret.encode() not in objects
+        assert not any(secret.encode() in path.read_bytes() for path in written)
