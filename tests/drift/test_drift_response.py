@@ -24,6 +24,7 @@ LOAD = Finding("traffic", "load-above", "warning", "generator", "60 % more calls
 LOST = Finding("cluster", "node-gone", "critical", "gpu-b", "node gpu-b is gone", instances=("generator-1",))
 IDLE = Finding("cluster", "node-gone", "warning", "gpu-c", "node gpu-c is gone")
 BACK = Finding("cluster", "node-back", "info", "gpu-b", "node gpu-b is back")
+ENGINE = Finding("profiles", "engine-changed", "warning", "engine", "another image")
 CLAIM = Finding("objects", "claim-unallocated", "critical", "generator-0", "has no GPU")
 
 
@@ -43,6 +44,7 @@ NONE = Outlook(note="no allocation carries it: 2 GPUs are missing")
     [
         (seen(), None, False, "nothing was found that compiling again would mend"),
         (seen(CLAIM), None, False, "nothing was found that compiling again would mend"),
+        (seen(ENGINE), None, False, "people changed documents since it was compiled: scepsy compile --commit"),
         (seen(LOAD), None, True, "it saves 50.0% of the predicted latency"),
         (seen(LOAD, then=1.9), None, False, "it would save 5.0% of the predicted latency; 10% are asked for"),
         (seen(LOAD, then=2.2), None, False, "it would save 0.0%"),
@@ -59,7 +61,7 @@ NONE = Outlook(note="no allocation carries it: 2 GPUs are missing")
         (replace(seen(LOAD), cost=None, gain=None), None, False, "the documents cannot be compiled as they are"),
     ],
     ids=[
-        "nothing", "an object", "enough", "too little", "worse", "cooling down", "cooled down", "a clock ahead",
+        "nothing", "an object", "documents", "enough", "too little", "worse", "cooling down", "cooled down", "a clock ahead",
         "an outage", "an outage without remedy", "lost hardware", "hardware without instances", "hardware back",
         "more than there is", "lost too much", "documents that do not compile",
     ],

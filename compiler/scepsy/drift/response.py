@@ -11,6 +11,10 @@ from scepsy.drift.look import Look
 from scepsy.drift.missing import BACK, LOST
 
 
+_EDITED = ("engine-changed", "revision-changed")
+"""Kinds of findings about documents that nobody has compiled yet: that is for those who changed them."""
+
+
 @dataclass(frozen=True)
 class Response:
     """What to do about what was found.
@@ -41,6 +45,8 @@ def respond(
     findings = seen.report.findings
     lost = sorted({name for f in findings if f.kind in LOST for name in f.instances})
     if not lost and not any(f.area == "traffic" or f.kind in BACK for f in findings):
+        if any(f.kind in _EDITED for f in findings):
+            return Response(False, "people changed documents since it was compiled: scepsy compile --commit")
         return Response(False, "nothing was found that compiling again would mend")
     if seen.cost is None or seen.gain is None:
         return Response(False, "the documents cannot be compiled as they are: see scepsy compile --check")
