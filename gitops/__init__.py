@@ -1,0 +1,1 @@
+"""What a platform team installs, as package data: `scepsy init --gitops` copies it."""
