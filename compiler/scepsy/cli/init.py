@@ -55,7 +55,7 @@ def create(directory: Path, example: str | None) -> list[str]:
     if example is not None and example not in _index():
         raise ScepsyError(f'there is no example "{example}"', did_you_mean(example, list(_index())))
     if directory.exists() and any(directory.iterdir()):
-        raise ScepsyError(f"{directory} is not empty", "name a new directory")
+        raise ScepsyError(f"{directory} is not empty", "name a new directory; --gitops alone adds to a project")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "README.md").write_text(_README.format(title=directory.resolve().name), encoding="utf-8")

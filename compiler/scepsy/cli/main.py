@@ -61,15 +61,27 @@ def cli() -> None:
     metavar="[NAME]",
     help="Fill it with an example (default rag-reranker) and commit that; NAME `list` lists them.",
 )
-def init(directory: Path, example: str | None) -> None:
+@click.option(
+    "--gitops",
+    is_flag=True,
+    help="Add gitops/: what Argo CD, RBAC and drift checks need, and an environment for each cluster. "
+    "Also for a project that is there; no file of it is changed.",
+)
+def init(directory: Path, example: str | None, gitops: bool) -> None:
     """Start a project in DIRECTORY: a Git repository with scepsy.yaml."""
+    from scepsy.cli.gitops import add
     from scepsy.cli.init import create, examples
 
     if example == "list":
         for name, about in examples().items():
             click.echo(f"{name:18} {about}")
         return
-    for line in create(directory, example):
+    lines: list[str] = []
+    if example is not None or not gitops or not (directory / "scepsy.yaml").exists():
+        lines += create(directory, example)
+    if gitops:
+        lines += add(directory)
+    for line in lines:
         click.echo(line)
 
 

@@ -121,6 +121,15 @@ def given_remote(url: str, tree: WorkTree, environment: Mapping[str, str] = os.e
     return Remote(remote.shown or "the repository", remote.url, remote.protocols, remote.settings, remote.secrets)
 
 
+def origin(tree: WorkTree) -> str:
+    """Return the address of the remote `origin` as anyone may read it; empty where there is none, or only a path.
+
+    Raises:
+        GitFailed: git fails.
+    """
+    return public_url(_first(tree, "remote.origin.url"))
+
+
 def _usual(tree: WorkTree) -> str:
     """Choose as git does: where the branch, or every branch, is pushed; where it came from; origin."""
     asked = [f"branch.{tree.branch}.pushRemote", "remote.pushDefault", f"branch.{tree.branch}.remote"]

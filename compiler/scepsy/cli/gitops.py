@@ -1,0 +1,186 @@
+"""`scepsy init --gitops`: what a platform team installs, as files of the project's own repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path, PurePosixPath
+
+from scepsy.documents import Cluster, DocumentError, Project, contained, load_file
+from scepsy.documents.paths import output_path
+from scepsy.documents.workspace import PROJECT_FILE
+from scepsy.errors import ScepsyError
+from scepsy.repository import WorkTree, open_worktree_or_none
+from scepsy.repository.remote import origin
+
+_FOLDER = "gitops"
+_COMPONENTS = (
+    "applicationset",
+    "argocd",
+    "drift",
+    "events",
+    "installation",
+    "namespace",
+    "observe",
+    "priority",
+)
+_EXAMPLE = "example"
+_VALUES = "environment.yaml"
+_LINE = re.compile(r"^  (?P<key>\w+): .*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A project, and the repository around it.
+
+    Attributes:
+        root: top of the repository; the project's directory where there is none.
+        directory: where `scepsy.yaml` lies, relative to it.
+        tree: the repository.
+        project: the Project.
+        clusters: the names of its clusters, sorted.
+    """
+
+    root: Path
+    directory: PurePosixPath
+    tree: WorkTree | None
+    project: Project
+    clusters: tuple[str, ...]
+
+
+def add(directory: Path) -> list[str]:
+    """Add `gitops/` to a project: the components as they ship, and an environment for each cluster.
+
+    Files that are there stay as they are.
+
+    Args:
+        directory: holds `scepsy.yaml`.
+
+    Returns:
+        lines that say what was done and what to do next.
+
+    Raises:
+        DocumentError: the project's or a cluster's document is wrong.
+        ScepsyError: there is no project, or it cannot be written to.
+    """
+    place = _place(directory)
+    url = origin(place.tree) if place.tree is not None else ""
+    wanted = dict(_shipped())
+    example = {path: wanted.pop(path) for path in list(wanted) if path.parts[0] == _EXAMPLE}
+    for cluster in place.clusters:
+        wanted |= _environment(example, cluster, _values(place, cluster, url))
+    written, kept = [], []
+    for path, text in sorted(wanted.items()):
+        name = PurePosixPath(_FOLDER) / path
+        found = _write(output_path(place.root, place.directory / name), text)
+        if found is None:
+            written.append(name)
+        elif found != text.encode():
+            kept.append(name)
+    done = [f"Wrote {len(written)} files to {directory / _FOLDER}"]
+    if kept:
+        done.append(f"Kept as they are: {', '.join(map(str, kept))}")
+    return [*done, *_following(directory, place, bool(url))]
+
+
+def _place(directory: Path) -> _Place:
+    if not (directory / PROJECT_FILE).is_file():
+        raise ScepsyError(f"there is no {PROJECT_FILE} in {directory}", "start a project with: scepsy init DIR")
+    tree = open_worktree_or_none(directory)
+    real = Path(os.path.realpath(directory))
+    root = tree.root if tree is not None else real
+    _, loaded, problems = load_file(contained(root, PROJECT_FILE, real), PROJECT_FILE, Project)
+    if problems:
+        raise DocumentError(problems)
+    project = loaded[0].document
+    folder = contained(root, project.spec.paths.clusters, real)
+    names: list[str] = []
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".yaml", ".yml")):
+        _, clusters, wrong = load_file(path, path.relative_to(folder.parent).as_posix(), Cluster)
+        problems.extend(wrong)
+        names.extend(item.document.metadata.name for item in clusters)
+    if problems:
+        raise DocumentError(problems)
+    below = PurePosixPath(real.relative_to(root).as_posix())
+    return _Place(root, below, tree, project, tuple(sorted(set(names))))
+
+
+def _shipped() -> Iterator[tuple[PurePosixPath, str]]:
+    with as_file(files("scepsy.gitops")) as shipped:
+        for name in (*_COMPONENTS, _EXAMPLE):
+            for path in sorted((shipped / name).glob("*.yaml")):
+                yield PurePosixPath(name, path.name), path.read_text(encoding="utf-8")
+
+
+def _values(place: _Place, cluster: str, url: str) -> dict[str, str]:
+    spec = place.project.spec
+    name = f"{place.project.metadata.name}-{cluster}"
+    rendered = os.path.normpath(place.directory / spec.paths.rendered)
+    found = {
+        "name": name,
+        "path": f"{rendered}/{cluster}/{spec.namespace}",
+        "namespace": spec.namespace,
+        "driftNamespace": f"{spec.namespace}-drift",
+        "project": place.directory.as_posix(),
+        "planCluster": cluster,
+        "application": f"argocd/{name}",
+    }
+    if url:
+        found["repository"] = url
+    if place.tree is not None and place.tree.branch is not None:
+        found["revision"] = place.tree.branch
+    return found
+
+
+def _environment(
+    example: Mapping[PurePosixPath, str], cluster: str, values: Mapping[str, str]
+) -> dict[PurePosixPath, str]:
+    """Return the files of an environment: the example, one folder deeper, with these values."""
+
+    def filled(line: re.Match[str]) -> str:
+        key = line["key"]
+        # As JSON, so that no name is taken for a number or a truth.
+        return f"  {key}: {json.dumps(values[key])}" if key in values else line[0]
+
+    made = {}
+    for path, shipped in example.items():
+        head, data, lines = shipped.replace("../", "../../").partition("\ndata:\n")
+        made[PurePosixPath("environments", cluster, path.name)] = head + data + _LINE.sub(filled, lines)
+    return made
+
+
+def _write(path: Path, text: str) -> bytes | None:
+    """Write a file where there is none, and return None; else what is there, which stays.
+
+    Raises:
+        ScepsyError: it cannot be written.
+    """
+    try:
+        if path.exists():
+            return path.read_bytes()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ScepsyError(f"cannot write {path}: {error.strerror}", "what was written stays; run it again") from error
+    return None
+
+
+def _following(directory: Path, place: _Place, known: bool) -> list[str]:
+    if not place.clusters:
+        first = "scepsy cluster discover NAME --write"
+        return [f"Next: add a cluster ({first}), then its environment: scepsy init {directory} --gitops"]
+    environments = [directory / _FOLDER / "environments" / cluster for cluster in place.clusters]
+    ask = "" if known else "; set `repository` there, since Git knows no remote `origin`"
+    installation = directory / _FOLDER / "installation/argocd-cm.yaml"
+    return [
+        "Next:",
+        *(f"  read {path / _VALUES}, and kustomization.yaml beside it{ask}" for path in environments),
+        f"  commit {directory / _FOLDER}",
+        f"  once per Argo CD, read {installation}, then",
+        f"  kubectl apply --server-side --field-manager=scepsy -f {installation}",
+        *(f"  kubectl apply --server-side -k {path}" for path in environments),
+    ]
