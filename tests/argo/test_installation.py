@@ -166,24 +166,25 @@ def test_journals_and_models_outlive_pods_where_the_platform_team_wants_it(
     assert found["WorkflowTemplate/scepsy-profile"]["spec"]["templates"][3] == measure
 
 
-# ---- the image
+# ---- the images
 
 
-def dockerfile() -> str:
-    return (ROOT / "profiling-jobs/Dockerfile").read_text(encoding="utf-8")
+def dockerfile(folder: str = "profiling-jobs") -> str:
+    return (ROOT / folder / "Dockerfile").read_text(encoding="utf-8")
 
 
-def test_the_image_is_built_of_everything_that_the_package_is_made_of() -> None:
+@pytest.mark.parametrize(("folder", "more"), [("profiling-jobs", set()), ("gitops/drift", {"requirements.lock"})])
+def test_an_image_is_built_of_everything_that_the_package_is_made_of(folder: str, more: set[str]) -> None:
     copied = {
         word.rstrip("/")
-        for line in re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile(), re.MULTILINE)
+        for line in re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile(folder), re.MULTILINE)
         for word in line.split()
     }
     settings: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     folders = {path.split("/")[0] for path in settings["tool"]["setuptools"]["package-dir"].values()}
     files = {"pyproject.toml", settings["project"]["readme"], *settings["project"]["license-files"]}
-    assert copied == folders | files
-    ignored = (ROOT / "profiling-jobs/Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    assert copied == folders | files | more
+    ignored = (ROOT / folder / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     assert {line[1:] for line in ignored if line.startswith("!")} == copied
 
 

@@ -10,49 +10,14 @@ from typing import Any
 
 import jsonschema
 import pytest
-import yaml
 
 from scepsy.cli.profile import profile
-from tests.argo.sweep import SHARED, TEMPLATE, Object, claim, parts, point, template, workflow
-
-CRDS = SHARED / "crds"
-needs_crds = pytest.mark.skipif(not CRDS.is_dir(), reason=f"no CRDs of Argo Workflows at {CRDS}")
+from tests.argo.schemas import needs_crds, schema
+from tests.argo.sweep import TEMPLATE, Object, claim, parts, point, template, workflow
 
 POINTS = [point(1, 10, "sweep-one"), point(2, 5, "sweep-two", shm="2Gi", resume="packed")]
 CLAIMS = {"sweep-one": ["GPU-1"], "sweep-two": ["GPU-2", "GPU-3"]}
 EXAMPLE = workflow("sweep", "scepsy-profiling", POINTS, CLAIMS)
-
-
-def schema(kind: str) -> Any:
-    """Return the schema of a kind, which takes nothing that it does not name."""
-    text = (CRDS / f"argo-{kind.lower()}s.yaml").read_text(encoding="utf-8")
-    [version] = yaml.load(text, Loader=_Loader)["spec"]["versions"]
-    return closed(version["schema"]["openAPIV3Schema"])
-
-
-class _Loader(yaml.CSafeLoader):
-    pass
-
-
-# CRDs hold bare `=`, which YAML 1.1 gives a meaning that nobody wants.
-_Loader.add_constructor("tag:yaml.org,2002:value", yaml.CSafeLoader.construct_yaml_str)
-
-
-def closed(found: Any) -> Any:
-    """A CRD's schema accepts unknown fields; this one does not."""
-    if isinstance(found, list):
-        return [closed(value) for value in found]
-    if not isinstance(found, dict):
-        return found
-    made = {key: closed(value) for key, value in found.items()}
-    if isinstance(made.get("properties"), dict) and not made.get("x-kubernetes-preserve-unknown-fields"):
-        made.setdefault("additionalProperties", False)
-    if made.get("x-kubernetes-int-or-string"):
-        made = {"type": ["integer", "string"]}
-    properties = made.get("properties", {})
-    if "apiVersion" in properties and "metadata" in properties:
-        properties["metadata"] = {"type": "object"}
-    return made
 
 
 def measure() -> Object:

@@ -18,10 +18,13 @@ GITOPS = Path(__file__).resolve().parents[2] / "gitops"
 PARAMETERS = {"controller.sync.timeout.seconds": "ARGOCD_APPLICATION_CONTROLLER_SYNC_TIMEOUT"}
 
 
-def start(programs: Programs, processes: Processes, directory: Path, kubeconfig: Path, namespace: str) -> None:
+def start(programs: Programs, processes: Processes, directory: Path, kubeconfig: Path, namespace: str) -> str:
     """Start Argo CD against a cluster; it serves the Applications of one namespace.
 
     It is installed as its own manifests say, and then as `gitops/installation` says.
+
+    Returns:
+        The address of its part that reads Git.
     """
     api = Api(kubeconfig)
     parameters = install(api, programs, namespace)
@@ -73,6 +76,7 @@ def start(programs: Programs, processes: Processes, directory: Path, kubeconfig:
         environment=environment,
     )
     processes.ready("argocd-application-controller", listens(controller_metrics))
+    return f"127.0.0.1:{repository}"
 
 
 def install(api: Api, programs: Programs, namespace: str) -> dict[str, str]:

@@ -43,7 +43,7 @@ class ClusterUnderTest:
                 self.kubeconfig = Path(os.environ[GIVEN])
             else:
                 self.kubeconfig = control_plane.start(programs, self.processes, self.directory)
-            argocd.start(programs, self.processes, self.directory, self.kubeconfig, self.argocd)
+            self.reader = argocd.start(programs, self.processes, self.directory, self.kubeconfig, self.argocd)
         except BaseException:
             self.processes.stop()
             raise

@@ -41,7 +41,7 @@ class Environment:
         self.namespace = project.namespace
         self.name = f"scepsy-{self.namespace}"
         self._argocd = argocd
-        values = {
+        self.values = {
             "name": self.name,
             "repository": project.url,
             "revision": BRANCH,
@@ -49,8 +49,16 @@ class Environment:
             "namespace": self.namespace,
             "cluster": "https://kubernetes.default.svc",
             "argocdNamespace": argocd,
+            "driftNamespace": f"{self.namespace}-drift",
+            "driftImage": "registry.example.com/scepsy:test",
+            "project": ".",
+            "planCluster": project.cluster.metadata.name,
+            "application": f"{argocd}/{self.name}",
+            "prometheus": "",
+            "driftAction": "report",
+            "eventsNamespace": f"{self.namespace}-events",
         }
-        self.installed = installation(kubectl, directory, values)
+        self.installed = installation(kubectl, directory, self.values)
 
     def install(self) -> None:
         """Apply the files of `gitops/`, in their order."""
@@ -240,10 +248,24 @@ class Environment:
         return "\n".join(lines)
 
 
-def installation(kubectl: Path, directory: Path, values: dict[str, str]) -> list[Object]:
-    """Return what `gitops/example` builds to, once its one file of values is filled in."""
+def installation(
+    kubectl: Path, directory: Path, values: dict[str, str], components: Iterable[str] = ()
+) -> list[Object]:
+    """Return what `gitops/example` builds to, once its one file of values is filled in.
+
+    Args:
+        kubectl: the program.
+        directory: an empty folder.
+        values: what stands in `environment.yaml`.
+        components: the optional components that are switched on.
+    """
     copy = directory / "gitops"
     shutil.copytree(GITOPS, copy)
+    switches = copy / "example" / "kustomization.yaml"
+    for name in components:
+        text = switches.read_text(encoding="utf-8")
+        assert f"  # - ../{name}\n" in text
+        switches.write_text(text.replace(f"  # - ../{name}\n", f"  - ../{name}\n"), encoding="utf-8")
     path = copy / "example" / "environment.yaml"
     environment = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert set(values) == set(environment["data"]), "gitops/example/environment.yaml has other values"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
 
 import yaml
 
+from tests.cluster.accounts import Accounts
 from tests.cluster.api import Object
 from tests.cluster.argocd import GITOPS
 from tests.cluster.cluster import ClusterUnderTest
@@ -42,13 +42,10 @@ def installed(cluster: ClusterUnderTest, namespace: str, directory: Path) -> lis
 
 def kubeconfig(cluster: ClusterUnderTest, namespace: str, directory: Path) -> Path:
     """Return a kubeconfig with a token of the account, in a context named `CONTEXT`."""
-    account = f"/api/v1/namespaces/{namespace}/serviceaccounts/scepsy-observe/token"
-    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
-    token = cluster.api.request("POST", account, request).body["status"]["token"]
-    made = yaml.safe_load(cluster.kubeconfig.read_text())
-    made["users"][0]["user"] = {"token": token}
+    accounts = Accounts(cluster, namespace, directory)
+    accounts.account("scepsy-observe")
+    path = accounts.kubeconfig("scepsy-observe")
+    made = yaml.safe_load(path.read_text())
     made["contexts"][0]["name"] = made["current-context"] = CONTEXT
-    path = directory / "kubeconfig"
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(made))
+    path.write_text(yaml.safe_dump(made))
     return path

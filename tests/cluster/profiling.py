@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from tests.argo.sweep import ROOT, SHARED
+from tests.cluster.accounts import Accounts
 from tests.cluster.api import Api, ApiError, Object
 from tests.cluster.argocd import objects
 from tests.cluster.cluster import ClusterUnderTest
@@ -93,15 +94,13 @@ def installation(
     return list(yaml.safe_load_all(built.stdout))
 
 
-class Profiling:
+class Profiling(Accounts):
     """The namespace of the profiling jobs."""
 
     def __init__(self, cluster: ClusterUnderTest, namespace: str, pools: Mapping[str, str]) -> None:
-        self.api = cluster.api
-        self.namespace = namespace
+        super().__init__(cluster, namespace, cluster.directory / f"profiling-{secrets.token_hex(3)}")
         self._cluster = cluster
         self._pools = pools
-        self._directory = cluster.directory / f"profiling-{secrets.token_hex(3)}"
         self._directory.mkdir()
         self.installed = installation(cluster.programs["kubectl"], self._directory, namespace, pools)
 
@@ -145,12 +144,6 @@ class Profiling:
 
     # Who may do what
 
-    def account(self, name: str) -> Api:
-        """Return the API server as an account of the namespace sees it, with a token as its pods have one."""
-        path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{name}/token"
-        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-        return self._with_token(name, self.api.request("POST", path, body).body["status"]["token"])
-
     def executor(self) -> Api:
         """Return the same for Argo's container in a measuring pod, with the token from the Secret that it mounts."""
         name = "scepsy-profile.service-account-token"
@@ -161,20 +154,7 @@ class Profiling:
             )
             return found
 
-        return self._with_token("executor", base64.b64decode(eventually(token, within=30)).decode())
-
-    def kubeconfig(self, name: str) -> Path:
-        """Return where the kubeconfig of an account lies."""
-        return self._directory / f"{name}.kubeconfig"
-
-    def _with_token(self, name: str, token: str) -> Api:
-        settings = yaml.safe_load(self._cluster.kubeconfig.read_text(encoding="utf-8"))
-        settings["users"][0]["user"] = {"token": token}
-        settings["contexts"][0]["context"]["namespace"] = self.namespace
-        path = self.kubeconfig(name)
-        path.touch(mode=0o600)
-        path.write_text(yaml.safe_dump(settings), encoding="utf-8")
-        return Api(path)
+        return self.with_token("executor", base64.b64decode(eventually(token, within=30)).decode())
 
 
 class ArgoWorkflows:
@@ -333,6 +313,8 @@ class ArgoWorkflows:
     def _report(self, pod: Object, outputs: Mapping[str, str], account: Api) -> None:
         """Report outputs, as Argo's container does when the main one has ended."""
         metadata = pod["metadata"]
+        parameters = self.template(pod).get("outputs", {}).get("parameters", [])
+        declared = {p["name"]: {"globalName": p["globalName"]} for p in parameters if "globalName" in p}
         item = {
             "apiVersion": ARGO,
             "kind": "WorkflowTaskResult",
@@ -344,7 +326,9 @@ class ArgoWorkflows:
                     "workflows.argoproj.io/report-outputs-completed": "true",
                 },
             },
-            "outputs": {"parameters": [{"name": key, "value": value} for key, value in outputs.items()]},
+            "outputs": {
+                "parameters": [{**declared.get(key, {}), "name": key, "value": value} for key, value in outputs.items()]
+            },
         }
         account.request("POST", self.api.path(ARGO, "WorkflowTaskResult", self.namespace), item)
 
@@ -403,7 +387,17 @@ def install_schemas(api: Api) -> None:
         if api.get(item["apiVersion"], item["kind"], item["metadata"]["name"]) is None:
             api.apply(item)
     for kind in KINDS:
-        eventually(lambda kind=kind: api.serves(ARGO, kind), within=30, why=f"{kind} is not served")
+        eventually(lambda kind=kind: _is_served(api, kind), within=30, why=f"{kind} is not served")
+
+
+def _is_served(api: Api, kind: str) -> bool:
+    try:
+        return api.serves(ARGO, kind) and isinstance(api.list(ARGO, kind), list)
+    except ApiError as error:
+        # A kind is known before there is a place for its objects.
+        if error.status != 429:
+            raise
+        return False
 
 
 def start_controller(cluster: ClusterUnderTest, program: str) -> None:

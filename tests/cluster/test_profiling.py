@@ -14,7 +14,8 @@ import pytest
 
 from scepsy.documents import Cluster, load_file
 from tests.argo.sweep import PRODUCT, claim, point, workflow
-from tests.cluster.api import Api, ApiError, Object
+from tests.cluster.accounts import RESULTS, allowed
+from tests.cluster.api import ApiError, Object
 from tests.cluster.cluster import ClusterUnderTest
 from tests.cluster.processes import eventually
 from tests.cluster.profiling import (
@@ -109,7 +110,6 @@ def test_the_api_server_accepts_everything_strictly_and_without_warnings(cluster
         made.remove()
 
 
-RESULTS = {("argoproj.io", "workflowtaskresults", verb) for verb in ("create", "patch")}
 MAY = {
     "scepsy-profile": RESULTS,
     "scepsy-profile-inputs": RESULTS
@@ -118,8 +118,6 @@ MAY = {
     "scepsy-submit": {("argoproj.io", "workflows", verb) for verb in ("create", "get", "list", "watch")}
     | {("argoproj.io", "workflowtemplates", "get")},
 }
-# What every account may: ask what it may do.
-ASKING = ("authorization.k8s.io", "authentication.k8s.io")
 
 
 @pytest.mark.parametrize("account", sorted(MAY))
@@ -132,23 +130,6 @@ def test_an_account_may_do_its_part_in_its_namespace_and_nothing_else(account: s
 
 def test_argo_s_container_in_a_measuring_pod_is_the_account_that_reports_results(profiling: Profiling) -> None:
     assert allowed(profiling.executor(), profiling.namespace) == RESULTS
-
-
-def allowed(api: Api, namespace: str) -> set[tuple[str, str, str]]:
-    review = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectRulesReview",
-        "spec": {"namespace": namespace},
-    }
-    answer = api.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", review)
-    return {
-        (group, resource, verb)
-        for rule in answer.body["status"]["resourceRules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-        if group not in ASKING
-    }
 
 
 # ---- how it runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -31,10 +32,14 @@ class GitServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, identity: Path | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.root = root
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.url = f"http{'s' * (identity is not None)}://127.0.0.1:{self.server_address[1]}"
+        if identity is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(identity)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
         self.faults: list[tuple[str, Fault]] = []
         self.redirect = ""
         self.login: tuple[str, str] | None = None
@@ -137,10 +142,26 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
 
+def identity(directory: Path) -> Path:
+    """Make a certificate of 127.0.0.1, which vouches for itself, and its key: one file."""
+    path, key = directory / "identity.pem", directory / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-days", "1", "-keyout", str(key), "-out", str(path), "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    path.write_bytes(path.read_bytes() + key.read_bytes())
+    return path
+
+
 @contextmanager
-def serving(root: Path) -> Iterator[GitServer]:
-    """Serve the repositories below a directory for as long as the context is open."""
-    with GitServer(root) as server:
+def serving(root: Path, identity: Path | None = None) -> Iterator[GitServer]:
+    """Serve the repositories below a directory for as long as the context is open; with an identity, over https."""
+    with GitServer(root, identity) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:

@@ -73,15 +73,15 @@ def add(directory: Path) -> list[str]:
     example = {path: wanted.pop(path) for path in list(wanted) if path.parts[0] == _EXAMPLE}
     for cluster in place.clusters:
         wanted |= _environment(example, cluster, _values(place, cluster, url))
-    written, kept = [], []
+    written, kept = 0, []
     for path, text in sorted(wanted.items()):
         name = PurePosixPath(_FOLDER) / path
         found = _write(output_path(place.root, place.directory / name), text)
         if found is None:
-            written.append(name)
+            written += 1
         elif found != text.encode():
             kept.append(name)
-    done = [f"Wrote {len(written)} files to {directory / _FOLDER}"]
+    done = [f"Wrote {written} file{'s' * (written != 1)} to {directory / _FOLDER}"]
     if kept:
         done.append(f"Kept as they are: {', '.join(map(str, kept))}")
     return [*done, *_following(directory, place, bool(url))]
