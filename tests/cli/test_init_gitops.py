@@ -51,8 +51,9 @@ def test_a_project_gets_the_components_as_they_ship_and_an_environment_of_its_ow
         f"gitops/{name}/{path.name}": path.read_text() for name in COMPONENTS for path in (GITOPS / name).glob("*.yaml")
     }
     environment = {f"gitops/environments/one-node/{name}.yaml" for name in ("environment", "kustomization")}
-    assert {name: text for name, text in made.items() if name not in environment} == shipped
-    assert set(made) == set(shipped) | environment
+    all_clusters = {f"gitops/applicationset-example/{name}.yaml" for name in ("environment", "kustomization")}
+    assert {name: text for name, text in made.items() if name not in environment | all_clusters} == shipped
+    assert set(made) == set(shipped) | environment | all_clusters
     assert values(project) == {
         **yaml.safe_load((GITOPS / "example/environment.yaml").read_text())["data"],
         "name": "example-one-node",
@@ -64,6 +65,14 @@ def test_a_project_gets_the_components_as_they_ship_and_an_environment_of_its_ow
         "project": ".",
         "planCluster": "one-node",
         "application": "argocd/example-one-node",
+    }
+    assert yaml.safe_load(made["gitops/applicationset-example/environment.yaml"])["data"] == {
+        "name": "example",
+        "repository": "https://git.example.com/team/llms.git",
+        "revision": "live",
+        "paths": "rendered/*/*",
+        "namespace": "llm-serving",
+        "argocdNamespace": "argocd",
     }
     assert not any("ghp_secret" in text for text in made.values())
     assert git(project, "status", "--porcelain") == "?? gitops/"

@@ -29,6 +29,7 @@ from tests.repository.git_server import identity, serving
 
 pytestmark = pytest.mark.skipif(not CRDS.is_dir(), reason=f"no CRDs of Argo Workflows at {CRDS}")
 
+README = Path(__file__).resolve().parents[2] / "gitops/README.md"
 NONE = End(0, {"drift": "0", "report": "No drift"})
 DRIFT = End(0, {"drift": "1", "report": "Drift: 1 finding"})
 FAILED = End(1)
@@ -194,6 +195,21 @@ def test_a_schedule_that_is_due_checks_and_says_what_it_found(
     argo.start("again")
     ended = argo.finish("again", argo.really)
     cluster.api.merge(node, {"spec": {"unschedulable": None}})
+
+    # As gitops/README.md has it.
+    shown = [line.strip() for line in README.read_text().splitlines() if line.startswith("    kubectl get workflow")]
+    assert len(shown) == 2
+    for line, wanted in zip(shown, ("again Succeeded 1", found(ended)["report"]), strict=True):
+        command = line.replace("NAME -n", "again -n").replace("-n llm-serving-drift", f"-n {checks.namespace}")
+        said = subprocess.run(
+            ["sh", "-c", command.replace("kubectl", str(cluster.programs["kubectl"]), 1)],
+            # Where kubectl keeps what it learned of the server.
+            env={"PATH": os.environ["PATH"], "HOME": str(cluster.directory), "KUBECONFIG": str(cluster.kubeconfig)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert " ".join(wanted.split()) in " ".join(said.stdout.split())
 
     # That there is drift is no failure of the check.
     assert ended["status"]["phase"] == "Succeeded", argo.explain()

@@ -314,17 +314,13 @@ def test_values_reach_the_script_by_the_environment_alone() -> None:
     assert "script" not in check()
 
 
-# What this version of the command line does not have yet.
-COMING = {"--recompile", "--push", "--pull-request"}
-
-
 def test_the_command_line_knows_every_option() -> None:
     known = {name for parameter in cli.commands["drift"].params for name in parameter.opts}
     [script] = container()["args"]
     run = script[script.index("case") :]
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", run)) - {
         "--quiet", "--depth", "--single-branch", "--no-tags", "--branch",
-    } <= known | COMING  # fmt: skip
+    } <= known  # fmt: skip
 
 
 # ---- how it runs

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path, PurePosixPath
 
-from scepsy.documents import Cluster, DocumentError, Project, contained, load_file
+from scepsy.documents import Project
 from scepsy.documents.paths import output_path
-from scepsy.documents.workspace import PROJECT_FILE
+from scepsy.documents.workspace import load_clusters
 from scepsy.errors import ScepsyError
 from scepsy.repository import WorkTree, open_worktree_or_none
 from scepsy.repository.remote import origin
@@ -28,7 +28,7 @@ _COMPONENTS = (
     "observe",
     "priority",
 )
-_EXAMPLE = "example"
+_ONE_CLUSTER, _ALL_CLUSTERS = "example", "applicationset-example"
 _VALUES = "environment.yaml"
 _LINE = re.compile(r"^  (?P<key>\w+): .*$", re.MULTILINE)
 
@@ -69,12 +69,8 @@ def add(directory: Path) -> list[str]:
     """
     place = _place(directory)
     url = origin(place.tree) if place.tree is not None else ""
-    wanted = dict(_shipped())
-    example = {path: wanted.pop(path) for path in list(wanted) if path.parts[0] == _EXAMPLE}
-    for cluster in place.clusters:
-        wanted |= _environment(example, cluster, _values(place, cluster, url))
     written, kept = 0, []
-    for path, text in sorted(wanted.items()):
+    for path, text in sorted(_files(place, url).items()):
         name = PurePosixPath(_FOLDER) / path
         found = _write(output_path(place.root, place.directory / name), text)
         if found is None:
@@ -88,69 +84,62 @@ def add(directory: Path) -> list[str]:
 
 
 def _place(directory: Path) -> _Place:
-    if not (directory / PROJECT_FILE).is_file():
-        raise ScepsyError(f"there is no {PROJECT_FILE} in {directory}", "start a project with: scepsy init DIR")
     tree = open_worktree_or_none(directory)
     real = Path(os.path.realpath(directory))
     root = tree.root if tree is not None else real
-    _, loaded, problems = load_file(contained(root, PROJECT_FILE, real), PROJECT_FILE, Project)
-    if problems:
-        raise DocumentError(problems)
-    project = loaded[0].document
-    folder = contained(root, project.spec.paths.clusters, real)
-    names: list[str] = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".yaml", ".yml")):
-        _, clusters, wrong = load_file(path, path.relative_to(folder.parent).as_posix(), Cluster)
-        problems.extend(wrong)
-        names.extend(item.document.metadata.name for item in clusters)
-    if problems:
-        raise DocumentError(problems)
-    below = PurePosixPath(real.relative_to(root).as_posix())
-    return _Place(root, below, tree, project, tuple(sorted(set(names))))
+    project, clusters = load_clusters(directory, root)
+    return _Place(root, PurePosixPath(real.relative_to(root).as_posix()), tree, project, tuple(clusters))
+
+
+def _files(place: _Place, url: str) -> dict[PurePosixPath, str]:
+    """Return what belongs below `gitops/`: components as they ship, examples with the project's values."""
+    spec = place.project.spec
+    rendered = os.path.normpath(place.directory / spec.paths.rendered)
+    common = {"namespace": spec.namespace}
+    if url:
+        common["repository"] = url
+    if place.tree is not None and place.tree.branch is not None:
+        common["revision"] = place.tree.branch
+    made = {}
+    for path, text in _shipped():
+        if path.parts[0] == _ALL_CLUSTERS:
+            made[path] = _filled(text, {**common, "name": place.project.metadata.name, "paths": f"{rendered}/*/*"})
+        elif path.parts[0] != _ONE_CLUSTER:
+            made[path] = text
+        else:
+            for cluster in place.clusters:
+                name = f"{place.project.metadata.name}-{cluster}"
+                own = {
+                    "name": name,
+                    "path": f"{rendered}/{cluster}/{spec.namespace}",
+                    "driftNamespace": f"{spec.namespace}-drift",
+                    "project": place.directory.as_posix(),
+                    "planCluster": cluster,
+                    "application": f"argocd/{name}",
+                }
+                # One folder deeper than the example.
+                deeper = text.replace("../", "../../")
+                made[PurePosixPath("environments", cluster, path.name)] = _filled(deeper, common | own)
+    return made
 
 
 def _shipped() -> Iterator[tuple[PurePosixPath, str]]:
     with as_file(files("scepsy.gitops")) as shipped:
-        for name in (*_COMPONENTS, _EXAMPLE):
+        for name in (*_COMPONENTS, _ONE_CLUSTER, _ALL_CLUSTERS):
             for path in sorted((shipped / name).glob("*.yaml")):
                 yield PurePosixPath(name, path.name), path.read_text(encoding="utf-8")
 
 
-def _values(place: _Place, cluster: str, url: str) -> dict[str, str]:
-    spec = place.project.spec
-    name = f"{place.project.metadata.name}-{cluster}"
-    rendered = os.path.normpath(place.directory / spec.paths.rendered)
-    found = {
-        "name": name,
-        "path": f"{rendered}/{cluster}/{spec.namespace}",
-        "namespace": spec.namespace,
-        "driftNamespace": f"{spec.namespace}-drift",
-        "project": place.directory.as_posix(),
-        "planCluster": cluster,
-        "application": f"argocd/{name}",
-    }
-    if url:
-        found["repository"] = url
-    if place.tree is not None and place.tree.branch is not None:
-        found["revision"] = place.tree.branch
-    return found
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    """Return a file of values with these instead of the example's; every other file as it is."""
 
-
-def _environment(
-    example: Mapping[PurePosixPath, str], cluster: str, values: Mapping[str, str]
-) -> dict[PurePosixPath, str]:
-    """Return the files of an environment: the example, one folder deeper, with these values."""
-
-    def filled(line: re.Match[str]) -> str:
-        key = line["key"]
+    def line(found: re.Match[str]) -> str:
+        key = found["key"]
         # As JSON, so that no name is taken for a number or a truth.
-        return f"  {key}: {json.dumps(values[key])}" if key in values else line[0]
+        return f"  {key}: {json.dumps(values[key])}" if key in values else found[0]
 
-    made = {}
-    for path, shipped in example.items():
-        head, data, lines = shipped.replace("../", "../../").partition("\ndata:\n")
-        made[PurePosixPath("environments", cluster, path.name)] = head + data + _LINE.sub(filled, lines)
-    return made
+    head, data, lines = text.partition("\ndata:\n")
+    return head + data + _LINE.sub(line, lines)
 
 
 def _write(path: Path, text: str) -> bytes | None:

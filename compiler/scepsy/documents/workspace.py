@@ -122,12 +122,7 @@ def load_workspace(directory: Path, root: Path, *, needs_profiles: bool = True) 
         DocumentError: with every problem in every file.
         ScepsyError: there is no project here.
     """
-    directory, root = Path(os.path.realpath(directory)), Path(os.path.realpath(root))
-    path = directory / PROJECT_FILE
-    if not path.exists():
-        raise ScepsyError(f"there is no {PROJECT_FILE} in {directory}", "start a project with: scepsy init DIR")
-    reader = _Reader(root, directory)
-    project = reader.project(contained(root, PROJECT_FILE, directory))
+    reader, project = _open(directory, root)
     paths = project.document.spec.paths
     workflows = reader.directory(project, ("workflows", paths.workflows), Workflow)
     clusters = reader.directory(project, ("clusters", paths.clusters), Cluster)
@@ -147,7 +142,37 @@ def load_workspace(directory: Path, root: Path, *, needs_profiles: bool = True) 
     if reader.problems:
         raise DocumentError(reader.problems)
     inputs = dict(sorted(reader.inputs.items()))
-    return Workspace(root, directory, project, workflows, clusters, profiles, inputs, templates, observed, missing)
+    return Workspace(
+        reader.root, reader.base, project, workflows, clusters, profiles, inputs, templates, observed, missing
+    )
+
+
+def load_clusters(directory: Path, root: Path) -> tuple[Project, dict[str, Loaded[Cluster]]]:
+    """Read the Project and the Cluster documents alone; there need be none of these.
+
+    Args:
+        directory: holds `scepsy.yaml`.
+        root: top of the repository, or `directory` itself where there is none.
+
+    Raises:
+        DocumentError: with every problem in these files.
+        ScepsyError: there is no project here.
+    """
+    reader, project = _open(directory, root)
+    setting = ("clusters", project.document.spec.paths.clusters)
+    clusters = reader.directory(project, setting, Cluster, needed=False)
+    if reader.problems:
+        raise DocumentError(reader.problems)
+    return project.document, clusters
+
+
+def _open(directory: Path, root: Path) -> tuple[_Reader, Loaded[Project]]:
+    directory, root = Path(os.path.realpath(directory)), Path(os.path.realpath(root))
+    path = directory / PROJECT_FILE
+    if not path.exists():
+        raise ScepsyError(f"there is no {PROJECT_FILE} in {directory}", "start a project with: scepsy init DIR")
+    reader = _Reader(root, directory)
+    return reader, reader.project(contained(root, PROJECT_FILE, directory))
 
 
 class _Reader:

@@ -10,7 +10,6 @@ from scepsy.drift.finding import Outlook
 from scepsy.drift.look import Look
 from scepsy.drift.missing import BACK, LOST
 
-
 _EDITED = ("engine-changed", "revision-changed")
 """Kinds of findings about documents that nobody has compiled yet: that is for those who changed them."""
 
