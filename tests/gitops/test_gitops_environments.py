@@ -239,7 +239,7 @@ def test_every_role_has_its_rules_and_no_more(everything: dict[Key, Object]) -> 
         ("a-llms", "scepsy-observe"): [rule("", "pods", "list"), rule("resource.k8s.io", "resourceclaims", "list")],
         ("argo-cd", "scepsy-observe-application"): [rule("argoproj.io", "applications", "get")],
         ("", "scepsy-observe-cluster"): [
-            rule("", "nodes", "list"),
+            rule("", "nodes", "list", "watch"),
             {"apiGroups": ["resource.k8s.io"], "resources": ["resourceslices", "deviceclasses"], "verbs": ["list"]},
         ],
     }
