@@ -127,7 +127,7 @@ def test_pod_monitors_are_synced_too_where_the_prometheus_operator_is(
         environment = cluster.with_nodes(repository.cluster).syncing(repository)
         environment.synced_and_healthy()
         monitors = cluster.api.list("monitoring.coreos.com/v1", "PodMonitor", environment.namespace)
-        assert {item["metadata"]["name"] for item in monitors} == {"engines", "gateway"}
+        assert {item["metadata"]["name"] for item in monitors} == {"engines", "gateway", "gateway-workflows"}
 
 
 def test_deleting_the_application_removes_all_of_it_and_nothing_else(environment: Environment) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import shutil
 import signal
 import socket
@@ -20,7 +21,16 @@ import pytest
 from manifest_values import cluster, plan, project
 
 from scepsy.documents.source import SourceFile, parse
-from scepsy.manifests import MODEL_HEADER, Backend, Server, gateway_config, render
+from scepsy.manifests import (
+    COUNTS_PATH,
+    EXECUTION_HEADER,
+    MODEL_HEADER,
+    WORKFLOW_HEADER,
+    Backend,
+    Server,
+    gateway_config,
+    render,
+)
 
 pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
 
@@ -173,6 +183,18 @@ class Gateway:
     def chat(self, body: Any, **options: Any) -> tuple[int, Any]:
         return self.call("POST", "/v1/chat/completions", body, **options)[:2]
 
+    def counts(self) -> dict[tuple[str, ...], int]:
+        """Return what it counted, without zeros: calls by (workflow, LLM, named or not), executions by workflow."""
+        status, text, headers = self.call("GET", COUNTS_PATH, port=self.metrics)
+        assert (status, headers["content-type"]) == (200, "text/plain; version=0.0.4")
+        found: dict[tuple[str, ...], int] = {}
+        for line in text.decode().splitlines():
+            if not line.startswith("#"):
+                own = dict(re.findall(r'(\w+)="([^"]*)"', line))
+                key = (own["workflow"], own["llm"], own["execution"]) if "llm" in own else (own["workflow"],)
+                found[key] = found.get(key, 0) + int(line.rpartition(" ")[2])
+        return {key: number for key, number in found.items() if number}
+
     def up(self, engine: str) -> bool:
         text = self.call("GET", "/metrics", port=self.metrics)[1].decode()
         return any(
@@ -200,8 +222,9 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.05)
 
 
-def backend(llm: str, *engines: Engine, slots: int = 64) -> Backend:
-    return Backend(llm, tuple(Server(engine.name, f"127.0.0.1:{engine.port}", slots) for engine in engines))
+def backend(llm: str, *engines: Engine, slots: int = 64, workflows: tuple[str, ...] = ()) -> Backend:
+    servers = tuple(Server(engine.name, f"127.0.0.1:{engine.port}", slots) for engine in engines)
+    return Backend(llm, servers, workflows)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +237,10 @@ def engines() -> Iterator[dict[str, Engine]]:
 
 @pytest.fixture(scope="module")
 def gateway(engines: dict[str, Engine], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    backends = [backend("big", engines["big-0"], engines["big-1"]), backend("small", engines["small-0"])]
+    backends = [
+        backend("big", engines["big-0"], engines["big-1"], workflows=("beam", "rag")),
+        backend("small", engines["small-0"], workflows=("rag",)),
+    ]
     running = Gateway(tmp_path_factory.mktemp("gateway"), backends)
     yield running
     running.stop()
@@ -234,7 +260,8 @@ def own(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     started: list[Gateway] = []
 
     def start(slots: int = 64, queue_timeout: int = 30, *others: Engine) -> Gateway:
-        started.append(Gateway(tmp_path, [backend("only", engine, *others, slots=slots)], queue_timeout))
+        backends = [backend("only", engine, *others, slots=slots, workflows=("rag",))]
+        started.append(Gateway(tmp_path, backends, queue_timeout))
         return started[0]
 
     yield start
@@ -262,7 +289,15 @@ def test_haproxy_accepts_what_a_plan_renders_without_a_warning(tmp_path: Path) -
 
 
 def test_haproxy_accepts_two_hundred_llms_and_the_largest_body(tmp_path: Path) -> None:
-    many = [Backend(f"{'m' * 36}-{i}", (Server("s", f"s{i}.ns.svc.cluster.local:8000", 256),)) for i in range(200)]
+    workflows = [f"{'w' * 36}-{i}" for i in range(20)]
+    many = [
+        Backend(
+            f"{'m' * 36}-{i}",
+            (Server("s", f"s{i}.ns.svc.cluster.local:8000", 256),),
+            (workflows[i % 20], workflows[-1 - i % 20]),
+        )
+        for i in range(200)
+    ]
     result = accepted(gateway_config(many, max_body=128 << 20), tmp_path)
     assert result.returncode == 0, result.stderr
 
@@ -393,6 +428,181 @@ def test_deep_nesting_hides_the_model_only_where_it_comes_first(gateway: Gateway
 def test_a_name_in_disguise_is_no_name(gateway: Gateway) -> None:
     """An engine's JSON reader would see `model` here; the gateway refuses what it cannot be sure of."""
     assert gateway.chat(rb'{"mod\u0065l": "small"}')[0] == 400
+
+
+# ---- which workflow, which execution
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def trace(identity: str = TRACE, version: str = "00", span: str = "00f067aa0ba902b7", flags: str = "01") -> str:
+    return f"{version}-{identity}-{span}-{flags}"
+
+
+def counted(gateway: Gateway, calls: Callable[[], object]) -> dict[tuple[str, ...], int]:
+    """Return what was counted of some calls."""
+    before = gateway.counts()
+    calls()
+    after = gateway.counts()
+    return {key: number - before.get(key, 0) for key, number in after.items() if number != before.get(key, 0)}
+
+
+def test_calls_count_by_workflow_and_llm_and_executions_once_over_llms(
+    gateway: Gateway, engines: dict[str, Engine]
+) -> None:
+    def calls() -> None:
+        for execution in ("one", "two"):
+            headers = {EXECUTION_HEADER: execution}
+            body = {"model": "big"}
+            assert gateway.call("POST", "/workflows/rag/v1/chat/completions", body, headers=headers)[0] == 200
+            assert gateway.call("POST", "/workflows/rag/small/v1/score?a=b", b"no json", headers=headers)[0] == 200
+            headers[WORKFLOW_HEADER] = "rag"
+            assert gateway.chat({"model": "small"}, headers=headers)[0] == 200
+        # The same name in another workflow is another execution.
+        assert gateway.chat({"model": "big"}, headers={WORKFLOW_HEADER: "beam", EXECUTION_HEADER: "one"})[0] == 200
+
+    assert counted(gateway, calls) == {
+        ("rag", "big", "named"): 2,
+        ("rag", "small", "named"): 4,
+        ("beam", "big", "named"): 1,
+        ("rag",): 2,
+        ("beam",): 1,
+    }
+    seen = engines["small-0"].seen
+    assert [call["path"] for call in seen[-2:]] == ["/v1/score?a=b", "/v1/chat/completions"]
+    assert not {WORKFLOW_HEADER, EXECUTION_HEADER} & {name.lower() for call in seen for name in call["headers"]}
+
+
+def test_the_path_behind_a_workflow_is_the_whole_api(gateway: Gateway) -> None:
+    status, answer, _ = gateway.call("GET", "/workflows/rag/v1/models")
+    assert (status, [model["id"] for model in answer["data"]]) == (200, ["big", "small"])
+    for path in ("/workflows/rag/v1", "/workflows/rag/metrics", "/workflows/rag/small/x/v1/y", "/workflows//v1/x"):
+        assert gateway.call("GET", path)[0] == 404
+    assert gateway.call("POST", "/workflows/rag/v1/x", {"model": "nobody"})[1]["error"]["code"] == "model_not_found"
+
+
+def test_an_execution_may_be_a_trace_which_is_passed_on(gateway: Gateway, engines: dict[str, Engine]) -> None:
+    def calls() -> None:
+        for span in ("00f067aa0ba902b7", "00f067aa0ba902b8"):
+            headers = {WORKFLOW_HEADER: "rag", "traceparent": trace(span=span)}
+            assert gateway.chat({"model": "small"}, headers=headers)[0] == 200
+        named = {WORKFLOW_HEADER: "rag", "traceparent": trace(), EXECUTION_HEADER: "other than the trace"}
+        assert gateway.chat({"model": "small"}, headers=named)[0] == 200
+
+    assert counted(gateway, calls) == {("rag", "small", "named"): 3, ("rag",): 2}
+    assert engines["small-0"].seen[-1]["headers"]["traceparent"] == trace()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {EXECUTION_HEADER: ""},
+        {EXECUTION_HEADER: "x" * 129},
+        {"traceparent": trace("0" * 32)},
+        {"traceparent": trace(TRACE.upper())},
+        {"traceparent": trace(TRACE[1:])},
+        {"traceparent": trace(version="ff")},
+        {"traceparent": trace(span="0" * 16)},
+        {"traceparent": TRACE},
+        {"traceparent": f"x{trace()}"},
+    ],
+)
+def test_what_names_no_execution_counts_as_a_call_of_the_workflow_without_one(
+    gateway: Gateway, headers: dict[str, str]
+) -> None:
+    def calls() -> None:
+        assert gateway.chat({"model": "small"}, headers={WORKFLOW_HEADER: "rag", **headers})[0] == 200
+
+    assert counted(gateway, calls) == {("rag", "small", "unnamed"): 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "workflow"),
+    [
+        ("/v1/x", None),
+        ("/v1/x", "nobody"),
+        ("/v1/x", "beam"),  # is not planned to call it
+        ("/v1/x", ""),
+        ("/v1/x", "rag,rag"),
+        ("/v1/x", "rag/small"),
+        ("/v1/x", 'a"b%[env(HOME)]'),
+        ("/v1/x", "w" * 5000),
+        ("/workflows/nobody/v1/x", "rag"),
+        ("/small/v1/x", None),
+    ],
+)
+def test_a_call_that_names_no_workflow_of_the_llm_is_served_and_counts_for_none(
+    gateway: Gateway, path: str, workflow: str | None
+) -> None:
+    headers = {EXECUTION_HEADER: "three", **({} if workflow is None else {WORKFLOW_HEADER: workflow})}
+
+    def calls() -> None:
+        assert gateway.call("POST", path, {"model": "small"}, headers=headers)[0] == 200
+
+    found = counted(gateway, calls)
+    assert found.pop(("", "small", "unnamed")) == 1
+    assert set(found) <= {("beam",)}
+
+
+def test_an_llm_may_be_called_workflows(tmp_path: Path, engine: Engine) -> None:
+    running = Gateway(tmp_path, [backend("workflows", engine, workflows=("v1",))])
+    try:
+        assert running.call("POST", "/workflows/v1/x", {})[1]["engine"] == "only-0"
+        assert running.call("POST", "/workflows/v1/workflows/v1/x", {}, headers={EXECUTION_HEADER: "1"})[0] == 200
+        assert running.counts() == {("", "workflows", "unnamed"): 1, ("v1", "workflows", "named"): 1, ("v1",): 1}
+    finally:
+        running.stop()
+
+
+def test_of_fifty_first_calls_at_once_one_is_the_first(gateway: Gateway) -> None:
+    def calls() -> None:
+        with ThreadPoolExecutor(50) as pool:
+            asked = [
+                pool.submit(
+                    gateway.call,
+                    "POST",
+                    f"/workflows/rag/{'small' if i % 2 else 'big'}/v1/x",
+                    b"{}",
+                    headers={EXECUTION_HEADER: f"many {i % 5}"},
+                )
+                for i in range(250)
+            ]
+            assert {call.result()[0] for call in asked} == {200}
+
+    assert counted(gateway, calls) == {("rag", "big", "named"): 125, ("rag", "small", "named"): 125, ("rag",): 5}
+
+
+def test_what_is_counted_is_what_haproxy_counts_whatever_becomes_of_it(engine: Engine, own: Any) -> None:
+    running = own(1, 1)
+    named = {WORKFLOW_HEADER: "rag", EXECUTION_HEADER: "one"}
+    assert running.chat({"model": "only", "die": True}, headers=named)[0] == 502
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(running.chat, {"model": "only", "wait": 2.5}, headers=named)
+        until(lambda: engine.running == 1)
+        assert running.chat({"model": "only"}, headers=named)[0] == 503
+        assert first.result()[0] == 200
+    engine.stop()
+    until(lambda: not running.up("only-0"))
+    assert running.chat({"model": "only"}, headers=named)[0] == 503
+    assert running.chat({"model": "nobody"}, headers=named)[0] == 404
+    assert running.counts() == {("rag", "only", "named"): 4, ("rag",): 1}
+    text = running.call("GET", "/metrics", port=running.metrics)[1].decode()
+    assert 'haproxy_backend_http_requests_total{proxy="llm-only"} 4\n' in text
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_has_nothing_to_say_about_the_counts(gateway: Gateway) -> None:
+    text = gateway.call("GET", COUNTS_PATH, port=gateway.metrics)[1]
+    result = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
+def test_names_of_executions_stand_in_no_log(engine: Engine, own: Any, tmp_path: Path) -> None:
+    running = own()
+    assert running.chat({"model": "only"}, headers={WORKFLOW_HEADER: "rag", EXECUTION_HEADER: "secret-name"})[0] == 200
+    running.stop()
+    assert "secret-name" not in (tmp_path / "log").read_text()
 
 
 # ---- long bodies

@@ -64,7 +64,7 @@ def test_one_object_per_file_named_by_kind_and_name() -> None:
         *("deployment-judge-0", "deployment-reranker-0"),
         *("poddisruptionbudget-gateway", "poddisruptionbudget-llm-coder", "poddisruptionbudget-llm-generator"),
         *("poddisruptionbudget-llm-judge", "poddisruptionbudget-llm-reranker"),
-        *("podmonitor-engines", "podmonitor-gateway"),
+        *("podmonitor-engines", "podmonitor-gateway", "podmonitor-gateway-workflows"),
         *("resourceclaim-judge-0-#", "resourceclaim-shared-#"),
         *("service-engine-coder-0", "service-engine-generator-0", "service-engine-judge-0"),
         *("service-engine-reranker-0", "service-gateway"),

@@ -1,7 +1,14 @@
 """The one OpenAI endpoint in front of all LLMs: HAProxy's configuration and its sizes.
 
 A call names its LLM by path (`/<llm>/v1/…`), by header (`x-scepsy-model`), or in its JSON body (`model`); the first of
-these that it uses counts.
+these that it uses counts. It may also name the workflow that it is part of (`/workflows/<workflow>` before the path, or
+`x-scepsy-workflow`) and the execution of it (`x-scepsy-execution`, else the trace-id of `traceparent`): the gateway
+counts calls per workflow and LLM, and executions per workflow, for `COUNTS_PATH`.
+
+Each pod counts for itself. HAProxy's stick tables are shared only between peers whose addresses are known when it
+starts, which pods' are not (haproxy issues 919 and 930). So the Service sends a client to the same pod for as long as an
+execution is remembered, and executions are counted in parts by the hash of their names: that tells whether some were
+counted by several pods (drift/executions.py).
 """
 
 from __future__ import annotations
@@ -17,10 +24,31 @@ from scepsy.manifests.template import Templates
 
 MODEL_HEADER = "x-scepsy-model"
 """Names the LLM of a call whose body is no JSON, or too long to look into."""
+WORKFLOW_HEADER = "x-scepsy-workflow"
+"""Names the workflow of a call whose path does not."""
+EXECUTION_HEADER = "x-scepsy-execution"
+"""Names the execution of a call, by any text that no other execution of the workflow has."""
 LISTEN_PORT = 8080
 """Port of the API in the pod."""
 METRICS_PORT = 8404
 """Port of `/metrics` and of the pod's own `/health`, which answer even when the API's port is full."""
+COUNTS_PATH = "/metrics/workflows"
+"""Path of the gateway's own counters; `/metrics` holds those of HAProxy, whose exporter knows no stick tables."""
+CALLS_METRIC = "scepsy_gateway_calls_total"
+"""Calls that went to an LLM, by `workflow`, `llm`, and `execution`, which is `named` or `unnamed`. Those that name no
+workflow of the Plan that calls the LLM have no `workflow`."""
+EXECUTIONS_METRIC = "scepsy_gateway_executions_total"
+"""Executions that a pod saw a first call of, by `workflow` and `part`."""
+PARTS = 32
+"""Parts into which executions are counted."""
+EXECUTIONS = 1 << 18
+"""Executions that a pod remembers, each in about 200 bytes."""
+SILENCE = 3600
+"""Seconds between two calls after which an execution is forgotten, and a client may be sent to another pod."""
+WORKFLOW_LENGTH = 63
+"""Characters of the longest name of a workflow."""
+EXECUTION_LENGTH = 128
+"""Characters of the longest name of an execution; a longer one is none."""
 CLUSTER_DOMAIN = "cluster.local"
 """DNS domain of the cluster. HAProxy's resolver knows no search domains, so names must be complete."""
 
@@ -44,7 +72,9 @@ HEADROOM = 64 * KIB
 MAX_BODY = 128 * MIB
 """Most that `maxBody` may be; HAProxy's buffers stay below 256 MB."""
 BASE_MEMORY = 256 * MIB
-"""Bytes that HAProxy needs beside its buffers."""
+"""Bytes that HAProxy needs beside its buffers, 64 MiB of them for executions."""
+_LINE = 512
+"""Bytes of what `COUNTS_PATH` says of one counter, at most."""
 
 
 class BodyTooLarge(ScepsyError):
@@ -73,10 +103,12 @@ class Backend:
     Attributes:
         llm: its name, what a call sends as `model`.
         servers: its instances.
+        workflows: those that call it.
     """
 
     llm: str
     servers: tuple[Server, ...]
+    workflows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +152,7 @@ def gateway_config(
         DocumentError: the template is wrong.
     """
     size = sizes(backends, max_body)
+    workflows = sorted({workflow for backend in backends for workflow in backend.workflows})
     values = {
         "backends": [
             {
@@ -128,12 +161,25 @@ def gateway_config(
                     {"name": server.name, "address": server.address, "max_connections": server.max_connections}
                     for server in backend.servers
                 ],
+                "workflows": list(backend.workflows),
             }
             for backend in backends
         ],
         "listen": listen,
         "metrics": metrics,
         "model_header": MODEL_HEADER,
+        "workflow_header": WORKFLOW_HEADER,
+        "execution_header": EXECUTION_HEADER,
+        "execution_length": EXECUTION_LENGTH,
+        "workflow_length": WORKFLOW_LENGTH,
+        "workflows": workflows,
+        "parts": list(range(PARTS)),
+        "executions": EXECUTIONS,
+        "silence": SILENCE,
+        "counters": _counters(backends),
+        "counts_path": COUNTS_PATH,
+        "calls_metric": CALLS_METRIC,
+        "executions_metric": EXECUTIONS_METRIC,
         "max_body": max_body,
         "buffer": size.buffer,
         "connections": size.connections,
@@ -162,13 +208,20 @@ def sizes(backends: Sequence[Backend], max_body: int) -> Sizes:
         )
     slots = sum(server.max_connections for backend in backends for server in backend.servers)
     connections = max(512, 2 * slots)
-    buffer = max_body + HEADROOM
+    # An answer of the gateway's own must fit too.
+    buffer = max(max_body, _LINE * _counters(backends)) + HEADROOM
     return Sizes(
         buffer=buffer,
         connections=connections,
         memory_request=_round(BASE_MEMORY + connections * min(128 * KIB, buffer)),
         memory_limit=_round(BASE_MEMORY + connections * 2 * buffer),
     )
+
+
+def _counters(backends: Sequence[Backend]) -> int:
+    """Return how many entries the table of counters has, so that none is ever forgotten."""
+    workflows = {workflow for backend in backends for workflow in backend.workflows}
+    return 1 + sum(len(backend.workflows) + 1 for backend in backends) + PARTS * len(workflows)
 
 
 def _round(size: int) -> int:
@@ -186,6 +239,7 @@ def backends(plan: Plan) -> list[Backend]:
                 for instance in plan.spec.instances
                 if instance.llm == llm.name
             ),
+            llm.workflows,
         )
         for llm in plan.spec.llms
     ]

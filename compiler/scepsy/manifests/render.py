@@ -108,7 +108,8 @@ class _Room:
             objects.append(self.object("service-engine.yaml.j2", name, labels, selector=selector))
         if self.settings.pod_monitor:
             selector = {"app.kubernetes.io/component": "engine", **PART_OF}
-            objects.append(self.object("podmonitor.yaml.j2", "engines", ENGINE, selector=selector, port="http"))
+            values = {"selector": selector, "port": "http", "path": "/metrics"}
+            objects.append(self.object("podmonitor.yaml.j2", "engines", ENGINE, **values))
         return objects
 
     def budget(
@@ -184,9 +185,14 @@ class _Room:
         objects = [
             config_map,
             deployment,
-            self.object("service-gateway.yaml.j2", "gateway", GATEWAY, selector=selector, **ports),
+            self.object(
+                "service-gateway.yaml.j2", "gateway", GATEWAY, selector=selector, affinity=gateway.SILENCE, **ports
+            ),
             self.budget("gateway", GATEWAY, selector, settings.replicas),
         ]
         if self.settings.pod_monitor:
-            objects.append(self.object("podmonitor.yaml.j2", "gateway", GATEWAY, selector=selector, port="metrics"))
+            # Two objects, and so two jobs: targets of one job that differ only in their path would be taken for one.
+            for name, path in (("gateway", "/metrics"), ("gateway-workflows", gateway.COUNTS_PATH)):
+                values = {"selector": selector, "port": "metrics", "path": path}
+                objects.append(self.object("podmonitor.yaml.j2", name, GATEWAY, **values))
         return objects
