@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scepsy.manifests.gateway import PARTS
+
 MISSING = "needs prometheus and promtool: apt-get install prometheus"
 INSTALLED = bool(shutil.which("prometheus") and shutil.which("promtool"))
 DAY = 86400
@@ -93,6 +95,51 @@ def gateway(
     }
 
 
+@dataclass
+class Workflow:
+    """A workflow as the gateway's own counters tell of it.
+
+    Attributes:
+        name: its name.
+        rate: executions per second, in every minute of the last day; NaN where Prometheus did not look.
+        calls: by LLM, calls per execution.
+        pods: gateway pods among which executions are divided.
+        unnamed: by LLM, calls per second that name no workflow.
+    """
+
+    name: str
+    rate: np.ndarray
+    calls: dict[str, float | np.ndarray]
+    pods: int = 2
+    unnamed: dict[str, float] = field(default_factory=dict)
+
+    def lines(self, end: float, rng: np.random.Generator) -> dict[str, list[str]]:
+        """Return the samples of both counters in the OpenMetrics format, one a minute, the last one at `end`."""
+        minutes = len(self.rate)
+        calls, executions = "scepsy_gateway_calls_total", "scepsy_gateway_executions_total"
+        found: dict[str, list[str]] = {calls: [], executions: []}
+
+        def add(metric: str, pod: int, labels: str, counts: np.ndarray) -> None:
+            own = f'namespace="llm-serving",pod="gateway-{pod}",workflow={labels}'
+            totals = np.cumsum(counts)
+            found[metric] += [
+                f"{metric}{{{own}}} {totals[minute]} {end - 60 * (minutes - 1 - minute):.3f}"
+                for minute in range(minutes)
+                if not np.isnan(self.rate[minute])
+            ]
+
+        for pod in range(self.pods):
+            begun = rng.poisson(np.nan_to_num(self.rate) * 60 / self.pods)
+            parts = rng.multinomial(begun, np.full(PARTS, 1 / PARTS))
+            for part in range(PARTS):
+                add(executions, pod, f'"{self.name}",part="{part}"', parts[:, part])
+            for llm, each in self.calls.items():
+                add(calls, pod, f'"{self.name}",llm="{llm}",execution="named"', np.rint(begun * each))
+                nobodys = rng.poisson(self.unnamed.get(llm, 0.0) * 60 / self.pods, minutes)
+                add(calls, pod, f'"",llm="{llm}",execution="unnamed"', nobodys)
+        return found
+
+
 def constant(rate: float, minutes: int = DAY // 60) -> np.ndarray:
     return np.full(minutes, rate)
 
@@ -115,7 +162,13 @@ def free_port() -> int:
 
 @contextmanager
 def prometheus(directory: Path, history: str = "", targets: Sequence[str] = ()) -> Iterator[str]:
-    """Run a Prometheus that remembers a history and scrapes targets five times a second; its address."""
+    """Run a Prometheus that remembers a history and scrapes targets five times a second; its address.
+
+    Args:
+        directory: where it keeps its files.
+        history: what it remembers, in the OpenMetrics format.
+        targets: `host:port`, or `host:port/path` where that is not `/metrics`.
+    """
     if not INSTALLED:
         pytest.skip(MISSING)
     directory.mkdir(parents=True, exist_ok=True)
@@ -126,11 +179,12 @@ def prometheus(directory: Path, history: str = "", targets: Sequence[str] = ()) 
         file.write_text(history)
         command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet", "--max-block-duration=24h"]
         subprocess.run([*command, str(file), str(data)], check=True, capture_output=True, timeout=60)
-    jobs = [{"job": f"engine-{index}", "target": target} for index, target in enumerate(targets)]
+    jobs = [(f"job-{index}", *target.partition("/")) for index, target in enumerate(targets)]
     config = "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\nscrape_configs:\n"
     config += "".join(
-        f"- job_name: {job['job']}\n  static_configs:\n  - targets: ['{job['target']}']\n    labels: {{namespace: llm-serving}}\n"
-        for job in jobs
+        f"- job_name: {job}\n  metrics_path: /{path or 'metrics'}\n"
+        f"  static_configs:\n  - targets: ['{target}']\n    labels: {{namespace: llm-serving}}\n"
+        for job, target, _, path in jobs
     )
     (directory / "prometheus.yml").write_text(config if jobs else "global: {}\n")
     port = free_port()

@@ -11,7 +11,7 @@ from scepsy.cli.compile import open_project
 from scepsy.compilation import Inputs, compile_plan, gather
 from scepsy.documents import Plan, Workspace
 from scepsy.drift.finding import Finding, Report, ordered
-from scepsy.drift.judging import Settings
+from scepsy.drift.ledger import Settings
 from scepsy.drift.look import World, look, result_of
 from scepsy.drift.missing import Missing
 from scepsy.drift.outlook import Change, call_seconds, cost_of, gain_of

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import shutil
+import socket
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
 from tests.conftest import Scepsy
-from tests.drift.replayed import INSTALLED, MISSING, Engine, constant, gateway, page, prometheus, text
+from tests.drift.replayed import INSTALLED, MISSING, Engine, Workflow, constant, gateway, page, prometheus, text
 
+from scepsy.documents import Plan
 from scepsy.documents.units import parse_duration
 from scepsy.drift.counters import increments
+from scepsy.drift.observing import observe_callers
 from scepsy.drift.prometheus import Access, Prometheus, PrometheusError
+from scepsy.manifests import COUNTS_PATH, EXECUTION_HEADER, Backend, Server, gateway_config
 
 pytestmark = pytest.mark.skipif(not INSTALLED, reason=MISSING)
 
@@ -93,6 +101,98 @@ def test_what_it_scrapes_is_read_as_it_was_counted(tmp_path: Path) -> None:
             time.sleep(0.1)
     assert seen[0] == 1068
     assert increments(np.array(seen)).sum() == (1100 - 1068) + 7 + (20 - 7)
+
+
+def named(end: float, executions: np.ndarray, calls: np.ndarray) -> dict[str, list[str]]:
+    """Return what the gateway counts of the example, at so many times the planned executions, and calls of each."""
+    own = Workflow("rag-reranker", 12 * executions, {"generator": calls, "reranker": 20 * calls})
+    return own.lines(end, np.random.default_rng(2))
+
+
+def test_twice_the_executions_is_told_from_twice_the_calls_of_each(
+    scepsy: Scepsy, project: Path, tmp_path: Path
+) -> None:
+    end, once, twice = time.time(), constant(1.0), constant(1.0)
+    twice[-60:] = 2.0
+    load = history(project, end, twice)  # the same for both
+    found = {}
+    for name, counts in (("executions", named(end, twice, once)), ("calls", named(end, once, twice))):
+        whole = load.replace("# EOF\n", "") + text([counts])
+        with prometheus(tmp_path / name, whole) as url:
+            code, document = looked(scepsy, project, url)
+        assert code == 2
+        found[name] = document
+    kinds = {n: {f["subject"]: f["kind"] for f in d["findings"] if f["area"] == "traffic"} for n, d in found.items()}
+    assert kinds == {
+        "executions": {"rag-reranker": "executions-above"},
+        "calls": {"rag-reranker/generator": "calls-above", "rag-reranker/reranker": "calls-above"},
+    }
+    rates = {n: [f["cost"]["workflows"][0]["rate"] for f in d["findings"]] for n, d in found.items()}
+    assert rates["executions"][0] == pytest.approx(24, rel=0.05)
+    assert rates["calls"] == [12, 12]
+    assert not any("cannot be told" in note for d in found.values() for note in d.get("notes", []))
+
+
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
+def test_what_a_real_gateway_counts_is_read_from_a_real_prometheus(
+    scepsy: Scepsy, project: Path, tmp_path: Path
+) -> None:
+    """Its LLMs have no engine: calls are answered with 503, and count."""
+    yaml = YAML(typ="safe", pure=True).load(project / "plans" / "one-node.yaml")
+    plan = Plan.model_validate(yaml)
+    backends = [Backend(llm.name, (Server("gone", "127.0.0.1:9", 1),), tuple(llm.workflows)) for llm in plan.spec.llms]
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        listen, metrics = (f"127.0.0.1:{own.getsockname()[1]}" for own in (one, two))
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(gateway_config(backends, max_body=1 << 20, listen=listen, metrics=metrics))
+    process = subprocess.Popen(
+        ["haproxy", "-db", "-f", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        with prometheus(tmp_path / "prometheus", targets=[metrics + COUNTS_PATH]) as url:
+            client = Prometheus(Access(url))
+
+            def counted() -> tuple[float, dict[str, float], dict[str, float]] | None:
+                callers = observe_callers(client, plan, client.now(), 900, {})
+                own = callers.workflows.get("rag-reranker")
+                if own is None or not own.executions.observed.any():
+                    return None
+                assert own.parts.sum() == pytest.approx(own.executions.value.sum())
+                return (
+                    round(float(own.executions.value.sum()), 6),
+                    {llm: round(float(slots.value.sum()), 6) for llm, slots in own.calls.items()},
+                    {llm: round(float(slots.value.sum()), 6) for llm, slots in callers.calls.items()},
+                )
+
+            eventually(lambda: counted() == (0, {"generator": 0, "reranker": 0}, {"generator": 0, "reranker": 0}))
+            for execution in range(40):
+                for llm in ("reranker", "reranker", "reranker", "generator"):
+                    call(listen, f"/workflows/rag-reranker/{llm}/v1/x", {EXECUTION_HEADER: f"run {execution}"})
+            call(listen, "/generator/v1/x", {})
+            eventually(
+                lambda: counted() == (40, {"generator": 40, "reranker": 120}, {"generator": 41, "reranker": 120})
+            )
+    finally:
+        process.kill()
+        process.wait()
+
+
+def call(address: str, path: str, headers: dict[str, str]) -> None:
+    connection = http.client.HTTPConnection(address, timeout=10)
+    try:
+        connection.request("POST", path, b"{}", headers)
+        assert connection.getresponse().status == 503
+    finally:
+        connection.close()
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
 
 
 def test_its_own_words_are_passed_on_when_it_refuses(tmp_path: Path) -> None:

@@ -573,6 +573,27 @@ def test_of_fifty_first_calls_at_once_one_is_the_first(gateway: Gateway) -> None
     assert counted(gateway, calls) == {("rag", "big", "named"): 125, ("rag", "small", "named"): 125, ("rag",): 5}
 
 
+def test_executions_are_in_the_same_part_in_every_pod_and_in_all_parts_alike(tmp_path: Path, engine: Engine) -> None:
+    pages = []
+    for pod in ("one", "two"):
+        (tmp_path / pod).mkdir()
+        running = Gateway(tmp_path / pod, [backend("only", engine, workflows=("rag",))])
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+            for execution in range(1600):
+                connection.request("POST", "/workflows/rag/only/v1/x", b"{}", {EXECUTION_HEADER: f"{execution:04}"})
+                assert len(connection.getresponse().read())
+            connection.close()
+            pages.append(running.call("GET", COUNTS_PATH, port=running.metrics)[1].decode())
+        finally:
+            running.stop()
+    assert pages[0] == pages[1]
+    counts = [int(line.rpartition(" ")[2]) for line in pages[0].splitlines() if 'part="' in line]
+    assert (len(counts), sum(counts)) == (32, 1600)
+    # χ² with 31 degrees of freedom: between its quantiles of 0.1 and 99.9 %.
+    assert 11.6 < sum((count - 50) ** 2 / 50 for count in counts) < 61.1
+
+
 def test_what_is_counted_is_what_haproxy_counts_whatever_becomes_of_it(engine: Engine, own: Any) -> None:
     running = own(1, 1)
     named = {WORKFLOW_HEADER: "rag", EXECUTION_HEADER: "one"}

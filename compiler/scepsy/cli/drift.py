@@ -18,7 +18,7 @@ from scepsy.documents.failure import failure_of
 from scepsy.documents.loading import validate
 from scepsy.documents.source import SourceFile, parse
 from scepsy.drift.finding import Area, Report
-from scepsy.drift.judging import Settings
+from scepsy.drift.ledger import Settings
 from scepsy.drift.look import Look, Reader, World, look, result_of
 from scepsy.drift.missing import known_missing
 from scepsy.drift.prometheus import Prometheus, access_of

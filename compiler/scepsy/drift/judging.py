@@ -11,45 +11,23 @@ import numpy as np
 from scepsy.compilation import Inputs
 from scepsy.documents import Plan
 from scepsy.documents.plan import PlannedLlm
-from scepsy.documents.units import format_duration, format_rate, significant
+from scepsy.documents.units import format_duration, significant
 from scepsy.drift.counters import Floats, Slots
-from scepsy.drift.finding import Area, Finding, Judged, Report, Severity
+from scepsy.drift.finding import Finding, Judged, Report, Severity
+from scepsy.drift.ledger import Ledger, Settings, rate, tests_of
 from scepsy.drift.observing import Traffic
 from scepsy.drift.outlook import Change, call_seconds, load_of
-from scepsy.drift.traffic import DAY, MARGIN, SLOT, Bools, Shift, Verdict, judge, minutes_to_find
+from scepsy.drift.traffic import MARGIN, SLOT, Shift, Verdict, judge
 from scepsy.performance import MAX_UTILISATION
 
-TESTS = 10
-"""Tests per LLM, among which false alarms are divided: calls that arrive, and that end; prompt and generated tokens;
-latency; of each whether it is too much and whether it is too little."""
 SLOWER = 0.30
 """Part by which latency must differ from the prediction: at the same load predictions are not better than that."""
 _LOADS = np.array([0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.05, 1.15, 1.3, 1.5, 2.0])
 """Multiples of the planned load at which latency is predicted; between them it is interpolated."""
-_EXAMPLE = 1.3
-"""A shift of which it is said how soon it would be seen."""
 _SMOOTH = 15
 """Slots over which the load is averaged that latency is predicted for."""
 ROLLOUT = 900.0
 """Seconds after a change of the Plan in which instances load their models; what calls take then is not judged."""
-NOTES = (
-    "calls per execution cannot be told from rates: counters know LLMs, not workflows and executions, so that only the"
-    " load of each LLM is judged",
-)
-"""What no figure of these says."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What is looked for.
-
-    Attributes:
-        alarms: false alarms per hour of looking that are allowed, over all LLMs.
-        below: minutes for which a lack must last; None to look for none.
-    """
-
-    alarms: float
-    below: int | None = DAY
 
 
 @dataclass(frozen=True)
@@ -69,21 +47,8 @@ class Observed:
     latency: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
-@dataclass
-class _Look:
-    """What is collected while LLMs are looked at."""
-
-    settings: Settings
-    tests: int
-    end: float
-    since: float | None = None
-    findings: list[Finding] = field(default_factory=list)
-    judged: list[Judged] = field(default_factory=list)
-    latency: dict[str, tuple[float, float]] = field(default_factory=dict)
-
-
 def judge_traffic(
-    inputs: Inputs, plan: Plan, traffic: Mapping[str, Traffic], end: float, settings: Settings
+    inputs: Inputs, plan: Plan, traffic: Mapping[str, Traffic], end: float, settings: Settings, callers: Change
 ) -> Observed:
     """Judge the load and the token counts of every LLM.
 
@@ -93,14 +58,15 @@ def judge_traffic(
         traffic: what was read, per LLM.
         end: when, Unix seconds.
         settings: what is looked for.
+        callers: what was found of workflows; load that this explains is not found again.
     """
-    look = _Look(settings, TESTS * max(1, len(plan.spec.llms)), end)
+    look = Ledger(settings, tests_of(plan), end)
     calls: dict[str, float] = {}
     tokens: dict[str, dict[str, float]] = {"input": {}, "output": {}}
     longer: dict[str, int] = {}
     for llm in plan.spec.llms:
         own = traffic[llm.name]
-        factor = _load(look, inputs, plan, llm, own)
+        factor = _load(look, inputs, plan, llm, own, callers)
         if factor is not None:
             calls[llm.name] = factor
         for which, factors in tokens.items():
@@ -108,12 +74,12 @@ def judge_traffic(
             if changed is not None:
                 factors[llm.name] = changed.ratio
                 longer[llm.name] = max(longer.get(llm.name, 0), changed.minutes)
-    change = Change(calls=calls, input=tokens["input"], output=tokens["output"])
-    return Observed(Report(tuple(look.findings), tuple(look.judged)), change, longer)
+    change = replace(callers, calls=calls, input=tokens["input"], output=tokens["output"])
+    return Observed(look.report, change, longer)
 
 
-def _load(look: _Look, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traffic) -> float | None:
-    """Judge the load of one LLM; return by which factor it is off, if it is."""
+def _load(look: Ledger, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traffic, callers: Change) -> float | None:
+    """Judge the load of one LLM; return by which factor it is off beyond what its callers explain, if it is."""
     planned = llm.predicted.load
     if own.calls is None and own.arrived is None:
         reason = f'Prometheus has no series of it in namespace "{plan.spec.namespace}" over the last day'
@@ -126,9 +92,9 @@ def _load(look: _Look, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traffic
         if slots is None:
             continue
         verdict = _judged(look, slots, planned * slots.observed, llm, own)
-        note = f"{_rate(verdict.ratio * planned)} at {source}, planned {format_rate(planned)}"
-        note += _visible(look, planned, verdict)
-        _tell(look, "traffic", llm.name, f"load at {source}", verdict, note)
+        note = f"{rate(verdict.ratio * planned)} at {source}, planned {rate(planned)}"
+        note += look.visible(planned, verdict)
+        look.tell("traffic", llm.name, f"load at {source}", verdict, note)
         shifts.append(verdict.shift)
     above = [shift for shift in shifts if shift is not None and shift.direction == "above"]
     lacks = [shift for shift in shifts if shift is not None and shift.direction == "below"]
@@ -141,29 +107,30 @@ def _load(look: _Look, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traffic
     mean = _mean_load(inputs, llm)
     if found.direction == "below" and found.ratio * planned > (1 - MARGIN) * mean:
         return None  # planned for more than the mean on purpose
+    explained = explained_by(inputs, llm.name, callers)
+    beyond = found.ratio / explained
+    if explained != 1 and (beyond < 1 + MARGIN if found.direction == "above" else beyond > 1 - MARGIN):
+        return None
     utilisation = llm.predicted.utilisation * found.ratio
     severity: Severity = "info"
     if found.direction == "above":
         severity = "critical" if utilisation > MAX_UTILISATION else "warning"
-    what = (
-        f"{_rate(found.ratio * planned)} calls instead of the planned {format_rate(planned)} ({found.ratio - 1:+.0%})"
-    )
-    look.findings.append(_finding(look, f"load-{found.direction}", severity, llm, what, found, plan))
-    return found.ratio
+    what = f"{rate(found.ratio * planned)} calls instead of the planned {rate(planned)} ({found.ratio - 1:+.0%})"
+    if explained != 1:
+        what += f", of which what is found of workflows explains {explained - 1:+.0%}"
+    look.find(f"load-{found.direction}", severity, llm.name, what, found, instances_of(plan, llm.name))
+    return beyond
 
 
-def _visible(look: _Look, planned: float, verdict: Verdict) -> str:
-    """Say how long it takes to see a shift, in traffic as bursty as this."""
-    if math.isnan(verdict.dispersion) or planned <= 0:
-        return ""
-    minutes = minutes_to_find(_EXAMPLE, look.settings.alarms / look.tests, planned, verdict.dispersion)
-    if minutes > DAY:
-        return f"; {_EXAMPLE - 1:+.0%} would not show within a day"
-    return f"; {_EXAMPLE - 1:+.0%} would show within about {_lasting(math.ceil(minutes))}"
+def explained_by(inputs: Inputs, llm: str, callers: Change) -> float:
+    """Return by which factor the load on an LLM differs because of what was found of workflows."""
+    planned, seen = load_of(inputs, llm, Change()), load_of(inputs, llm, callers)
+    return seen.calls / planned.calls if planned is not None and seen is not None and planned.calls else 1.0
 
 
-def _lasting(minutes: int) -> str:
-    return f"{minutes / 60:.3g} h" if minutes >= 120 else f"{minutes} min"
+def instances_of(plan: Plan, *llms: str) -> tuple[str, ...]:
+    """Return the names of the instances of some LLMs."""
+    return tuple(instance.name for instance in plan.spec.instances if instance.llm in llms)
 
 
 def _mean_load(inputs: Inputs, llm: PlannedLlm) -> float:
@@ -172,7 +139,7 @@ def _mean_load(inputs: Inputs, llm: PlannedLlm) -> float:
     return sum(rates[n] * d.llms[llm.name].calls for n, d in inputs.demands.items() if llm.name in d.llms)
 
 
-def _tokens(look: _Look, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traffic, which: str) -> Shift | None:
+def _tokens(look: Ledger, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traffic, which: str) -> Shift | None:
     """Judge prompt or generated tokens per call; return by how much they are off, if they are."""
     slots = own.input if which == "input" else own.output
     what = "prompt tokens" if which == "input" else "generated tokens"
@@ -189,13 +156,14 @@ def _tokens(look: _Look, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traff
     if which == "input" and own.cached is not None:
         cached = _recent(own.cached.value) / max(1.0, _recent(own.calls.value))
         note += f"; {_number(cached)} of them cached"
-    _tell(look, "traffic", llm.name, what, verdict, note)
+    look.tell("traffic", llm.name, what, verdict, note)
     shift = verdict.shift
     if shift is None:
         return None
     text = f"{_number(shift.ratio * planned)} {what} per call instead of {_number(planned)} ({shift.ratio - 1:+.0%})"
     severity: Severity = "warning" if shift.direction == "above" else "info"
-    look.findings.append(_finding(look, f"{which}-tokens-{shift.direction}", severity, llm, text, shift, plan))
+    kind = f"{which}-tokens-{shift.direction}"
+    look.find(kind, severity, llm.name, text, shift, instances_of(plan, llm.name))
     return shift
 
 
@@ -211,7 +179,7 @@ def _recent(values: Floats) -> float:
     return float(values[-60:].sum())
 
 
-def _judged(look: _Look, slots: Slots, expected: Floats, llm: PlannedLlm, own: Traffic) -> Verdict:
+def _judged(look: Ledger, slots: Slots, expected: Floats, llm: PlannedLlm, own: Traffic) -> Verdict:
     below = look.settings.below
     verdict = judge(slots.value, expected, look.settings.alarms, tests=look.tests, below=below)
     if below is None or own.calls is None or own.engines >= llm.replicas:
@@ -220,33 +188,6 @@ def _judged(look: _Look, slots: Slots, expected: Floats, llm: PlannedLlm, own: T
     shift = verdict.shift if verdict.shift and verdict.shift.direction == "above" else None
     reason = f"{own.engines} of {llm.replicas} instances are scraped"
     return Verdict(shift, verdict.above, reason, verdict.ratio, verdict.dispersion)
-
-
-def _tell(look: _Look, area: Area, subject: str, what: str, verdict: Verdict, note: str) -> None:
-    """Note what was judged; of an excess and a lack apart where only one could be."""
-    dispersion = "" if math.isnan(verdict.dispersion) else f"; dispersion {significant(verdict.dispersion, 2)}"
-    shown = "" if math.isnan(verdict.ratio) else note + dispersion
-    look.judged.append(Judged(area, subject, what, verdict.above, shown))
-    if not verdict.above and verdict.below and look.settings.below is not None:
-        look.judged.append(Judged(area, subject, f"{what}, too little", verdict.below))
-
-
-def _finding(
-    look: _Look, kind: str, severity: Severity, llm: PlannedLlm, what: str, shift: Shift, plan: Plan
-) -> Finding:
-    if shift.direction == "below":
-        what += f"; not once near it in {_lasting(shift.minutes)}"
-    return Finding(
-        area="traffic",
-        kind=kind,
-        severity=severity,
-        subject=llm.name,
-        what=what,
-        since=look.end - shift.minutes * SLOT,
-        confidence=shift.confidence,
-        instances=tuple(i.name for i in plan.spec.instances if i.llm == llm.name),
-        at_least_since=shift.open_ended,
-    )
 
 
 def judge_latency(
@@ -275,18 +216,26 @@ def judge_latency(
         changed: when the Plan last changed, Unix seconds: what calls took before, and while instances moved, says
             nothing about it; None if nobody knows.
     """
-    since = None if changed is None else changed + ROLLOUT
-    look = _Look(settings, TESTS * max(1, len(plan.spec.llms)), end, since)
+    look = Ledger(settings, tests_of(plan), end)
+    since = -math.inf if changed is None else changed + ROLLOUT
     slower: dict[str, float] = {}
+    latency: dict[str, tuple[float, float]] = {}
     for llm in plan.spec.llms:
-        shift = _latency(look, inputs, plan, llm, traffic[llm.name], seen)
+        compared = _latency(look, inputs, plan, llm, traffic[llm.name], seen, since)
+        if compared is None:
+            continue
+        shift, figures = compared
         if shift is not None:
             slower[llm.name] = shift
-    report = Report(tuple(look.findings), tuple(look.judged))
-    return Observed(report, Change(seconds=slower), latency=look.latency)
+        if figures[1] > 0:
+            latency[llm.name] = figures
+    return Observed(look.report, Change(seconds=slower), latency=latency)
 
 
-def _latency(look: _Look, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traffic, seen: Observed) -> float | None:
+def _latency(
+    look: Ledger, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traffic, seen: Observed, since: float
+) -> tuple[float | None, tuple[float, float]] | None:
+    """Judge the latency of one LLM from a time on; return its factor, if it is off, and observed and predicted."""
     what = "latency"
     if own.calls is None or own.seconds is None:
         look.judged.append(Judged("profiles", llm.name, what, "Prometheus has no series of it over the last day"))
@@ -302,15 +251,15 @@ def _latency(look: _Look, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traf
         look.judged.append(Judged("profiles", llm.name, what, reason))
         return None
     load = _smooth(own.calls if own.arrived is None else own.arrived) / llm.predicted.load
-    since = len(load) - seen.longer.get(llm.name, 0)
-    at = np.concatenate([_interpolated(load[:since], predicted), _interpolated(load[since:], then)])
+    before = len(load) - seen.longer.get(llm.name, 0)
+    at = np.concatenate([_interpolated(load[:before], predicted), _interpolated(load[before:], then)])
     if not np.isfinite(at[own.calls.value > 0]).any() and (own.calls.value > 0).any():
         reason = "the load is beyond what the prediction carries"
         look.judged.append(Judged("profiles", llm.name, what, reason))
         return None
     queued = own.queued if own.queued is not None else np.zeros(len(load))
     seconds = own.seconds.value + np.nan_to_num(queued) * own.calls.value
-    counts = np.isfinite(at) & (own.seconds.observed > 0) & _after(look, len(load))
+    counts = np.isfinite(at) & (own.seconds.observed > 0) & (look.end - SLOT * np.arange(len(load), 0, -1) >= since)
     expected = np.where(counts, np.nan_to_num(at) * own.calls.value, 0.0)
     seconds = np.where(expected > 0, seconds, 0.0)
     grouped = _grouped(inputs, llm)
@@ -326,17 +275,15 @@ def _latency(look: _Look, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traf
     hour = slice(-60, None)
     calls = max(1.0, float(np.where(expected > 0, own.calls.value, 0.0)[hour].sum()))
     took, should = float(seconds[hour].sum()) / calls, float(expected[hour].sum()) / calls
-    if should > 0:
-        look.latency[llm.name] = (took, should)
     note = f"{format_duration(took)}, predicted {format_duration(should)} at this load"
     if own.queued is None:
         note += "; time in the gateway's queue is not known"
     elif grouped:
         note += "; predicted is the last call of a group"
-    _tell(look, "profiles", llm.name, what, verdict, note)
+    look.tell("profiles", llm.name, what, verdict, note)
     shift = verdict.shift
     if shift is None:
-        return None
+        return None, (took, should)
     slower = shift.direction == "above"
     text = f"calls take {shift.ratio:.2g} times as long as profile {llm.profile.name} predicts at their load"
     text += f" ({note.partition(';')[0]}); measure again: scepsy profile plan"
@@ -349,17 +296,11 @@ def _latency(look: _Look, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traf
         what=text,
         since=look.end - shift.minutes * SLOT,
         confidence=shift.confidence,
-        instances=tuple(i.name for i in plan.spec.instances if i.llm == llm.name),
+        instances=instances_of(plan, llm.name),
         at_least_since=shift.open_ended,
     )
     look.findings.append(finding)
-    return shift.ratio
-
-
-def _after(look: _Look, slots: int) -> Bools:
-    """Return which slots lie after the Plan has come into force, (T,)."""
-    begins = look.end - SLOT * np.arange(slots, 0, -1)
-    return np.asarray(begins >= (look.since if look.since is not None else -np.inf))
+    return shift.ratio, (took, should)
 
 
 def _interpolated(load: Floats, predicted: Floats) -> Floats:
@@ -377,10 +318,6 @@ def _smooth(slots: Slots) -> Floats:
 def _grouped(inputs: Inputs, llm: PlannedLlm) -> bool:
     load = load_of(inputs, llm.name, Change())
     return load is None or any(size > 1 for caller in load.callers for size, _ in caller.demand.groups)
-
-
-def _rate(per_second: float) -> str:
-    return format_rate(float(f"{per_second:.4g}")) if per_second > 1e-9 else "0/s"
 
 
 def _number(tokens: float) -> str:

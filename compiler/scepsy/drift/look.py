@@ -14,12 +14,14 @@ from scepsy.compilation import Inputs
 from scepsy.documents import API_VERSION, Plan, Workspace
 from scepsy.documents.drift import DriftFigures, DriftFinding, DriftJudged, DriftOutlook, DriftResult
 from scepsy.drift.finding import Area, Finding, Judged, Outlook, Report, ordered
-from scepsy.drift.judging import NOTES, Settings, judge_latency, judge_traffic
+from scepsy.drift.judging import judge_latency, judge_traffic
+from scepsy.drift.ledger import Settings
 from scepsy.drift.missing import BACK, LOST, NOTHING, Missing, known_missing
-from scepsy.drift.observing import observe
+from scepsy.drift.observing import observe, observe_callers
 from scepsy.drift.outlook import Change, cost_of, gain_of
 from scepsy.drift.profiles import judge_profiles
 from scepsy.drift.prometheus import Partial, Prometheus, PrometheusError
+from scepsy.drift.workflows import judge_workflows, notes_of
 from scepsy.errors import ScepsyError
 
 Reader = Callable[[Plan, float], Report]
@@ -112,7 +114,7 @@ def look(
             stock = inputs.inventory if missing == known else missing.inventory(workspace, plan.spec.cluster)
             gain = gain_of(inputs, change, stock)
         report = Report(_valued(report.findings, cost, gain), report.judged)
-    notes: tuple[str, ...] = NOTES if any(j.area == "traffic" and not j.reason for j in report.judged) else ()
+    notes = notes_of(report.judged)
     if not isinstance(inputs, ScepsyError):
         notes += _edited(inputs, plan)
     whole = Report(tuple(ordered(report.findings)), report.judged)
@@ -143,6 +145,7 @@ def _traffic(
     try:
         at = world.prometheus.now()
         traffic = observe(world.prometheus, plan, at, world.window, world.matchers)
+        callers = observe_callers(world.prometheus, plan, at, world.window, world.matchers)
     except PrometheusError as error:
         failed.append(error)
         whole = "" if isinstance(error, Partial) else "; that says nothing about traffic"
@@ -155,10 +158,11 @@ def _traffic(
         )
         failed.append(nothing_there)
         return nothing(nothing_there.message), Change(), at, {}
-    first = judge_traffic(inputs, plan, traffic, at, settings)
-    second = judge_latency(inputs, plan, traffic, at, settings, first, world.changed)
-    change = Change(first.change.calls, first.change.input, first.change.output, second.change.seconds)
-    return first.report + second.report, change, at, second.latency
+    first = judge_workflows(inputs, plan, traffic, callers, at, settings)
+    second = judge_traffic(inputs, plan, traffic, at, settings, first.change)
+    third = judge_latency(inputs, plan, traffic, at, settings, second, world.changed)
+    change = replace(second.change, seconds=third.change.seconds)
+    return first.report + second.report + third.report, change, at, third.latency
 
 
 _DOWN = ("pod-pending", "pod-crashing", "claim-unallocated")

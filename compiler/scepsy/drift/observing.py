@@ -1,7 +1,8 @@
-"""What Prometheus knows of the LLMs of a Plan, per minute of the last day.
+"""What Prometheus knows of the LLMs and the workflows of a Plan, per minute of the last day.
 
-vLLM calls the LLM `model_name`, the gateway calls it `proxy="llm-<name>"`. The last hour or so
-(the window) is read as it was scraped, the rest of the day in steps of five minutes: enough to know how traffic varies.
+vLLM calls the LLM `model_name`, the gateway calls it `proxy="llm-<name>"`. Whose calls they are, only the gateway's own
+counters tell (`/metrics/workflows`). The last hour or so (the window) is read as it was scraped, the rest of the day in
+steps of five minutes: enough to know how traffic varies.
 
 Tokens are those of the histograms `vllm:request_prompt_tokens` and `vllm:request_generation_tokens`, which like
 `vllm:request_success_total` count calls when they end, so that their ratio is one of the same calls;
@@ -19,6 +20,7 @@ from scepsy.documents import Plan
 from scepsy.drift.counters import Floats, Samples, Slots, alive_at, counted, joined, of_targets, together
 from scepsy.drift.prometheus import Prometheus, selector
 from scepsy.drift.traffic import DAY, SLOT
+from scepsy.manifests.gateway import CALLS_METRIC, EXECUTIONS_METRIC, PARTS
 
 CALLS = "vllm:request_success_total"
 INPUT = "vllm:request_prompt_tokens_sum"
@@ -35,6 +37,8 @@ STALE = 300.0
 """Seconds without a sample after which a process counts as gone."""
 _TARGET = ("pod", "instance")
 """Labels that tell processes apart, the first that is there: an address may change while a pod lives."""
+_COUNTED = ("finished_reason", "workflow", "llm", "execution", "part")
+"""Labels that tell apart what one process counts under the same name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +64,38 @@ class Traffic:
     arrived: Slots | None
     queued: Floats | None
     engines: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counted:
+    """What the gateway counted of one workflow.
+
+    Attributes:
+        executions: those that a pod saw a first call of, over all pods.
+        parts: (PARTS, T) the same by the hash of their names.
+        calls: by LLM, calls of named executions.
+        pods: (T,) gateway pods that were there.
+        fine: minutes at the end that were read as they were scraped.
+    """
+
+    executions: Slots
+    parts: Floats
+    calls: Mapping[str, Slots]
+    pods: Floats
+    fine: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Callers:
+    """Whose calls they are, as far as calls say so.
+
+    Attributes:
+        workflows: by name; those that the gateway does not count are missing.
+        calls: by LLM, all calls that the gateway counted, those of no workflow among them.
+    """
+
+    workflows: Mapping[str, Counted]
+    calls: Mapping[str, Slots]
 
 
 def observe(
@@ -99,6 +135,49 @@ def observe(
 _ENGINE = (CALLS, INPUT, OUTPUT, CACHED, SECONDS)
 
 
+def observe_callers(
+    prometheus: Prometheus, plan: Plan, end: float, window: int, matchers: Mapping[str, str]
+) -> Callers:
+    """Read what the gateway counted per workflow; the arguments are those of `observe`.
+
+    Raises:
+        PrometheusError: it cannot be asked, or the answer is not whole.
+    """
+    llms = [llm.name for llm in plan.spec.llms]
+    names = [workflow.name for workflow in plan.spec.workflows]
+    common = {"namespace": plan.spec.namespace, **matchers}
+    calls = _read(prometheus, selector(CALLS_METRIC, common, ("llm", llms)), end, window)
+    executions = _read(prometheus, selector(EXECUTIONS_METRIC, common, ("workflow", names)), end, window)
+    found = {}
+    for name in names:
+        own = [s for s in executions if s.labels["workflow"] == name]
+        total = _counted(own, end)
+        named = [s for s in calls if s.labels.get("workflow") == name and s.labels.get("execution") == "named"]
+        by_llm = {llm: _counted([s for s in named if s.labels["llm"] == llm], end) for llm in llms}
+        if total is not None:
+            parts = [_counted([s for s in own if s.labels.get("part") == str(part)], end) for part in range(PARTS)]
+            found[name] = Counted(
+                total,
+                np.stack([np.zeros(DAY) if part is None else part.value for part in parts]),
+                {llm: slots for llm, slots in by_llm.items() if slots is not None},
+                _there(own, end),
+                min(window // int(SLOT), DAY),
+            )
+    every = {llm: _counted([s for s in calls if s.labels["llm"] == llm], end) for llm in llms}
+    return Callers(found, {llm: slots for llm, slots in every.items() if slots is not None})
+
+
+def _there(series: Sequence[Samples], end: float) -> Floats:
+    """Return how many processes there were per slot, (T,)."""
+    edges = end - SLOT * np.arange(DAY, -1, -1)
+    lives: dict[str, tuple[float, float]] = {}
+    for own in series:
+        first, last = lives.get(_target(own), (np.inf, -np.inf))
+        lives[_target(own)] = min(first, float(own.at[0])), max(last, float(own.at[-1]))
+    there = [(edges[1:] > first) & (edges[:-1] < last) for first, last in lives.values()]
+    return np.asarray(np.sum(there, axis=0, dtype=np.float64))
+
+
 def _read(prometheus: Prometheus, series: str, end: float, window: int) -> list[Samples]:
     """Read the day before `end`, the window at its end finely."""
     day = int(DAY * SLOT)
@@ -134,11 +213,12 @@ def _counted(series: Sequence[Samples], end: float) -> Slots | None:
 def _once(series: Sequence[Samples]) -> list[Samples]:
     """Leave out series that tell of the same counter twice: of a pod that two jobs scrape, or two Prometheuses.
 
-    Series of one process differ in what is counted (why a call ended), and in who asked: only the first counts twice.
+    Series of one process differ in what is counted (such as why a call ended), and in who asked: only the first counts
+    twice.
     """
-    kept: dict[str, list[Samples]] = {}
+    kept: dict[tuple[str, ...], list[Samples]] = {}
     for own in sorted(series, key=lambda s: (-len(s.at), sorted(s.labels.items()))):
-        same = kept.setdefault(own.labels.get("finished_reason", ""), [])
+        same = kept.setdefault(tuple(own.labels.get(label, "") for label in _COUNTED), [])
         if all(own.at[0] > other.at[-1] or own.at[-1] < other.at[0] for other in same):
             same.append(own)
     return [own for several in kept.values() for own in several]

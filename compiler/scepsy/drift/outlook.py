@@ -1,8 +1,8 @@
 """What a drift costs, and what compiling again would give: predictions at the load that is seen.
 
-The predictor is the compiler's own. The load of an LLM is changed by making its calls more or less frequent, or longer,
-for every workflow alike: counters per LLM do not say whose calls they are. The path of an execution stays as it is, so
-that only the LLMs' own latencies change with the load.
+The predictor is the compiler's own. Where workflows are known, their executions come more or less often, or call more
+or less often; where only the load of an LLM is, its calls become more or less frequent, for every workflow alike. The
+path of an execution stays as it is, so that only the LLMs' own latencies change with the load.
 """
 
 from __future__ import annotations
@@ -38,18 +38,22 @@ from scepsy.placement import Inventory
 
 ALIKE = "taken as executions that come more or less often, in every workflow that calls the LLM alike"
 """What is assumed of a load of which only totals are known."""
+BESIDE = "other numbers of calls per execution are taken to change the load, not the path of an execution"
+"""What is assumed of executions that call more or less often: counts do not say what waits for what."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """How calls differ from the Plan's; factors by LLM, 1 where none is given.
+    """How calls differ from the Plan's; factors, by LLM where nothing else is said, 1 where none is given.
 
     Attributes:
-        calls: of calls per second.
+        calls: of calls per second, beyond what `executions` and `per_execution` explain.
         input: of prompt tokens per call, cached ones included.
         output: of generated tokens per call.
         seconds: of the time that a call takes at the same load.
         replicas: instances that are there, where not all are.
+        executions: by workflow, of executions per second.
+        per_execution: by workflow and LLM, of calls per execution.
     """
 
     calls: Mapping[str, float] = field(default_factory=dict)
@@ -57,18 +61,28 @@ class Change:
     output: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     replicas: Mapping[str, int] = field(default_factory=dict)
+    executions: Mapping[str, float] = field(default_factory=dict)
+    per_execution: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     @property
     def any(self) -> bool:
         """Whether anything is different."""
-        return bool(self.calls or self.input or self.output or self.seconds or self.replicas)
+        return bool(self.load or self.input or self.output or self.seconds or self.replicas)
+
+    @property
+    def load(self) -> tuple[float, ...]:
+        """All factors of how many calls there are."""
+        return (*self.calls.values(), *self.executions.values(), *self.per_execution.values())
 
 
 def changed(demands: Mapping[str, Demand], change: Change) -> dict[str, Demand]:
     """Return demands with calls that are so much more frequent, and longer."""
     found = {}
     for name, demand in demands.items():
-        more = demand.times({llm: change.calls.get(llm, 1.0) for llm in demand.llms})
+        # More executions are more calls at the same rate: `_rate` and `_workflow` turn them into executions again.
+        often = change.executions.get(name, 1.0)
+        each = {llm: change.calls.get(llm, 1.0) * change.per_execution.get((name, llm), 1.0) for llm in demand.llms}
+        more = demand.times({llm: often * factor for llm, factor in each.items()})
         llms = {
             llm: replace(
                 own,
@@ -187,6 +201,8 @@ def cost_of(inputs: Inputs, plan: Plan, change: Change) -> Outlook:
     notes += [f"{llm} is beyond saturation: its queue grows without bound" for llm in sorted(saturated)]
     if change.calls:
         notes.append(ALIKE)
+    if change.per_execution:
+        notes.append(BESIDE)
     return Outlook(figures + broken, _gpus(plan), "; ".join(notes))
 
 
@@ -211,7 +227,7 @@ def _figures(
 def _workflow(
     inputs: Inputs, name: str, outcome: WorkflowOutcome, change: Change, *, stuck: bool = False
 ) -> WorkflowFigures:
-    # Where calls are so much more frequent per execution, so many fewer executions fit: as more executions, they do.
+    # Demands hold more executions as more calls of each, of which fewer fit: as executions, as many do.
     rate = _rate(inputs, name, change)
     factor = rate / inputs.workflows[name].spec.target.per_second
     latency = None if stuck or not math.isfinite(outcome.latency) else outcome.latency
@@ -219,10 +235,10 @@ def _workflow(
 
 
 def _rate(inputs: Inputs, name: str, change: Change) -> float:
-    """Return a workflow's rate, taken to be that of the LLM that it calls whose load rose most."""
+    """Return a workflow's rate; what no workflow explains is taken from the LLM that it calls whose load rose most."""
     workflow = inputs.workflows[name]
     factor = max((change.calls.get(llm.name, 1.0) for llm in workflow.spec.llms), default=1.0)
-    return workflow.spec.target.per_second * factor
+    return workflow.spec.target.per_second * factor * change.executions.get(name, 1.0)
 
 
 def _only(outcome: LlmOutcome, callers: Sequence[int]) -> LlmOutcome:
@@ -266,7 +282,7 @@ def gain_of(inputs: Inputs, change: Change, inventory: Inventory | None = None) 
     figures = tuple(_workflow(inputs, name, own, change) for name, own in outcomes.items())
     gpus = round(sum(placed.tenths * len(placed.gpus) for placed in solution.placed) / 10, 1)
     least = ""
-    if change.calls and max(change.calls.values()) < 1:
+    if change.load and max(change.load) < 1:
         fewest = fewest_gpus(inputs.workflows, demands, inputs.catalog, stock)
         least = f"the targets would be met on {fewest} GPUs"
     return Outlook(figures, gpus, least)

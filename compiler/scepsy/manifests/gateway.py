@@ -6,9 +6,9 @@ these that it uses counts. It may also name the workflow that it is part of (`/w
 counts calls per workflow and LLM, and executions per workflow, for `COUNTS_PATH`.
 
 Each pod counts for itself. HAProxy's stick tables are shared only between peers whose addresses are known when it
-starts, which pods' are not (haproxy issues 919 and 930). So the Service sends a client to the same pod for as long as an
-execution is remembered, and executions are counted in parts by the hash of their names: that tells whether some were
-counted by several pods (drift/executions.py).
+starts, which pods' are not (github.com/haproxy/haproxy/issues 919, 930). So the Service sends a client to the same pod
+for as long as an execution is remembered, and executions are counted in parts by the hash of their names: that tells
+whether several pods counted the same ones (drift/recounting.py).
 """
 
 from __future__ import annotations

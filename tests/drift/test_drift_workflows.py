@@ -1,0 +1,360 @@
+"""Executions and calls per execution, told apart: simulated days of two workflows, judged against a compiled example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import Scepsy
+
+from scepsy.cli.compile import open_project
+from scepsy.compilation import Inputs, compile_plan, gather
+from scepsy.documents import Plan
+from scepsy.drift import ledger
+from scepsy.drift.counters import Slots
+from scepsy.drift.judging import judge_traffic
+from scepsy.drift.ledger import Settings
+from scepsy.drift.observing import Callers, Counted, Traffic
+from scepsy.drift.outlook import ALIKE, BESIDE, Change, cost_of, gain_of
+from scepsy.drift.recounting import dispersion_of, most_often
+from scepsy.drift.traffic import DAY, SLOT
+from scepsy.drift.workflows import judge_workflows, notes_of
+from scepsy.manifests.gateway import PARTS
+
+Compiled = tuple[Inputs, Plan]
+_KNOWN: list[Compiled] = []
+END = 1.8e9
+NAMES = ("beam-search", "rag-reranker")
+
+
+@pytest.fixture
+def both(tmp_path: Path, scepsy: Scepsy) -> Compiled:
+    """Two workflows that share an LLM, compiled once."""
+    if not _KNOWN:
+        ran = scepsy("init", tmp_path / "demo", "--example", "both")
+        assert ran.code == 0, ran.err
+        workspace, _ = open_project(tmp_path / "demo")
+        cluster = next(iter(workspace.clusters))
+        _KNOWN.append((gather(workspace, cluster), compile_plan(workspace, cluster).plan))
+    return _KNOWN[0]
+
+
+@dataclass
+class Day:
+    """A day of traffic, as multiples of what is planned; (T,) or one number.
+
+    Attributes:
+        executions: by workflow, of executions per second.
+        calls: by workflow and LLM, of calls per execution.
+        unnamed: by LLM, calls per second that name nothing ÷ planned calls per second.
+        past: by LLM, calls past the gateway ÷ planned calls per second.
+        pods: gateway pods.
+        again: part of the executions that every pod counts.
+    """
+
+    executions: Mapping[str, float | np.ndarray] = field(default_factory=dict)
+    calls: Mapping[tuple[str, str], float | np.ndarray] = field(default_factory=dict)
+    unnamed: Mapping[str, float | np.ndarray] = field(default_factory=dict)
+    past: Mapping[str, float] = field(default_factory=dict)
+    pods: int = 1
+    again: float | np.ndarray = 0.0
+
+    def seen(self, inputs: Inputs, plan: Plan, seed: int = 3) -> tuple[dict[str, Traffic], Callers]:
+        """Return what Prometheus would know of it."""
+        rng = np.random.default_rng(seed)
+        workflows = {}
+        calls: dict[str, np.ndarray] = {llm.name: np.zeros(DAY) for llm in plan.spec.llms}
+        for name in inputs.workflows:
+            rate = inputs.workflows[name].spec.target.per_second * np.broadcast_to(self.executions.get(name, 1.0), DAY)
+            begun = rng.poisson(rate * SLOT).astype(float)
+            named = {}
+            for llm, own in inputs.planned[name].llms.items():
+                each = own.calls * np.broadcast_to(self.calls.get((name, llm), 1.0), DAY)
+                named[llm] = slots(rng.poisson(begun * each))
+                calls[llm] += named[llm].value
+            parts = np.stack([rng.multinomial(int(n), np.full(PARTS, 1 / PARTS)) for n in begun], axis=1)
+            parts = parts + (self.pods - 1) * rng.binomial(parts, np.broadcast_to(self.again, DAY))
+            pods = np.full(DAY, float(self.pods))
+            workflows[name] = Counted(slots(parts.sum(axis=0)), parts.astype(float), named, pods, 60)
+        traffic = {}
+        for llm in plan.spec.llms:
+            more = llm.predicted.load * SLOT * np.broadcast_to(self.unnamed.get(llm.name, 0.0), DAY)
+            calls[llm.name] = calls[llm.name] + rng.poisson(more)
+            aside = rng.poisson(llm.predicted.load * SLOT * self.past.get(llm.name, 0.0), DAY)
+            done, arrived = slots(calls[llm.name] + aside), slots(calls[llm.name])
+            traffic[llm.name] = Traffic(done, None, None, None, None, arrived, None, llm.replicas)
+        return traffic, Callers(workflows, {llm: slots(own) for llm, own in calls.items()})
+
+
+def slots(value: np.ndarray) -> Slots:
+    return Slots(END, SLOT, value.astype(float), np.full(DAY, SLOT))
+
+
+def since(factor: float, minutes: int) -> np.ndarray:
+    """As planned, and so many times as much in the last minutes."""
+    shape = np.ones(DAY)
+    shape[-minutes:] = factor
+    return shape
+
+
+@dataclass
+class Judgement:
+    """What was found of a day.
+
+    Attributes:
+        kinds: of all findings, by subject.
+        texts: what they say, by subject.
+        reasons: why something was not judged, by subject and what.
+        notes: what figures do not say.
+        executions: Change.executions.
+        per_execution: Change.per_execution.
+        calls: Change.calls.
+    """
+
+    kinds: dict[str, str]
+    texts: dict[str, str]
+    reasons: dict[tuple[str, str], str]
+    notes: tuple[str, ...]
+    executions: Mapping[str, float]
+    per_execution: Mapping[tuple[str, str], float]
+    calls: Mapping[str, float]
+
+
+def judged(both: Compiled, day: Day, callers: Callers | None = None, below: int | None = DAY) -> Judgement:
+    inputs, plan = both
+    settings = Settings(1e-4, below)
+    traffic, counted = day.seen(inputs, plan)
+    first = judge_workflows(inputs, plan, traffic, counted if callers is None else callers, END, settings)
+    second = judge_traffic(inputs, plan, traffic, END, settings, first.change)
+    report, change = first.report + second.report, second.change
+    assert len({f.subject for f in report.findings}) == len(report.findings)
+    return Judgement(
+        {f.subject: f.kind for f in report.findings},
+        {f.subject: f.what for f in report.findings},
+        {(j.subject, j.what): j.reason for j in report.judged if j.reason and not j.what.endswith("tokens")},
+        notes_of(report.judged),
+        change.executions,
+        change.per_execution,
+        change.calls,
+    )
+
+
+def test_the_example_is_what_the_days_are_made_for(both: Compiled) -> None:
+    inputs, plan = both
+    assert tuple(sorted(inputs.workflows)) == NAMES
+    assert {llm.name: sorted(llm.workflows) for llm in plan.spec.llms} == {
+        "generator": ["beam-search", "rag-reranker"],
+        "reranker": ["rag-reranker"],
+        "verifier": ["beam-search"],
+    }
+    assert ledger.tests_of(plan) == 10 * 3 + 2 * 2 + 2 * 4
+
+
+def test_a_day_as_planned_is_no_drift_and_everything_is_judged(both: Compiled) -> None:
+    found = judged(both, Day())
+    assert (found.kinds, found.reasons, found.notes) == ({}, {}, ())
+
+
+def test_twice_the_executions_and_twice_the_calls_per_execution_are_the_same_load_and_not_the_same_drift(
+    both: Compiled,
+) -> None:
+    twice = since(2.0, 60)
+    executions = judged(both, Day(executions={"rag-reranker": twice}))
+    calls = judged(both, Day(calls={("rag-reranker", llm): twice for llm in ("generator", "reranker")}))
+    assert executions.kinds == {"rag-reranker": "executions-above"}
+    assert calls.kinds == {"rag-reranker/generator": "calls-above", "rag-reranker/reranker": "calls-above"}
+    assert executions.executions == {"rag-reranker": pytest.approx(2, rel=0.05)}
+    assert (executions.per_execution, executions.calls) == ({}, {})
+    assert calls.per_execution == {
+        ("rag-reranker", "generator"): pytest.approx(2, rel=0.05),
+        ("rag-reranker", "reranker"): pytest.approx(2, rel=0.05),
+    }
+    assert (calls.executions, calls.calls) == ({}, {})
+
+
+def test_the_texts_say_what_there_is_instead_of_what(both: Compiled) -> None:
+    inputs, _ = both
+    target = inputs.workflows["rag-reranker"].spec.target.per_second
+    found = judged(both, Day(executions={"rag-reranker": since(1.5, 60)}))
+    assert f"/s executions instead of the planned {target:g}/s (+" in found.texts["rag-reranker"]
+    found = judged(both, Day(calls={("rag-reranker", "reranker"): since(1.5, 60)}))
+    planned = inputs.planned["rag-reranker"].llms["reranker"].calls
+    assert f"calls to reranker per execution instead of {planned:g} (+" in found.texts["rag-reranker/reranker"]
+
+
+def test_half_of_either_over_a_day_is_told_apart_too(both: Compiled) -> None:
+    executions = judged(both, Day(executions=dict.fromkeys(NAMES, 0.5)))
+    assert executions.kinds == dict.fromkeys(NAMES, "executions-below")
+    calls = judged(both, Day(calls={("rag-reranker", "reranker"): 0.5}))
+    assert calls.kinds == {"rag-reranker/reranker": "calls-below"}
+
+
+def test_more_executions_that_call_less_leave_the_load_and_are_seen(both: Compiled) -> None:
+    calls = {("rag-reranker", llm): since(0.5, 90) for llm in ("generator", "reranker")}
+    found = judged(both, Day(executions={"rag-reranker": since(2.0, 90)}, calls=calls))
+    assert found.kinds == {"rag-reranker": "executions-above"}
+    # A lack is a finding after a day only, but the cost goes by what is seen.
+    assert found.per_execution["rag-reranker", "reranker"] == pytest.approx(0.5, rel=0.05)
+    inputs, plan = both
+    seen = Change(executions=found.executions, per_execution=found.per_execution)
+    for own, planned in zip(
+        cost_of(inputs, plan, seen).workflows, cost_of(inputs, plan, Change()).workflows, strict=True
+    ):
+        assert own.latency == pytest.approx(planned.latency, rel=0.1)
+
+
+def test_load_that_small_shifts_add_up_to_is_still_found(both: Compiled) -> None:
+    more = since(1.13, 600)
+    found = judged(both, Day(executions={"rag-reranker": more}, calls={("rag-reranker", "reranker"): more}))
+    assert found.kinds == {"reranker": "load-above"}
+    assert found.calls == {"reranker": pytest.approx(1.13**2, rel=0.05)}
+
+
+def test_load_beyond_what_workflows_explain_is_found_beside_them(both: Compiled) -> None:
+    def found(beyond: float) -> Judgement:
+        calls = {("rag-reranker", "reranker"): since(beyond, 300)}
+        return judged(both, Day(executions={"rag-reranker": since(1.5, 300)}, calls=calls))
+
+    assert found(1.08).kinds == {"rag-reranker": "executions-above"}
+    beyond = found(1.3)
+    assert beyond.kinds == {"rag-reranker": "executions-above", "rag-reranker/reranker": "calls-above"}
+    # Seen at the LLM before it is seen per execution, as where callers are not known.
+    inputs, plan = both
+    traffic, _ = Day(executions={"rag-reranker": since(1.95, 300)}).seen(inputs, plan)
+    seen = Change(executions={"rag-reranker": 1.5})
+    of_llms = judge_traffic(inputs, plan, traffic, END, Settings(1e-4), seen)
+    [reranker] = [f for f in of_llms.report.findings if f.subject == "reranker"]
+    assert reranker.what.endswith(", of which what is found of workflows explains +50%")
+    assert of_llms.change.calls["reranker"] == pytest.approx(1.3, rel=0.05)
+    assert of_llms.change.executions == {"rag-reranker": 1.5}
+
+
+@pytest.mark.parametrize("share", [0.02, 0.03])
+def test_few_calls_without_a_name_are_borne(both: Compiled, share: float) -> None:
+    found = judged(both, Day(executions={"rag-reranker": since(2.0, 60)}, unnamed={"reranker": share}))
+    assert found.kinds == {"rag-reranker": "executions-above"}
+
+
+def test_calls_without_a_name_leave_the_workflow_unjudged_and_the_llm_judged(both: Compiled) -> None:
+    found = judged(both, Day(executions={"rag-reranker": since(2.0, 60)}, unnamed={"reranker": 0.3}))
+    assert found.kinds["reranker"] == "load-above"
+    assert "rag-reranker" not in found.kinds
+    reason = found.reasons["rag-reranker", "executions"]
+    assert reason == found.reasons["rag-reranker", "calls"]
+    assert reason.startswith("13% of the calls to reranker name no workflow that calls it, or no execution")
+    assert ("beam-search", "executions") not in found.reasons
+    assert "of rag-reranker the gateway does not count" in found.notes[0]
+
+
+def test_without_any_counts_only_the_load_is_judged_and_that_is_said(both: Compiled) -> None:
+    found = judged(both, Day(executions=dict.fromkeys(NAMES, since(2.0, 60))), Callers({}, {}))
+    assert found.kinds == dict.fromkeys(("generator", "reranker", "verifier"), "load-above")
+    assert "is the gateway's /metrics/workflows scraped?" in found.reasons["rag-reranker", "executions"]
+    assert "of beam-search, rag-reranker the gateway" in found.notes[0]
+
+
+def test_clients_that_name_themselves_since_some_hours_are_judged_by_those(both: Compiled) -> None:
+    inputs, plan = both
+    _, whole = Day(executions={"rag-reranker": since(2.0, 60)}).seen(inputs, plan)
+    late = np.where(np.arange(DAY) < DAY - 300, 0.0, 1.0)
+    callers = Callers(
+        {
+            name: replace(
+                own,
+                executions=slots(own.executions.value * late),
+                parts=own.parts * late,
+                calls={llm: slots(calls.value * late) for llm, calls in own.calls.items()},
+            )
+            for name, own in whole.workflows.items()
+        },
+        whole.calls,
+    )
+    found = judged(both, Day(executions={"rag-reranker": since(2.0, 60)}), callers)
+    assert found.kinds == {"rag-reranker": "executions-above"}
+    assert found.reasons["rag-reranker", "executions, too little"] == "1440 minutes must be observed, 300 of them were"
+
+
+def test_calls_past_the_gateway_are_noticed(both: Compiled) -> None:
+    found = judged(both, Day(executions=dict.fromkeys(NAMES, 0.5), past={"reranker": 0.5}))
+    assert "rag-reranker" not in found.kinds
+    reason = "50% of the calls to reranker are not among those that the gateway counts"
+    assert found.reasons["rag-reranker", "executions"] == reason
+
+
+def test_what_is_nobodys_is_no_lack_of_a_small_workflow(both: Compiled) -> None:
+    """Two calls of a hundred name nothing; they may be those that the small workflow lacks."""
+    inputs, _ = both
+    own = {
+        name: inputs.workflows[name].spec.target.per_second * inputs.planned[name].llms["generator"].calls
+        for name in NAMES
+    }
+    small = min(own, key=lambda name: own[name])
+    found = judged(both, Day(executions={small: 0.05}, unnamed={"generator": 0.02}))
+    assert small not in found.kinds
+    assert "may be among those that name no workflow" in found.reasons[small, "executions, too little"]
+
+
+# ---- several pods
+
+
+def test_one_count_by_several_pods_is_judged(both: Compiled) -> None:
+    found = judged(both, Day(executions={"rag-reranker": since(1.5, 60)}, pods=2))
+    assert found.kinds == {"rag-reranker": "executions-above"}
+
+
+def test_executions_that_every_pod_counts_are_not_judged(both: Compiled) -> None:
+    found = judged(both, Day(pods=2, again=1.0))
+    assert found.kinds == {}
+    assert set(found.reasons) >= {(name, what) for name in NAMES for what in ("executions", "calls")}
+    assert "several gateway pods" in found.reasons["rag-reranker", "executions"]
+
+
+@pytest.mark.parametrize("minutes", [12, 15, 20, 30, 60, 120, 300, 900])
+def test_executions_that_begin_to_be_counted_twice_raise_no_finding(both: Compiled, minutes: int) -> None:
+    for again in (0.3, 1.0):
+        day = Day(pods=2, again=np.where(np.arange(DAY) >= DAY - minutes, again, 0.0))
+        found = judged(both, day, below=60)
+        assert found.kinds == {}, (again, found.texts)
+
+
+def test_parts_tell_how_often_executions_are_counted() -> None:
+    rng = np.random.default_rng(2)
+    bursts = rng.poisson(np.where(np.arange(DAY) % 60 < 5, 900, 30))
+    once = np.stack([rng.multinomial(int(n), np.full(PARTS, 1 / PARTS)) for n in bursts], axis=1).astype(float)
+    low, high = dispersion_of(once, DAY, 60)
+    assert low < 1 < high < 1.25
+    assert most_often(high, 2) < 1.15
+    for part in (0.2, 0.5, 1.0):
+        low, high = dispersion_of(once + rng.binomial(once.astype(int), part), DAY, 60)
+        assert low < (1 + 3 * part) / (1 + part) < high
+        assert 1 + part <= most_often(high, 2) <= 2
+    assert most_often(4.0, 3) == 3
+    assert dispersion_of(np.zeros((PARTS, DAY)), DAY, 60) == (0.0, float("inf"))
+
+
+# ---- what it costs
+
+
+def test_cost_and_gain_go_by_executions_and_by_calls_per_execution(both: Compiled) -> None:
+    inputs, plan = both
+    target = inputs.workflows["rag-reranker"].spec.target.per_second
+    calls = {("rag-reranker", llm): 1.1 for llm in inputs.planned["rag-reranker"].llms}
+    more, longer = Change(executions={"rag-reranker": 1.1}), Change(per_execution=calls)
+    before, after, each = (
+        {own.workflow: own for own in cost_of(inputs, plan, change).workflows} for change in (Change(), more, longer)
+    )
+    assert after["rag-reranker"].rate == pytest.approx(1.1 * target)
+    assert each["rag-reranker"].rate == target
+    assert after["beam-search"].rate == before["beam-search"].rate
+    # The same load: the same latencies; but as many executions fit as before, or fewer.
+    assert after["rag-reranker"].latency == pytest.approx(each["rag-reranker"].latency)
+    assert after["rag-reranker"].capacity == pytest.approx(before["rag-reranker"].capacity, rel=1e-6)
+    assert each["rag-reranker"].capacity == pytest.approx(before["rag-reranker"].capacity / 1.1, rel=1e-6)
+    notes = [cost_of(inputs, plan, change).note for change in (more, longer)]
+    assert ALIKE not in notes[0] + notes[1]
+    assert (BESIDE in notes[0], BESIDE in notes[1]) == (False, True)
+    assert "would be met on" in gain_of(inputs, Change(executions=dict.fromkeys(NAMES, 0.5))).note
+    assert "would be met on" not in gain_of(inputs, Change(executions={"rag-reranker": 0.5, "beam-search": 1.2})).note
