@@ -20,8 +20,8 @@ AFTER = 180
 """Minutes after a shift that are looked at, every one of them."""
 ALARMS = 1e-4
 """False alarms per hour: the command's default."""
-TESTS = 20
-"""Two LLMs with ten tests each."""
+TESTS = 26
+"""Two LLMs with ten tests each, and a workflow that calls both: its executions, and the calls to each per execution."""
 _CHUNK = 500
 
 Made = Callable[[np.random.Generator, float, int], Floats]

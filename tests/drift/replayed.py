@@ -105,6 +105,7 @@ class Workflow:
         calls: by LLM, calls per execution.
         pods: gateway pods among which executions are divided.
         unnamed: by LLM, calls per second that name no workflow.
+        again: whether the calls of an execution are divided among pods instead, so that each pod counts it.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Workflow:
     calls: dict[str, float | np.ndarray]
     pods: int = 2
     unnamed: dict[str, float] = field(default_factory=dict)
+    again: bool = False
 
     def lines(self, end: float, rng: np.random.Generator) -> dict[str, list[str]]:
         """Return the samples of both counters in the OpenMetrics format, one a minute, the last one at `end`."""
@@ -128,9 +130,14 @@ class Workflow:
                 if not np.isnan(self.rate[minute])
             ]
 
+        def drawn() -> np.ndarray:
+            begun = rng.poisson(np.nan_to_num(self.rate) * 60 / (1 if self.again else self.pods))
+            return rng.multinomial(begun, np.full(PARTS, 1 / PARTS))
+
+        same = drawn()
         for pod in range(self.pods):
-            begun = rng.poisson(np.nan_to_num(self.rate) * 60 / self.pods)
-            parts = rng.multinomial(begun, np.full(PARTS, 1 / PARTS))
+            parts = same if self.again else drawn()
+            begun = parts.sum(axis=1) / (self.pods if self.again else 1)
             for part in range(PARTS):
                 add(executions, pod, f'"{self.name}",part="{part}"', parts[:, part])
             for llm, each in self.calls.items():

@@ -103,9 +103,9 @@ def test_what_it_scrapes_is_read_as_it_was_counted(tmp_path: Path) -> None:
     assert increments(np.array(seen)).sum() == (1100 - 1068) + 7 + (20 - 7)
 
 
-def named(end: float, executions: np.ndarray, calls: np.ndarray) -> dict[str, list[str]]:
+def named(end: float, executions: np.ndarray, calls: np.ndarray, *, again: bool = False) -> dict[str, list[str]]:
     """Return what the gateway counts of the example, at so many times the planned executions, and calls of each."""
-    own = Workflow("rag-reranker", 12 * executions, {"generator": calls, "reranker": 20 * calls})
+    own = Workflow("rag-reranker", 12 * executions, {"generator": calls, "reranker": 20 * calls}, again=again)
     return own.lines(end, np.random.default_rng(2))
 
 
@@ -131,6 +131,20 @@ def test_twice_the_executions_is_told_from_twice_the_calls_of_each(
     assert rates["executions"][0] == pytest.approx(24, rel=0.05)
     assert rates["calls"] == [12, 12]
     assert not any("cannot be told" in note for d in found.values() for note in d.get("notes", []))
+
+
+def test_executions_that_two_gateways_count_are_not_taken_for_twice_as_many(
+    scepsy: Scepsy, project: Path, tmp_path: Path
+) -> None:
+    end, once = time.time(), constant(1.0)
+    whole = history(project, end, once).replace("# EOF\n", "") + text([named(end, once, once, again=True)])
+    with prometheus(tmp_path / "prometheus", whole) as url:
+        code, document = looked(scepsy, project, url)
+    assert (code, document.get("findings")) == (0, None), document["findings"]
+    reasons = {(j["subject"], j["what"]): j.get("reason", "") for j in document["judged"] if j["area"] == "traffic"}
+    assert "several gateway pods" in reasons["rag-reranker", "executions"]
+    assert "several gateway pods" in reasons["rag-reranker", "calls"]
+    assert reasons["generator", "load at the gateway"] == ""
 
 
 @pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")

@@ -53,6 +53,7 @@ class Day:
         past: by LLM, calls past the gateway ÷ planned calls per second.
         pods: gateway pods.
         again: part of the executions that every pod counts.
+        lasts: minutes over which the calls of an execution are spread.
     """
 
     executions: Mapping[str, float | np.ndarray] = field(default_factory=dict)
@@ -61,6 +62,7 @@ class Day:
     past: Mapping[str, float] = field(default_factory=dict)
     pods: int = 1
     again: float | np.ndarray = 0.0
+    lasts: int = 1
 
     def seen(self, inputs: Inputs, plan: Plan, seed: int = 3) -> tuple[dict[str, Traffic], Callers]:
         """Return what Prometheus would know of it."""
@@ -73,7 +75,8 @@ class Day:
             named = {}
             for llm, own in inputs.planned[name].llms.items():
                 each = own.calls * np.broadcast_to(self.calls.get((name, llm), 1.0), DAY)
-                named[llm] = slots(rng.poisson(begun * each))
+                made = np.convolve(begun, np.full(self.lasts, 1 / self.lasts))[:DAY]
+                named[llm] = slots(rng.poisson(made * each))
                 calls[llm] += named[llm].value
             parts = np.stack([rng.multinomial(int(n), np.full(PARTS, 1 / PARTS)) for n in begun], axis=1)
             parts = parts + (self.pods - 1) * rng.binomial(parts, np.broadcast_to(self.again, DAY))
@@ -230,6 +233,31 @@ def test_load_beyond_what_workflows_explain_is_found_beside_them(both: Compiled)
     assert reranker.what.endswith(", of which what is found of workflows explains +50%")
     assert of_llms.change.calls["reranker"] == pytest.approx(1.3, rel=0.05)
     assert of_llms.change.executions == {"rag-reranker": 1.5}
+
+
+def lasting(plan: Plan, latency: str) -> Plan:
+    """Return a plan whose executions are predicted to last so long."""
+    whole = plan.model_dump(by_alias=True)
+    for workflow in whole["spec"]["workflows"]:
+        workflow["predicted"]["latency"]["mean"] = latency
+    return Plan.model_validate(whole)
+
+
+@pytest.mark.parametrize("minutes", [5, 10, 15, 20, 30, 60])
+def test_the_sudden_end_of_executions_that_are_slower_than_predicted_is_no_finding(
+    both: Compiled, minutes: int
+) -> None:
+    inputs, plan = both
+    found = judged(
+        (inputs, lasting(plan, "10min")), Day(executions=dict.fromkeys(NAMES, since(0.1, minutes)), lasts=20)
+    )
+    assert found.kinds == {}
+
+
+def test_twice_the_calls_of_executions_that_last_for_minutes_are_found(both: Compiled) -> None:
+    inputs, plan = both
+    day = Day(calls={("rag-reranker", "reranker"): since(2.0, 60)}, lasts=20)
+    assert judged((inputs, lasting(plan, "10min")), day).kinds == {"rag-reranker/reranker": "calls-above"}
 
 
 @pytest.mark.parametrize("share", [0.02, 0.03])

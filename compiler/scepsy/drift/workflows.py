@@ -29,6 +29,10 @@ from scepsy.drift.recounting import dispersion_of, most_often
 from scepsy.drift.traffic import DAY, MARGIN, SLOT, Shift, Verdict, judge
 from scepsy.performance import MAX_UTILISATION
 
+LONGER = 3
+"""Times as long as predicted that executions may last: calls per execution must differ whichever it is, or a sudden end
+of executions that are slow would look as if each called more."""
+
 
 def judge_workflows(
     inputs: Inputs, plan: Plan, traffic: Mapping[str, Traffic], callers: Callers, end: float, settings: Settings
@@ -96,6 +100,13 @@ def _unseen(
     return f"up to {share:.0%} of its calls may be among those that name no workflow" if share > MISSING else ""
 
 
+def _without_shift(verdict: Verdict, reason: str) -> Verdict:
+    """Return a verdict that says why its shift is none that could be told."""
+    if verdict.shift is not None and verdict.shift.direction == "above":
+        return replace(verdict, shift=None, above=reason)
+    return replace(verdict, shift=None, below=reason)
+
+
 @dataclass
 class _Workflow:
     """One workflow while it is judged.
@@ -156,10 +167,14 @@ class _Workflow:
     def _calls(self, llm: str) -> Verdict:
         planned = self.inputs.planned[self.name].llms[llm].calls
         slots = self.counted.calls.get(llm)
-        begun = self._begun()
         value = np.zeros(DAY) if slots is None else slots.value
         seen = np.ones(DAY) if slots is None else slots.observed
-        verdict = self._verdict(value, np.where(seen > 0, planned * begun, 0.0))
+        verdict, longer = (
+            self._verdict(value, np.where(seen > 0, planned * self._begun(times), 0.0)) for times in (1, LONGER)
+        )
+        if verdict.shift is not None and (longer.shift is None or longer.shift.direction != verdict.shift.direction):
+            reason = f"{verdict.shift.ratio - 1:+.0%}, which executions that last longer than predicted may explain"
+            verdict = _without_shift(verdict, reason)
         verdict = self._told(verdict, "below", "calls per execution")
         shift = verdict.shift
         mean = self.inputs.demands[self.name].llms[llm].calls
@@ -169,13 +184,16 @@ class _Workflow:
         self.look.tell("traffic", f"{self.name}/{llm}", "calls", verdict, note)
         return verdict
 
-    def _begun(self) -> Floats:
+    def _begun(self, times: int) -> Floats:
         """Return per minute the executions that calls are expected of, 0 where that is not known.
 
         An execution counts when it begins, and calls until it ends: its calls are taken to be spread evenly over the
         predicted latency, or more executions would look as if each called less, and fewer as if each called more.
+
+        Args:
+            times: how many times as long as predicted they last.
         """
-        lasts = 1 + min(DAY // 4, round(self.planned.predicted.latency.mean / SLOT))
+        lasts = 1 + min(DAY // 4, round(times * self.planned.predicted.latency.mean / SLOT))
         slots = self.counted.executions
         known = np.convolve(self._recent(slots.observed) > 0, np.ones(lasts))[:DAY]
         mean = np.convolve(slots.value, np.full(lasts, 1 / lasts))[:DAY]
@@ -209,8 +227,7 @@ class _Workflow:
         if abs(least - 1) >= MARGIN and (least > 1) == (doubtful == "above"):
             return verdict
         reason = f"{what} {shift.ratio - 1:+.0%}, which several gateway pods that count the same executions may explain"
-        bare = replace(verdict, shift=None)
-        return replace(bare, above=reason) if doubtful == "above" else replace(bare, below=reason)
+        return _without_shift(verdict, reason)
 
     def _find(self, kind: str, subject: str, what: str, shift: Shift, seen: Change, llms: Sequence[str]) -> None:
         severity: Severity = "info"

@@ -44,7 +44,8 @@ PARTS = 32
 EXECUTIONS = 1 << 18
 """Executions that a pod remembers, each in about 200 bytes."""
 SILENCE = 3600
-"""Seconds between two calls after which an execution is forgotten, and a client may be sent to another pod."""
+"""Seconds after the beginning of its last call after which an execution is forgotten, and after which a client may be
+sent to another pod."""
 WORKFLOW_LENGTH = 63
 """Characters of the longest name of a workflow."""
 EXECUTION_LENGTH = 128
