@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -139,8 +138,10 @@ class _Workflow:
         """Judge executions, and the calls to every LLM per execution."""
         observed = self._recent(self.counted.executions.observed)
         target = self.inputs.workflows[self.name].spec.target.per_second
-        verdict = self._verdict(self.counted.executions.value, target * observed)
-        verdict = self._told(verdict, "above", "executions")
+        value, expected = self.counted.executions.value, target * observed
+        verdict = self._verdict(value, expected)
+        if verdict.shift is not None and verdict.shift.direction == "above":
+            verdict = self._told(verdict, value, expected * self._times(verdict.shift))
         note = f"{rate(verdict.ratio * target)}, planned {rate(target)}{self.look.visible(target, verdict)}"
         self.look.tell("traffic", self.name, "executions", verdict, note)
         shift = verdict.shift
@@ -169,13 +170,13 @@ class _Workflow:
         slots = self.counted.calls.get(llm)
         value = np.zeros(DAY) if slots is None else slots.value
         seen = np.ones(DAY) if slots is None else slots.observed
-        verdict, longer = (
-            self._verdict(value, np.where(seen > 0, planned * self._begun(times), 0.0)) for times in (1, LONGER)
-        )
+        expected, slower = (np.where(seen > 0, planned * self._begun(times), 0.0) for times in (1, LONGER))
+        verdict, longer = self._verdict(value, expected), self._verdict(value, slower)
         if verdict.shift is not None and (longer.shift is None or longer.shift.direction != verdict.shift.direction):
             reason = f"{verdict.shift.ratio - 1:+.0%}, which executions that last longer than predicted may explain"
             verdict = _without_shift(verdict, reason)
-        verdict = self._told(verdict, "below", "calls per execution")
+        if verdict.shift is not None and verdict.shift.direction == "below":
+            verdict = self._told(verdict, value, expected / self._times(verdict.shift))
         shift = verdict.shift
         mean = self.inputs.demands[self.name].llms[llm].calls
         if shift is not None and shift.direction == "below" and shift.ratio * planned > (1 - MARGIN) * mean:
@@ -210,24 +211,27 @@ class _Workflow:
         shift = verdict.shift if verdict.shift is not None and verdict.shift.direction == "above" else None
         return replace(verdict, shift=shift, below=self.unseen)
 
-    def _told(self, verdict: Verdict, doubtful: Literal["above", "below"], what: str) -> Verdict:
-        """Leave out a shift that several counts of the same execution may explain.
+    def _times(self, shift: Shift) -> float:
+        """Return how often executions are counted at most, on average, since something shifted."""
+        _, high = dispersion_of(self.counted.parts, shift.minutes, self.counted.fine)
+        return most_often(high, float(self.counted.pods[-shift.minutes :].max()))
+
+    def _told(self, verdict: Verdict, value: Floats, expected: Floats) -> Verdict:
+        """Leave out a shift that there would not be if executions were counted as often as they may be.
 
         Args:
             verdict: what was found.
-            doubtful: the direction in which they would shift it.
-            what: what is judged.
+            value: (T,) what was judged.
+            expected: (T,) what would be expected of it then.
         """
-        shift = verdict.shift
-        if shift is None or shift.direction != doubtful:
+        settings, shift = self.look.settings, verdict.shift
+        margin = MARGIN / 2
+        then = judge(value, expected, settings.alarms, tests=self.look.tests, margin=margin, below=settings.below)
+        if shift is None or (then.shift is not None and then.shift.direction == shift.direction):
             return verdict
-        _, high = dispersion_of(self.counted.parts, shift.minutes, self.counted.fine)
-        times = most_often(high, float(self.counted.pods[-shift.minutes :].max()))
-        least = shift.ratio / times if doubtful == "above" else shift.ratio * times
-        if abs(least - 1) >= MARGIN and (least > 1) == (doubtful == "above"):
-            return verdict
-        reason = f"{what} {shift.ratio - 1:+.0%}, which several gateway pods that count the same executions may explain"
-        return _without_shift(verdict, reason)
+        return _without_shift(
+            verdict, f"{shift.ratio - 1:+.0%}, which several gateway pods that count the same executions may explain"
+        )
 
     def _find(self, kind: str, subject: str, what: str, shift: Shift, seen: Change, llms: Sequence[str]) -> None:
         severity: Severity = "info"
