@@ -106,6 +106,40 @@ def test_totals_of_llms_tell_which_workflow_runs_more_often(
     assert rates_of(both[1], Change(calls=totals)) == pytest.approx(rates, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("change", "rag", "beam"),
+    [
+        (Change(executions={"rag-reranker": 1.6}), ("19.2/s", {}), (None, {})),
+        (
+            Change(per_execution={("rag-reranker", "reranker"): 1.5}),
+            (None, {"reranker": 30.0}), (None, {}),
+        ),
+        # The gateway knows one workflow; the other, which it does not, explains the rest.
+        (
+            Change(executions={"rag-reranker": 1.6}, calls={"verifier": 2.0, "generator": 61.66 / 40.43}),
+            ("19.2/s", {}), (2.0, {}),
+        ),
+    ],
+    ids=["executions", "calls per execution", "one workflow known"],
+)  # fmt: skip
+def test_what_the_gateway_tells_of_workflows_is_written_as_it_is(
+    both: tuple[Workspace, Inputs],
+    change: Change,
+    rag: tuple[str | None, dict[str, float]],
+    beam: tuple[float | None, dict[str, float]],
+) -> None:
+    workspace, inputs = both
+    files = observed_files(workspace, inputs, change, Missing(), 1.8e9)
+    after = with_observed(workspace, files).observed
+    seen = after["rag-reranker"].document.spec
+    assert seen.rate == (float(rag[0].removesuffix("/s")) if rag[0] else None)
+    assert {own.llm: own.calls for own in seen.llms if own.calls is not None} == rag[1]
+    if beam[0] is None:
+        assert "beam-search" not in after
+    else:
+        assert after["beam-search"].document.spec.rate == pytest.approx(0.1 * beam[0], rel=0.1)
+
+
 def load(inputs: Inputs, llm: str) -> float:
     return sum(
         w.spec.target.per_second * inputs.planned[name].llms[llm].calls

@@ -1,8 +1,9 @@
 """From what was seen to the Observed documents that a compile plans with.
 
-Counters per LLM do not say whose calls they are. Where only they are known, workflows are taken to run so much more
-or less often as explains the totals best, and as little as possible off the plan; what that leaves unexplained of an
-LLM is taken as more or fewer calls per execution of every workflow that calls it.
+Where the gateway tells workflows apart, that is what they are made of. Counters per LLM do not say whose calls they
+are: where only these are known, workflows are taken to run so much more or less often as explains the totals best, and
+as little as possible off the plan; what that leaves unexplained of an LLM is taken as more or fewer calls per execution
+of every workflow that calls it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from scepsy.errors import ScepsyError
 _HEADER = b"# Written by scepsy drift --recompile. Remove this file to forget what it says.\n"
 _STIFFNESS = 1e-3
 """Weight of a workflow's rate staying as planned, against an LLM's total being explained."""
+_FIRM = 1e3
+"""The same where the gateway knows the rate."""
 _SAME = 0.02
 """Part by which a value must differ to be written: less is not known."""
 
@@ -35,36 +38,41 @@ Files = dict[PurePosixPath, bytes | None]
 
 
 def rates_of(inputs: Inputs, change: Change) -> dict[str, float]:
-    """Return by which factor every workflow runs more often than planned, as far as the totals of LLMs tell.
+    """Return by which factor every workflow runs more often than planned.
 
-    Least squares over the LLMs, each total counted in its planned one, with a little weight on staying as planned.
+    What the gateway counted, times what the totals of LLMs tell beyond that: least squares over the LLMs, each total
+    counted in what is known of it, with a weight on the workflows' rates staying as they are.
     """
     names = list(inputs.workflows)
     llms = sorted({llm for demand in inputs.planned.values() for llm in demand.llms})
-    planned = np.array([[_load(inputs, name, llm) for name in names] for llm in llms])
-    total = np.maximum(planned.sum(axis=1, keepdims=True), 1e-12)
+    known = np.array([[_load(inputs, change, name, llm) for name in names] for llm in llms])
     seen = np.array([change.calls.get(llm, 1.0) for llm in llms])
-    root = np.sqrt(_STIFFNESS)
-    left = np.vstack([planned / total, root * np.eye(len(names))])
-    right = np.concatenate([seen, root * np.ones(len(names))])
-    found = np.linalg.lstsq(left, right, rcond=None)[0]
-    return {name: max(0.01, float(value)) for name, value in zip(names, found, strict=True)}
+    stiff = np.sqrt([_FIRM if name in change.executions else _STIFFNESS for name in names])
+    left = np.vstack([known / np.maximum(known.sum(axis=1, keepdims=True), 1e-12), np.diag(stiff)])
+    found = np.linalg.lstsq(left, np.concatenate([seen, stiff]), rcond=None)[0]
+    beyond = {name: max(0.01, float(value)) for name, value in zip(names, found, strict=True)}
+    return {name: change.executions.get(name, 1.0) * factor for name, factor in beyond.items()}
 
 
-def _load(inputs: Inputs, workflow: str, llm: str) -> float:
-    """Return the planned calls per second of a workflow to an LLM."""
+def _load(inputs: Inputs, change: Change, workflow: str, llm: str) -> float:
+    """Return the calls per second of a workflow to an LLM, as far as the gateway told them apart."""
     own = inputs.planned[workflow].llms.get(llm)
-    return inputs.workflows[workflow].spec.target.per_second * own.calls if own is not None else 0.0
+    if own is None:
+        return 0.0
+    often = change.executions.get(workflow, 1.0) * change.per_execution.get((workflow, llm), 1.0)
+    return inputs.workflows[workflow].spec.target.per_second * own.calls * often
 
 
-def _calls_of(inputs: Inputs, change: Change, rates: Mapping[str, float]) -> dict[str, float]:
-    """Return by LLM the factor of calls per execution that the rates leave unexplained."""
+def _calls_of(inputs: Inputs, change: Change, rates: Mapping[str, float]) -> dict[tuple[str, str], float]:
+    """Return by workflow and LLM the factor of calls per execution: what was counted, and what rates do not explain."""
     found = {}
     for llm in sorted({llm for demand in inputs.planned.values() for llm in demand.llms}):
-        planned = sum(_load(inputs, name, llm) for name in inputs.workflows)
-        explained = sum(rates[name] * _load(inputs, name, llm) for name in inputs.workflows)
-        if planned > 0 and explained > 0:
-            found[llm] = change.calls.get(llm, 1.0) * planned / explained
+        loads = {name: _load(inputs, change, name, llm) for name in inputs.workflows}
+        often = {name: rates[name] / change.executions.get(name, 1.0) for name in inputs.workflows}
+        explained = sum(often[name] * load for name, load in loads.items())
+        beyond = change.calls.get(llm, 1.0) * sum(loads.values()) / explained if explained > 0 else 1.0
+        for name in (name for name, load in loads.items() if load > 0):
+            found[name, llm] = change.per_execution.get((name, llm), 1.0) * beyond
     return found
 
 
@@ -83,7 +91,7 @@ def observed_files(workspace: Workspace, inputs: Inputs, change: Change, missing
     """
     moment = datetime.datetime.fromtimestamp(round(at), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     files: Files = {}
-    if change.calls or change.input or change.output:
+    if change.calls or change.executions or change.per_execution or change.input or change.output:
         rates = rates_of(inputs, change)
         calls = _calls_of(inputs, change, rates)
         for name in inputs.workflows:
@@ -100,7 +108,7 @@ def _workflow(
     name: str,
     change: Change,
     rate: float,
-    calls: Mapping[str, float],
+    calls: Mapping[tuple[str, str], float],
     moment: str,
 ) -> Files:
     """Return the document of one workflow: what is known already, overlaid with what is different now."""
@@ -112,7 +120,7 @@ def _workflow(
         update = {
             key: _value(mean * factor)
             for key, mean, factor in (
-                ("calls", own.calls, calls.get(llm, 1.0)),
+                ("calls", own.calls, calls.get((name, llm), 1.0)),
                 ("input_tokens", own.input.mean, change.input.get(llm, 1.0)),
                 ("output_tokens", own.output.mean, change.output.get(llm, 1.0)),
             )

@@ -15,8 +15,7 @@ import numpy as np
 
 from scepsy.allocation import Infeasible, build_problem, fewest_gpus, solve
 from scepsy.compilation import Inputs
-from scepsy.demand import Demand
-from scepsy.demand.statistics import TokenUse
+from scepsy.demand import Demand, longer
 from scepsy.documents import Plan
 from scepsy.documents.plan import PlannedLlm
 from scepsy.drift.finding import Outlook, WorkflowFigures
@@ -83,23 +82,8 @@ def changed(demands: Mapping[str, Demand], change: Change) -> dict[str, Demand]:
         often = change.executions.get(name, 1.0)
         each = {llm: change.calls.get(llm, 1.0) * change.per_execution.get((name, llm), 1.0) for llm in demand.llms}
         more = demand.times({llm: often * factor for llm, factor in each.items()})
-        llms = {
-            llm: replace(
-                own,
-                input=_longer(own.input, change.input.get(llm, 1.0)),
-                output=_longer(own.output, change.output.get(llm, 1.0)),
-                cached=_longer(own.cached, change.input.get(llm, 1.0)),
-            )
-            for llm, own in more.llms.items()
-        }
-        found[name] = replace(more, llms=llms)
+        found[name] = longer(more, change.input, change.output)
     return found
-
-
-def _longer(use: TokenUse, factor: float) -> TokenUse:
-    if factor == 1.0:
-        return use
-    return TokenUse(use.mean * factor, None if use.max is None else max(use.max, use.mean * factor))
 
 
 def load_of(inputs: Inputs, llm: str, change: Change) -> LlmLoad | None:
