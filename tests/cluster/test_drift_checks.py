@@ -104,6 +104,7 @@ def test_the_api_server_accepts_everything_strictly_and_without_warnings(
 
 CLUSTER: set[Permission] = {
     ("", "nodes", "list"),
+    ("", "nodes", "watch"),
     ("resource.k8s.io", "resourceslices", "list"),
     ("resource.k8s.io", "deviceclasses", "list"),
 }

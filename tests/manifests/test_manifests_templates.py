@@ -143,7 +143,7 @@ def test_a_template_reaches_no_python_and_cannot_compute(tmp_path: Path, express
 def test_a_template_that_grows_without_end_is_stopped(tmp_path: Path, text: str, message: str) -> None:
     started = time.monotonic()
     assert message in failure(tmp_path, text + "\n")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize(
