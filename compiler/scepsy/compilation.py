@@ -22,7 +22,7 @@ from scepsy.allocation import (
     replan,
     solve,
 )
-from scepsy.demand import Demand, demand_of, quantile_factors
+from scepsy.demand import Demand, as_observed, demand_of, quantile_factors
 from scepsy.demand.stability import stability_of
 from scepsy.demand.stability import warnings as stability_warnings
 from scepsy.documents import (
@@ -123,6 +123,7 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
     workflows: dict[str, Workflow] = {}
     traces: dict[str, str] = {}
     digests = _relevant(workspace, target)
+    observed = workspace.observed_in(cluster)
     problems: list[Diagnostic] = []
     if not inventory.domains:
         missing = workspace.missing.get(cluster)
@@ -132,12 +133,14 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
     for name, workflow in workspace.workflows.items():
         problems.extend(_check_models(workflow, target.document, catalog, inventory))
         try:
-            demands[name], read = demand_of(workspace, workflow)
+            stated, read = demand_of(workspace, workflow)
+            seen = observed.get(name)
+            demands[name] = stated if seen is None else as_observed(stated, seen.document)
             digests.update(read)
             if workflow.document.spec.demand.traces is not None:
                 traces[name] = next(iter(read.values()))
             problems.extend(_check_lengths(workflow, demands[name], catalog))
-            workflows[name] = _at_rate(workflow, demands[name], workspace.observed.get(name))
+            workflows[name] = _at_rate(workflow, stated, seen)
         except DocumentError as error:
             problems.extend(error.diagnostics)
     if problems:
@@ -235,7 +238,8 @@ def _relevant(workspace: Workspace, cluster: Loaded[Cluster]) -> dict[str, str]:
     """
     called = {llm.model for w in workspace.workflows.values() for llm in w.document.spec.llms}
     bearing = {cluster.source.file.name}
-    bearing |= {o.source.file.name for name, o in workspace.observed.items() if name in workspace.workflows}
+    observed = workspace.observed_in(cluster.document.metadata.name)
+    bearing |= {o.source.file.name for name, o in observed.items() if name in workspace.workflows}
     bearing |= {m.source.file.name for name, m in workspace.missing.items() if name == cluster.document.metadata.name}
     bearing |= {p.source.file.name for p in workspace.profiles.values() if p.document.spec.model in called}
     every = [c.source.file.name for c in workspace.clusters.values()]
@@ -475,7 +479,7 @@ def _warnings(workspace: Workspace, inputs: Inputs, solution: Solution) -> list[
 def _of_observed(workspace: Workspace, inputs: Inputs) -> list[str]:
     """Say in what the plan follows what drift detection saw, and not what people wrote."""
     found = []
-    for name, loaded in workspace.observed.items():
+    for name, loaded in workspace.observed_in(inputs.cluster.metadata.name).items():
         if name not in inputs.workflows:
             continue
         seen, where = loaded.document.spec, f"as observed ({loaded.source.file.name})"

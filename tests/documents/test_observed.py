@@ -84,7 +84,7 @@ def project(tmp_path: Path, example: Path, scepsy: Scepsy) -> Path:
 
 def observed(project: Path, *entries: str, name: str = "rag-reranker") -> None:
     """Write what was seen of a workflow."""
-    lines = ["at: '2026-11-21T20:00:00Z'", *entries]
+    lines = ["cluster: one-node", "at: '2026-11-21T20:00:00Z'", *entries]
     spec = "".join(f"  {line}\n" for line in lines)
     head = f"apiVersion: scepsy.dev/v1alpha1\nkind: ObservedWorkflow\nmetadata: {{name: {name}}}\nspec:\n"
     (project / "observed").mkdir(exist_ok=True)
@@ -136,7 +136,7 @@ def test_a_wrong_document_is_told_with_its_place(project: Path) -> None:
     observed(project, "rate: 3")
     with pytest.raises(DocumentError) as error:
         load_workspace(project, project)
-    assert "observed/rag-reranker.yaml:6:" in str(error.value)
+    assert "observed/rag-reranker.yaml:7:" in str(error.value)
 
 
 def test_documents_in_memory_count_as_those_in_files(project: Path) -> None:
@@ -146,5 +146,8 @@ def test_documents_in_memory_count_as_those_in_files(project: Path) -> None:
     from_file = load_workspace(project, project)
     in_memory = with_observed(workspace, {path.relative_to(project): path.read_bytes()})  # type: ignore[dict-item]
     assert in_memory.inputs == from_file.inputs
-    assert in_memory.observed["rag-reranker"].document == from_file.observed["rag-reranker"].document
+    assert (
+        in_memory.observed["one-node", "rag-reranker"].document
+        == from_file.observed["one-node", "rag-reranker"].document
+    )
     assert with_observed(from_file, {path.relative_to(project): None}).inputs == workspace.inputs  # type: ignore[dict-item]

@@ -130,7 +130,7 @@ def test_what_the_gateway_tells_of_workflows_is_written_as_it_is(
 ) -> None:
     workspace, inputs = both
     files = observed_files(workspace, inputs, change, Missing(), 1.8e9)
-    after = with_observed(workspace, files).observed
+    after = with_observed(workspace, files).observed_in("two-nodes")
     seen = after["rag-reranker"].document.spec
     assert seen.rate == (float(rag[0].removesuffix("/s")) if rag[0] else None)
     assert {own.llm: own.calls for own in seen.llms if own.calls is not None} == rag[1]
@@ -178,6 +178,7 @@ def test_what_was_written_already_is_not_written_again(both: tuple[Workspace, In
         "metadata:\n"
         "  name: rag-reranker\n"
         "spec:\n"
+        "  cluster: two-nodes\n"
         '  at: "2027-01-15T08:00:00Z"\n'
         '  rate: "18/s"\n'
         "  llms:\n"

@@ -5,7 +5,7 @@ call, and the time outside LLMs; and of recorded executions the call graphs, how
 """
 
 from scepsy.demand.graph import CriticalPath, Graph, Makespans, Step, graphs_of
-from scepsy.demand.observed import longer
+from scepsy.demand.observed import as_observed, longer
 from scepsy.demand.source import demand_of
 from scepsy.demand.statistics import (
     Demand,
@@ -26,6 +26,7 @@ __all__ = [
     "Recorded",
     "Step",
     "TokenUse",
+    "as_observed",
     "demand_of",
     "from_statistics",
     "from_trace",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scepsy.demand.observed import as_observed
 from scepsy.demand.statistics import Demand, from_statistics, from_trace
 from scepsy.demand.summary import from_summary
 from scepsy.documents import Diagnostic, DocumentError, Loaded, PathEscapes, Position, Workflow, Workspace, contained
@@ -15,18 +14,11 @@ from scepsy.traces.native import read_trace
 
 
 def demand_of(workspace: Workspace, loaded: Loaded[Workflow]) -> tuple[Demand, dict[str, str]]:
-    """Return the demand of a workflow, as far as it was observed, and the digests of the files that were read for it.
+    """Return the demand of a workflow, and the digests of the files that were read for it.
 
     Raises:
         DocumentError: the trace or summary cannot be read, is wrong, or never calls an LLM of the workflow.
     """
-    stated, read = _stated(workspace, loaded)
-    observed = workspace.observed.get(loaded.document.metadata.name)
-    return (stated if observed is None else as_observed(stated, observed.document)), read
-
-
-def _stated(workspace: Workspace, loaded: Loaded[Workflow]) -> tuple[Demand, dict[str, str]]:
-    """Return the demand as the Workflow says it."""
     source = loaded.document.spec.demand
     if source.statistics is not None:
         return from_statistics(source.statistics), {}

@@ -35,6 +35,8 @@ class ObservedLlm(Model):
 class ObservedWorkflowSpec(Model):
     """What was seen, and when."""
 
+    cluster: KubernetesName
+    """The cluster where it was seen; plans of others do not follow it."""
     at: Moment
     """When it was written: UTC, RFC 3339."""
     rate: Rate | None = None

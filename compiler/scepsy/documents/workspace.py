@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -42,7 +42,7 @@ class Workspace:
         profiles: by name, in name order.
         inputs: sha256 of each file that was read, by its path relative to `root`.
         templates: directory of templates that override the shipped ones; None for none.
-        observed: by workflow, what drift detection saw of it.
+        observed: by cluster and workflow, what drift detection saw of it there.
         missing: by cluster, what drift detection found missing of it.
     """
 
@@ -54,7 +54,7 @@ class Workspace:
     profiles: dict[str, Loaded[Profile]]
     inputs: dict[str, str] = field(default_factory=dict)
     templates: Path | None = None
-    observed: dict[str, Loaded[ObservedWorkflow]] = field(default_factory=dict)
+    observed: dict[tuple[str, str], Loaded[ObservedWorkflow]] = field(default_factory=dict)
     missing: dict[str, Loaded[ObservedCluster]] = field(default_factory=dict)
 
     def cluster(self, name: str) -> Loaded[Cluster]:
@@ -70,6 +70,10 @@ class Workspace:
             return whole
         missing = loaded.document.spec
         return replace(whole, document=without(whole.document, missing.missing_nodes, missing.missing_gpus))
+
+    def observed_in(self, cluster: str) -> dict[str, Loaded[ObservedWorkflow]]:
+        """Return by workflow what drift detection saw of it in a cluster."""
+        return {workflow: loaded for (where, workflow), loaded in self.observed.items() if where == cluster}
 
     def relative(self, path: Path) -> str:
         """Return a path below `root` as it stands in Plans and messages."""
@@ -100,7 +104,7 @@ def with_observed(workspace: Workspace, files: Mapping[PurePosixPath, bytes | No
             missing[cluster.metadata.name] = Loaded(cluster, source)
         else:
             workflow = validate(source, ObservedWorkflow)
-            observed[workflow.metadata.name] = Loaded(workflow, source)
+            observed[workflow.spec.cluster, workflow.metadata.name] = Loaded(workflow, source)
         inputs[path.as_posix()] = digest(data)
     return replace(workspace, observed=observed, missing=missing, inputs=dict(sorted(inputs.items())))
 
@@ -127,7 +131,7 @@ def load_workspace(directory: Path, root: Path, *, needs_profiles: bool = True) 
     workflows = reader.directory(project, ("workflows", paths.workflows), Workflow)
     clusters = reader.directory(project, ("clusters", paths.clusters), Cluster)
     profiles = reader.directory(project, ("profiles", paths.profiles), Profile, needed=needs_profiles)
-    observed = reader.directory(project, ("observed", paths.observed), ObservedWorkflow, needed=False, deep=False)
+    observed = reader.observed(project)
     below = f"{paths.observed}/{OBSERVED_CLUSTERS}"
     missing = reader.directory(project, ("observed", below), ObservedCluster, needed=False)
     reader.outputs(project)
@@ -196,26 +200,44 @@ class _Reader:
         return loaded[0]
 
     def directory(
-        self,
-        project: Loaded[Project],
-        setting: tuple[str, str],
-        kind: type[D],
-        *,
-        needed: bool = True,
-        deep: bool = True,
+        self, project: Loaded[Project], setting: tuple[str, str], kind: type[D], *, needed: bool = True
     ) -> dict[str, Loaded[D]]:
-        """Load every YAML file in a directory that the project names, and if `deep` below it.
+        """Load every YAML file below a directory that the project names; there must be one if it is `needed`."""
+        found: dict[str, Loaded[D]] = {}
+        for item in self.files(project, setting, kind, needed=needed, deep=True):
+            title = item.document.metadata.name  # type: ignore[attr-defined]
+            if title in found:
+                first = found[title].source.position("metadata", "name")
+                message = f'the {kind.__name__} name "{title}" is taken: first at {first}'
+                self.problems.append(item.problem(("metadata", "name"), message, "give it another name"))
+            else:
+                found[title] = item
+        return dict(sorted(found.items()))
 
-        There must be one if it is `needed`.
-        """
+    def observed(self, project: Loaded[Project]) -> dict[tuple[str, str], Loaded[ObservedWorkflow]]:
+        """Load what was observed of workflows, by cluster and workflow."""
+        found: dict[tuple[str, str], Loaded[ObservedWorkflow]] = {}
+        setting = ("observed", project.document.spec.paths.observed)
+        for item in self.files(project, setting, ObservedWorkflow, needed=False, deep=False):
+            key = (item.document.spec.cluster, item.document.metadata.name)
+            if key in found:
+                first = found[key].source.position("metadata", "name")
+                message = f'workflow "{key[1]}" was observed in cluster "{key[0]}" already: at {first}'
+                self.problems.append(item.problem(("metadata", "name"), message, "remove one of them"))
+            found.setdefault(key, item)
+        return dict(sorted(found.items()))
+
+    def files(
+        self, project: Loaded[Project], setting: tuple[str, str], kind: type[D], *, needed: bool, deep: bool
+    ) -> Iterator[Loaded[D]]:
+        """Load every YAML file in a directory that the project names, and if `deep` below it."""
         key, name = setting
         location = ("spec", "paths", key)
         try:
             folder = contained(self.root, name, self.base)
         except PathEscapes as error:
             self.problems.append(project.problem(location, error.message, error.hint))
-            return {}
-        found: dict[str, Loaded[D]] = {}
+            return
         there = (folder.rglob("*") if deep else folder.glob("*")) if folder.is_dir() else ()
         files = sorted(p for p in there if p.suffix in (".yaml", ".yml"))
         if not files and needed:
@@ -235,15 +257,7 @@ class _Reader:
                 continue
             self.add(real, file)
             self.problems.extend(problems)
-            for item in loaded:
-                title = item.document.metadata.name  # type: ignore[attr-defined]
-                if title in found:
-                    first = found[title].source.position("metadata", "name")
-                    message = f'the {kind.__name__} name "{title}" is taken: first at {first}'
-                    self.problems.append(item.problem(("metadata", "name"), message, "give it another name"))
-                else:
-                    found[title] = item
-        return dict(sorted(found.items()))
+            yield from loaded
 
     def templates(self, project: Loaded[Project]) -> Path | None:
         """Take the override templates for inputs; what is in them is checked when they are rendered."""

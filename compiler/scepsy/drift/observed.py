@@ -112,7 +112,8 @@ def _workflow(
     moment: str,
 ) -> Files:
     """Return the document of one workflow: what is known already, overlaid with what is different now."""
-    loaded = workspace.observed.get(name)
+    cluster = inputs.cluster.metadata.name
+    loaded = workspace.observed.get((cluster, name))
     before = loaded.document if loaded is not None else None
     llms = []
     for llm, own in sorted(inputs.demands[name].llms.items()):
@@ -133,11 +134,15 @@ def _workflow(
         seen = Si(_value(inputs.workflows[name].spec.target.per_second * rate))
     if seen is None and not different:
         return {}
-    spec = ObservedWorkflowSpec(at=moment, rate=seen, llms=different)
+    spec = ObservedWorkflowSpec(cluster=cluster, at=moment, rate=seen, llms=different)
     if before is not None and spec.model_copy(update={"at": before.spec.at}) == before.spec:
         return {}
     made = ObservedWorkflow(api_version=API_VERSION, kind="ObservedWorkflow", metadata=Metadata(name=name), spec=spec)
-    return {_place(workspace, loaded, f"{name}.yaml"): _text(made)}
+    return {
+        _place(workspace, loaded, f"{name}.yaml" if len(workspace.clusters) == 1 else f"{name}.{cluster}.yaml"): _text(
+            made
+        )
+    }
 
 
 def _cluster(workspace: Workspace, name: str, missing: Missing, moment: str) -> Files:
