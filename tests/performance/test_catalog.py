@@ -120,6 +120,16 @@ def test_a_trace_that_was_replayed_is_not_stale_because_the_cache_hit_more_often
     assert times.seconds == pytest.approx([1.1, 1.4, 1.7])
 
 
+@pytest.mark.parametrize(("source", "computed"), [("estimated", 400), ("measured", 1000)])
+def test_an_estimate_for_a_trace_replayed_nothing_so_that_what_the_trace_found_cached_need_not_be_computed(
+    source: str, computed: float
+) -> None:
+    """The trace found 600 of the 1000 tokens cached; the series is without a cache: an estimate always, an engine may."""
+    catalog = Catalog([profile(source=source, trace="sha256:1")], "1.0", traces={"w": "sha256:1"})
+    times = catalog.service("m", "P", 1, 10, Mix(1000, 101, 600), workflow="w")
+    assert times.seconds[0] == pytest.approx(0.1 * computed / 1000 + 100 * 0.010)
+
+
 def test_a_measured_profile_of_another_engine_version_is_stale_an_estimated_one_a_warning() -> None:
     catalog = Catalog([profile("a", version="0.9"), profile("b", source="measured", version="0.9")], "1.0")
     assert catalog.service("m", "P", 1, 10, MIX).profile == "a"

@@ -385,8 +385,12 @@ def _entry(profile: Profile, series: Series) -> _Entry:
 
 
 def _candidate(entry: _Entry, mix: Mix, trace: str | None) -> _Candidate:
-    """Judge a series for a caller; calls that were replayed for it hit the cache as they did then."""
-    replayed = trace is not None and entry.profile.spec.provenance.trace_digest == trace
+    """Judge a series for a caller; calls that were replayed for it hit the cache as they did then.
+
+    An estimate may name a trace too, but only for its tokens: nothing was replayed, and no cache was there to be hit.
+    """
+    digest = entry.profile.spec.provenance.trace_digest
+    replayed = trace is not None and digest == trace and not entry.estimated
     if replayed and entry.mix.input > 0:
         mix = Mix(mix.input, mix.output, mix.input * min(1.0, entry.mix.cached / entry.mix.input))
     return _Candidate(entry, mix, moved(entry.series, mix, replayed=replayed))
