@@ -9,6 +9,8 @@ from ruamel.yaml import YAML
 from tests.cli.test_compile import commit_all, edit, tree
 from tests.conftest import Scepsy
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
 
 @pytest.fixture
 def project(tmp_path: Path, scepsy: Scepsy) -> Path:
@@ -162,4 +164,51 @@ def test_the_output_of_a_cluster_that_is_gone_is_removed(project: Path, scepsy: 
     assert "Cluster two-nodes is no longer in the project: its output goes" in ran.out
     assert scepsy("compile", "--project", project, "--commit").code == 0
     assert not [f for f in tree(project) if "two-nodes" in f and f != "clusters/two-nodes.yaml"]
+    assert scepsy("compile", "--project", project, "--check").code == 0
+
+
+TWO_PRODUCTS = """
+apiVersion: scepsy.dev/v1alpha1
+kind: Cluster
+metadata: {name: mixed}
+spec:
+  kubernetes: "1.36"
+  sharing: dra-exclusive
+  nodes:
+    - {name: a, product: NVIDIA-A100-SXM4-80GB, gpus: [{uuid: GPU-a, memory: 80Gi}]}
+    - {name: h, product: NVIDIA-H100-80GB-HBM3, gpus: [{uuid: GPU-h, memory: 80Gi}], reserved: [0]}
+"""
+ONE_MODEL = """
+apiVersion: scepsy.dev/v1alpha1
+kind: Workflow
+metadata: {name: flow}
+spec:
+  target: {rate: 1/s}
+  llms:
+    - {name: gen, model: meta-llama/Llama-3.1-8B-Instruct, maxModelLen: 8192}
+  demand:
+    statistics:
+      llms:
+        - {llm: gen, calls: 1, inputTokens: {mean: 1000}, outputTokens: {mean: 200}}
+"""
+
+
+def test_an_instance_of_the_same_shape_moves_when_another_product_serves_its_llm_better(
+    tmp_path: Path, scepsy: Scepsy
+) -> None:
+    """The H100 is reserved at first; the A100 is left as soon as it is free, and nothing is planned on both at once."""
+    project = tmp_path / "mixed"
+    scepsy("init", project)
+    for name, text in (("clusters/mixed.yaml", TWO_PRODUCTS), ("workflows/flow.yaml", ONE_MODEL)):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text(text)
+    (project / "profiles").mkdir(exist_ok=True)
+    for name in ("llama-3.1-8b-instruct-a100.yaml", "llama-3.1-8b-instruct-h100.yaml"):
+        (project / "profiles" / name).write_text((EXAMPLES / "profiles" / name).read_text())
+    recompile(project, scepsy)
+    edit(project / "clusters/mixed.yaml", ", reserved: [0]", "")
+    recompile(project, scepsy)
+    spec = YAML(typ="safe", pure=True).load(project / "plans/mixed.yaml")["spec"]
+    assert [llm["product"] for llm in spec["llms"]] == ["NVIDIA-H100-80GB-HBM3"]
+    assert [i["gpus"] for i in spec["instances"]] == [["GPU-h"]]
     assert scepsy("compile", "--project", project, "--check").code == 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -133,12 +133,10 @@ def _in_force(
     same = []
     for table in problem.tables:
         own = [i for i in previous if i.llm == table.load.name]
-        shapes = {(len(i.gpus), round(i.share * 10)) for i in own}
+        shapes = {_shape(i, inventory) for i in own}
         if len(shapes) != 1:
             return None
-        tp, tenths = shapes.pop()
-        product = next(p for p, ds in inventory.domains.items() if any(own[0].gpus[0] in d.gpus for d in ds))
-        shaped = np.array([m.shape == Shape(product, tp, tenths) for m in table.models], dtype=bool)
+        shaped = np.array([{m.shape} == shapes for m in table.models], dtype=bool)
         same.append(shaped[table.index] & (table.replicas == len(own)))
         if not same[-1].any():
             return None
@@ -163,7 +161,8 @@ def _fewest_starts(
     """Return the allocation within the tolerance that starts the fewest instances; None if none was found."""
     problem = best.problem
     scale = 1 + sum(int(cost.max(initial=0)) for cost in problem.cost)
-    starts = [_starts(table, running) for table in problem.tables]
+    there = Counter((i.llm, _shape(i, inventory)) for i in running)
+    starts = [_starts(table, there) for table in problem.tables]
     weighed = replace(problem, cost=tuple(s * scale + cost for s, cost in zip(starts, problem.cost, strict=True)))
     most = int((best.achieved * (1 + tolerance)) / RESOLUTION + 1e-6) - problem.constant
     found: tuple[int, float, Solution] | None = None
@@ -193,9 +192,13 @@ def _fewest_starts(
     return found[2] if found is not None else None
 
 
-def _starts(table: OptionTable, running: Sequence[Instance]) -> Ints:
-    """Return per option how many instances it starts at least."""
-    there = Counter((len(i.gpus), round(i.share * 10)) for i in running if i.llm == table.load.name)
-    kept = np.array([there[m.shape.tp, m.shape.tenths] for m in table.models], dtype=np.int64)
+def _shape(instance: Instance, inventory: Inventory) -> Shape:
+    """Return the shape of an instance whose GPUs are all there and of one product."""
+    return Shape(inventory.product(instance.gpus[0]), len(instance.gpus), round(instance.share * 10))
+
+
+def _starts(table: OptionTable, there: Mapping[tuple[str, Shape], int]) -> Ints:
+    """Return per option how many instances it starts at least, where so many of an LLM and a shape are there."""
+    kept = np.array([there.get((table.load.name, m.shape), 0) for m in table.models], dtype=np.int64)
     starts: Ints = np.maximum(table.replicas - kept[table.index], 0)
     return starts

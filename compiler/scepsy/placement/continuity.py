@@ -36,7 +36,12 @@ def running(previous: Sequence[Instance], products: dict[str, str], inventory: I
 def place_around(requests: Sequence[Request], inventory: Inventory, stay: Sequence[Instance]) -> list[Placed] | None:
     """Place all instances, leaving as many as possible of `stay` where they are.
 
-    Instances of the requested shape stay; if the others cannot be placed around them, the smallest are freed first.
+    Instances of the requested shape on the requested product stay; if the others cannot be placed around them, the smallest are freed first.
+
+    Args:
+        requests: what to place.
+        inventory: the GPUs.
+        stay: instances on GPUs of the inventory.
 
     Returns:
         the places, or None if the requests do not fit at all.
@@ -44,7 +49,7 @@ def place_around(requests: Sequence[Request], inventory: Inventory, stay: Sequen
     Raises:
         Undecided: no place was found, and none was ruled out.
     """
-    candidates = _matching(requests, stay)
+    candidates = _matching(requests, stay, inventory)
 
     def attempt(freed: int) -> list[Placed] | None:
         pinned = [Placed(i.llm, i.node, i.gpus, round(i.share * 10)) for i in candidates[freed:]]
@@ -69,13 +74,14 @@ def place_around(requests: Sequence[Request], inventory: Inventory, stay: Sequen
     return best
 
 
-def _matching(requests: Sequence[Request], stay: Sequence[Instance]) -> list[Instance]:
-    """Return the instances that can stay: of the requested shape, no more than requested; smallest first."""
+def _matching(requests: Sequence[Request], stay: Sequence[Instance], inventory: Inventory) -> list[Instance]:
+    """Return the instances that can stay: of the requested shape and product, at most as requested; smallest first."""
     left = {r.llm: r.replicas for r in requests}
-    shape = {r.llm: (r.tp, r.tenths) for r in requests}
+    shape = {r.llm: (r.product, r.tp, r.tenths) for r in requests}
     kept = []
     for item in sorted(stay, key=lambda i: (i.llm, _number(i.name))):
-        if left.get(item.llm, 0) and shape[item.llm] == (len(item.gpus), round(item.share * 10)):
+        own = inventory.product(item.gpus[0]), len(item.gpus), round(item.share * 10)
+        if left.get(item.llm, 0) and shape[item.llm] == own:
             left[item.llm] -= 1
             kept.append(item)
     return sorted(kept, key=lambda i: (len(i.gpus) * i.share, i.name))

@@ -49,6 +49,17 @@ class Inventory:
         """Return how many GPUs of a product may be used."""
         return sum(len(domain.gpus) for domain in self.domains[product])
 
+    def product(self, gpu: str) -> str:
+        """Return the product of a GPU that may be used.
+
+        Raises:
+            KeyError: there is none of this UUID.
+        """
+        for product, domains in self.domains.items():
+            if any(gpu in domain.gpus for domain in domains):
+                return product
+        raise KeyError(gpu)
+
     def groups(self, product: str, size: int) -> int:
         """Return how many groups of `size` GPUs inside one domain there are."""
         return sum(len(domain.gpus) // size for domain in self.domains[product])
