@@ -122,7 +122,7 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
     demands: dict[str, Demand] = {}
     workflows: dict[str, Workflow] = {}
     traces: dict[str, str] = {}
-    digests = _relevant(workspace, target)
+    digests = _relevant(workspace, target, inventory)
     observed = workspace.observed_in(cluster)
     problems: list[Diagnostic] = []
     if not inventory.domains:
@@ -230,18 +230,22 @@ def compile_plan(workspace: Workspace, cluster: str, previous: Sequence[Plan] = 
     return Compilation(plan, inputs, solution, outcomes, replanned)
 
 
-def _relevant(workspace: Workspace, cluster: Loaded[Cluster]) -> dict[str, str]:
+def _relevant(workspace: Workspace, cluster: Loaded[Cluster], inventory: Inventory) -> dict[str, str]:
     """Return the digests of the inputs that bear on this cluster.
 
-    Files that hold nothing but other clusters, or profiles of models that nobody calls, do not: a plan should change
-    only when something that it rests on did.
+    Files that hold nothing but other clusters, or profiles of models that nobody calls or of GPU products that may not
+    be used here, do not: a plan should change only when something that it rests on did.
     """
     called = {llm.model for w in workspace.workflows.values() for llm in w.document.spec.llms}
     bearing = {cluster.source.file.name}
     observed = workspace.observed_in(cluster.document.metadata.name)
     bearing |= {o.source.file.name for name, o in observed.items() if name in workspace.workflows}
     bearing |= {m.source.file.name for name, m in workspace.missing.items() if name == cluster.document.metadata.name}
-    bearing |= {p.source.file.name for p in workspace.profiles.values() if p.document.spec.model in called}
+    bearing |= {
+        p.source.file.name
+        for p in workspace.profiles.values()
+        if p.document.spec.model in called and p.document.spec.product in inventory.products
+    }
     every = [c.source.file.name for c in workspace.clusters.values()]
     every += [p.source.file.name for p in workspace.profiles.values()]
     every += [o.source.file.name for o in workspace.observed.values()]

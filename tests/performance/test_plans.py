@@ -78,6 +78,14 @@ def test_a_stale_measurement_on_another_product_is_of_no_interest(project: Path,
     assert not any("stale" in warning for warning in compiled(project, scepsy)["warnings"])
 
 
+def test_a_profile_of_a_product_that_the_cluster_lacks_does_not_make_its_plan_out_of_date(
+    project: Path, scepsy: Scepsy
+) -> None:
+    before = compiled(project, scepsy)
+    measured(project, **{"product: NVIDIA-H100-80GB-HBM3": "product: NVIDIA-H200"})
+    assert compiled(project, scepsy) == before
+
+
 def test_calls_that_have_moved_make_a_measurement_stale_and_it_is_used_only_for_want_of_others(
     project: Path, scepsy: Scepsy
 ) -> None:

@@ -36,7 +36,8 @@ def running(previous: Sequence[Instance], products: dict[str, str], inventory: I
 def place_around(requests: Sequence[Request], inventory: Inventory, stay: Sequence[Instance]) -> list[Placed] | None:
     """Place all instances, leaving as many as possible of `stay` where they are.
 
-    Instances of the requested shape on the requested product stay; if the others cannot be placed around them, the smallest are freed first.
+    Instances of the requested shape and product stay; if the others cannot be placed around them, the smallest are
+    freed first.
 
     Args:
         requests: what to place.
