@@ -65,6 +65,14 @@ def test_the_profiled_points_are_returned_as_they_are_and_between_them_linearly(
     assert (times.source, times.share_model, times.rescaled) == ("estimated", None, 1.0)
 
 
+def test_what_was_profiled_beyond_the_1024_calls_that_an_instance_may_run_is_left_out() -> None:
+    last = {"concurrency": 1_000_000, "latency": "1000s", "ttft": "900s", "tpot": "1s"}
+    entry = profile()
+    points = [*(p.plain() for p in entry.spec.series[0].points), last]
+    times = Catalog([profile(points=points), profile(share=0.5, points=points)], "1.0").service("m", "P", 1, 7, MIX)
+    assert (len(times.seconds), len(times.drawn)) == (1024, 1024)
+
+
 def test_another_mix_scales_the_prompt_and_the_output_apart() -> None:
     times = Catalog([profile()], "1.0").service("m", "P", 1, 10, Mix(1500, 51, 1000))
     # half the computed prompt, half the further tokens

@@ -84,7 +84,7 @@ class Mix(Model):
 class Point(Model):
     """One closed-loop measurement: `concurrency` calls running at all times."""
 
-    concurrency: Count
+    concurrency: Annotated[int, Field(ge=1, le=1_000_000)]
     """k, calls running."""
     latency: Duration
     """R(k), mean latency of a call."""
@@ -104,7 +104,7 @@ class Point(Model):
     """Part of the prompt tokens that the prefix cache held; unset where the engine does not say it."""
     calls: Count | None = None
     """Calls that were measured, warm-up left out; unset for estimates."""
-    interval: Annotated[float, Field(ge=0)] | None = None
+    interval: Annotated[float, Field(ge=0, le=10)] | None = None
     """Half the width of the 95 % interval of the mean latency ÷ that mean."""
 
 
@@ -137,7 +137,7 @@ class RatePoint(Model):
     """Part of the prompt tokens that the prefix cache held."""
     calls: Count
     """Calls that were measured, warm-up left out."""
-    interval: Annotated[float, Field(ge=0)] | None = None
+    interval: Annotated[float, Field(ge=0, le=10)] | None = None
     """Half the width of the 95 % interval of the mean latency ÷ that mean; unset where single calls are not known."""
 
 

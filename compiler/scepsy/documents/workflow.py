@@ -22,6 +22,8 @@ from scepsy.documents.units import Duration, format_rate, parse_rate
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 
 
+MOST_RUNNING = 1024
+"""Calls that an instance may be told to run at once."""
 OBSERVED: Final = "observed"
 """In place of a rate: the one at which the recorded executions arrived."""
 
@@ -119,7 +121,7 @@ class Llm(Model):
     """The pinned revision of the model's files."""
     max_model_len: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
     """Longest call in tokens, prompt and output together (vLLM's --max-model-len); the model's own limit if unset."""
-    max_num_seqs: Annotated[int, Field(ge=1, le=1024)] = 256
+    max_num_seqs: Annotated[int, Field(ge=1, le=MOST_RUNNING)] = 256
     """Most calls that one instance runs at once (vLLM's --max-num-seqs); the rest waits in the gateway."""
     tensor_parallel: Items[Literal[1, 2, 4, 8]] = ()
     """Tensor-parallel degrees that may be chosen; all that are profiled if empty."""

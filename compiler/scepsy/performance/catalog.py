@@ -11,6 +11,7 @@ import numpy as np
 
 from scepsy.documents import Architecture, Profile, Series
 from scepsy.documents.profile import ProfileSource
+from scepsy.documents.workflow import MOST_RUNNING
 from scepsy.performance import curves
 from scepsy.performance.freshness import SAME_MIX, change, moved, outdated
 from scepsy.performance.roofline import Known, Machine, bandwidth
@@ -126,7 +127,8 @@ class _Entry:
 
     @property
     def last(self) -> int:
-        return self.series.points[-1].concurrency
+        """The last k of interest: of the last point, or what an LLM may run at once where that is less."""
+        return min(self.series.points[-1].concurrency, MOST_RUNNING)
 
     def at(self, mix: Mix, tenths: int, cap: float = 1.0) -> Array:
         """Return R at the points for some calls on some share, held to a part of the bandwidth."""
@@ -447,7 +449,7 @@ def _times(chosen: Sequence[_Candidate], tenths: int) -> tuple[Array, str | None
     low, high = second.entry.tenths, entry.tenths
     there = curves.pooled(second.entry.at(second.mix, low), second.entry.interval).values
     found = np.exp(np.interp(entry.ks, second.entry.ks, np.log(there)))
-    known = entry.ks <= second.entry.last
+    known = entry.ks <= second.entry.ks[-1]
     expected = curves.pooled(entry.at(mix, low), entry.interval).values
     ratio = found / expected
     ratio[~known] = ratio[known][-1] if known.any() else 1.0
