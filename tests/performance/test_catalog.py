@@ -65,6 +65,43 @@ def test_the_profiled_points_are_returned_as_they_are_and_between_them_linearly(
     assert (times.source, times.share_model, times.rescaled) == ("estimated", None, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("tpot", "first_and_step"), [("10ms", (0.1, 0.01)), (None, (0.1, 0.01)), ("12ms", (1e-6, 0.011))]
+)
+def test_the_profiled_latency_holds_and_a_time_per_token_that_is_not_given_is_what_is_left_of_it(
+    tpot: str | None, first_and_step: tuple[float, float]
+) -> None:
+    """The latency of 1.1 s is the first token after 0.1 s and 100 further ones; 12 ms for each would be more than it."""
+    points = [{"concurrency": 1, "latency": "1.1s", "ttft": "100ms", **({"tpot": tpot} if tpot else {})}]
+    catalog = Catalog([profile(points=points)], "1.0")
+    first, step = first_and_step
+    for output in (101, 51, 201):
+        seconds = catalog.service("m", "P", 1, 10, Mix(1000, output, 0)).seconds
+        assert seconds == pytest.approx([first + (output - 1) * step], rel=1e-4)
+
+
+PROMPTS = {"mix": {"input": 1000, "output": 1}, "points": [{"concurrency": 1, "latency": "100ms", "ttft": "100ms"}]}
+
+
+def test_a_series_without_further_tokens_serves_calls_that_generate_some_only_where_the_card_is_known() -> None:
+    embedding, chat = Mix(1000, 1, 0), Mix(1000, 101, 0)
+    unknown = Catalog([profile(**PROMPTS)], "1.0")
+    assert unknown.service("m", "P", 1, 10, embedding).seconds == pytest.approx([0.1])
+    with pytest.raises(KeyError):
+        unknown.service("m", "P", 1, 10, chat)
+    known = Catalog([profile(product=A100, **PROMPTS)], "1.0").service("m", A100, 1, 10, chat)
+    weights = 16e9 / (0.7 * 2.039e12)  # read once per step
+    assert known.seconds[0] == pytest.approx(0.1 + 100 * weights, rel=0.05)
+
+
+def test_a_series_of_hardly_more_than_one_token_says_nothing_of_further_ones_either() -> None:
+    """1.2 tokens per call: what is left after the first is noise."""
+    points = [{"concurrency": 1, "latency": "110ms", "ttft": "100ms"}]
+    few = profile(product=A100, mix={"input": 1000, "output": 1.2}, points=points)
+    seconds = Catalog([few], "1.0").service("m", A100, 1, 10, Mix(1000, 101, 0)).seconds
+    assert seconds[0] == pytest.approx(0.11 + 100 * 16e9 / (0.7 * 2.039e12), rel=0.05)
+
+
 def test_what_was_profiled_beyond_the_1024_calls_that_an_instance_may_run_is_left_out() -> None:
     last = {"concurrency": 1_000_000, "latency": "1000s", "ttft": "900s", "tpot": "1s"}
     entry = profile()

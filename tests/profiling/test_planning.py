@@ -58,7 +58,7 @@ def profile(
 ) -> Tree:
     """One series of TP 1 on a whole GPU of product P for calls of 512/64 tokens, unless something else is said."""
     given = {key: spec.pop(key) for key in ("tp", "share", "neighbours", "mix") if key in spec}
-    point = {"concurrency": 1, "latency": "1s", "ttft": "100ms", "tpot": "10ms"}
+    point = {"concurrency": 1, "latency": "1s", "ttft": "100ms"}
     series = {"tp": 1, "share": 1.0, "mix": {"input": 512, "output": 64}, **given, "points": [point]}
     return document(
         "Profile",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from scepsy.documents.model import Document, FileMetadata, Items, Model, ModelId, Product, Revision, Tokens, Version
-from scepsy.documents.units import Duration, Rate, Share
+from scepsy.documents.units import Duration, Rate, Share, format_duration, significant
 
 Count = Annotated[int, Field(ge=1)]
 TensorParallel = Literal[1, 2, 4, 8]
@@ -91,7 +91,7 @@ class Point(Model):
     ttft: Duration
     """Mean time to the first token."""
     tpot: Duration | None = None
-    """Mean time per output token after the first."""
+    """Mean time per output token after the first; (latency − ttft) ÷ (output − 1) if unset."""
     p50: Duration | None = None
     """Median latency; unset for estimates."""
     p95: Duration | None = None
@@ -106,6 +106,37 @@ class Point(Model):
     """Calls that were measured, warm-up left out; unset for estimates."""
     interval: Annotated[float, Field(ge=0, le=10)] | None = None
     """Half the width of the 95 % interval of the mean latency ÷ that mean."""
+
+
+FURTHER = 1.5
+"""Mean generated tokens from which on a time per further token can be told from noise."""
+_AGREE = 1.5
+"""Factor within which ttft + tpot · (output − 1) is the latency. Of a point they are means over its own calls, which a
+short measurement draws from calls of many lengths, while `output` is the mean of all; a wrong unit is further off. Its
+own interval, twice, comes on top."""
+
+
+def contradiction(point: Point, mix: Mix) -> str | None:
+    """Return why a point's latency cannot be made up of its time to the first token and that per further token.
+
+    Args:
+        point: the point.
+        mix: the calls of its series.
+
+    Returns:
+        the reason with the figures; None if all is well.
+    """
+    if mix.output < FURTHER:
+        return None
+    whole, first, steps = format_duration(point.latency), format_duration(point.ttft), f"{mix.output - 1:.4g}"
+    if point.tpot is None:
+        return f"latency is {whole}, ttft {first}: no time for further tokens" if point.ttft >= point.latency else None
+    total = point.ttft + point.tpot * (mix.output - 1)
+    factor = _AGREE + 2 * (point.interval or 0.0)
+    if point.latency / factor <= total <= point.latency * factor:
+        return None
+    each, shown = format_duration(point.tpot), format_duration(float(significant(total)))
+    return f"latency is {whole}, ttft {first} + {steps} further tokens · tpot {each} is {shown}"
 
 
 class RatePoint(Model):

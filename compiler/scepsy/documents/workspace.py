@@ -16,7 +16,7 @@ from scepsy.documents.loading import Loaded, load_file, validate
 from scepsy.documents.model import Document
 from scepsy.documents.observed import ObservedCluster, ObservedWorkflow, without
 from scepsy.documents.paths import PathEscapes, contained
-from scepsy.documents.profile import Profile
+from scepsy.documents.profile import Profile, contradiction
 from scepsy.documents.project import Project
 from scepsy.documents.source import SourceFile, parse, read_bytes
 from scepsy.documents.workflow import Workflow
@@ -433,7 +433,7 @@ def _check_shared_llms(workflows: Iterable[Loaded[Workflow]]) -> list[Diagnostic
 
 
 def _check_profiles(profiles: Iterable[Loaded[Profile]]) -> list[Diagnostic]:
-    """TP must divide the attention heads, and profiles of one model must agree on its architecture."""
+    """TP must divide the attention heads, latencies be the sum of their parts, profiles of one model agree on it."""
     problems: list[Diagnostic] = []
     first: dict[str, Loaded[Profile]] = {}
     for loaded in profiles:
@@ -448,6 +448,10 @@ def _check_profiles(profiles: Iterable[Loaded[Profile]]) -> list[Diagnostic]:
             if series.mix.cached > series.mix.input:
                 where = ("spec", "series", index, "mix", "cached")
                 problems.append(loaded.problem(where, "cached is above input: cached tokens are part of the prompt"))
+            for at, point in enumerate(series.points):
+                wrong = contradiction(point, series.mix)
+                if wrong is not None:
+                    problems.append(loaded.problem(("spec", "series", index, "points", at, "latency"), wrong))
         other = first.setdefault(spec.model, loaded)
         if other.document.spec.architecture != spec.architecture:
             place = other.source.position("spec", "architecture")

@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from scepsy.documents import Architecture, Profile, Series
-from scepsy.documents.profile import ProfileSource
+from scepsy.documents.profile import FURTHER, ProfileSource
 from scepsy.documents.workflow import MOST_RUNNING
 from scepsy.performance import curves
 from scepsy.performance.freshness import SAME_MIX, change, moved, outdated
@@ -18,6 +18,10 @@ from scepsy.performance.roofline import Known, Machine, bandwidth
 from scepsy.performance.shares import INTERPOLATED, SHARE_MODEL, Array
 
 __all__ = ["SAME_MIX", "Catalog", "Mix", "Moved", "ServiceTimes", "Stale"]
+
+
+_LEAST_PREFILL = 1e-6
+"""Seconds that any call takes before its first token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,10 @@ class _Entry:
         """The last k of interest: of the last point, or what an LLM may run at once where that is less."""
         return min(self.series.points[-1].concurrency, MOST_RUNNING)
 
+    def serves(self, mix: Mix) -> bool:
+        """Tell whether it says how long calls take: of those that generate more than it did, a known card tells."""
+        return mix.output < FURTHER or self.known.decodes or self.known.machine.known
+
     def at(self, mix: Mix, tenths: int, cap: float = 1.0) -> Array:
         """Return R at the points for some calls on some share, held to a part of the bandwidth."""
         prefill, decode = self.known.at(mix, tenths / 10, cap)
@@ -155,7 +163,7 @@ class _Candidate:
     def rank(self) -> tuple[bool, float, bool, int, str]:
         """Those that can serve the calls come first, then the nearest, measured before estimated, new before old."""
         entry = self.entry
-        lacks_decode = self.mix.output > 1.5 and not entry.known.decodes
+        lacks_decode = self.mix.output >= FURTHER and not entry.known.decodes
         distance = math.log(_factor(self.mix.computed, entry.mix.computed))
         distance += math.log(_factor(max(1.0, self.mix.output), entry.mix.output))
         return lacks_decode, round(distance, 9), entry.estimated, -_day(entry.profile), entry.name
@@ -355,7 +363,8 @@ class Catalog:
         trace = self._traces.get(workflow) if workflow is not None else None
         asked = (model, product, tp, mix, revision, trace)
         if asked not in self._candidates:
-            usable = (e for e in self._series[model, product, tp] if self._fits(e.profile, revision))
+            own = self._series[model, product, tp]
+            usable = (e for e in own if e.serves(mix) and self._fits(e.profile, revision))
             self._candidates[asked] = sorted((_candidate(e, mix, trace) for e in usable), key=lambda c: c.rank)
         return self._candidates[asked]
 
@@ -367,15 +376,19 @@ def _entry(profile: Profile, series: Series) -> _Entry:
     """Read a series.
 
     The time before the first token is what is left of the latency, so that the sum gives the profiled R(k) for the
-    series' own mix.
+    series' own mix. A time per further token that is not given is what is left of the latency after the first.
     """
     spec = profile.spec
     estimated = spec.source == "estimated"
-    decode = np.array([p.tpot or 0.0 for p in series.points])
     latency = np.array([p.latency for p in series.points])
     mix = Mix(series.mix.input, series.mix.output, series.mix.cached)
+    further = max(0.0, mix.output - 1)
+    left = [(p.latency - p.ttft) / further if mix.output >= FURTHER else 0.0 for p in series.points]
+    decode = np.array([rest if p.tpot is None else p.tpot for p, rest in zip(series.points, left, strict=True)])
+    if further:  # no more than all of the latency, whatever a point's few calls say
+        decode = np.clip(decode, 0.0, np.maximum(0.0, latency - _LEAST_PREFILL) / further)
     known = Known(
-        prefill=np.maximum(latency - decode * max(0.0, mix.output - 1), 1e-6),
+        prefill=latency - decode * further,
         decode=decode,
         k=np.array([p.concurrency for p in series.points], dtype=float),
         machine=Machine(spec.architecture, spec.product, series.tp),

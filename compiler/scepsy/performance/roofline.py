@@ -50,6 +50,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scepsy.documents import Architecture
+from scepsy.documents.profile import FURTHER
 
 if TYPE_CHECKING:
     from scepsy.performance.catalog import Mix
@@ -292,8 +293,7 @@ class Known:
             part = min(1.0, float(self.prefill[0]) / explained)
             prefill = np.maximum(prefill, self.k * (self.machine.prompt(mix, share) * part))
         if not self.decodes:
-            unknown = mix.output > 1 >= self.mix.output
-            return prefill, self.machine.decode(mix, share, self.k, cap) if unknown else self.decode
+            return prefill, self.machine.decode(mix, share, self.k, cap) if mix.output >= FURTHER else self.decode
         part_of, rest = self._steps
         return prefill, rest + part_of * self.machine.decode(mix, share, self.k, cap)
 

@@ -101,7 +101,7 @@ def instance_model(load: LlmLoad, shape: Shape, catalog: Catalog, card: int) -> 
     try:
         times = tuple(catalog.service(*where, c.mix, llm.revision, c.workflow) for c in load.callers)
     except KeyError:
-        return f"no profile of revision {llm.revision}" if llm.revision else "not profiled"
+        return f"no profile of revision {llm.revision} for such calls" if llm.revision else "no profile for such calls"
     share = [c.calls / load.calls for c in load.callers]
     tokens = sum(s * (c.demand.input.mean + c.demand.output.mean) for s, c in zip(share, load.callers, strict=True))
     limit = min(
