@@ -276,11 +276,12 @@ def _check_models(
         if llm.max_model_len and llm.max_model_len > architecture.context_length:
             message = f"maxModelLen is above the model's context length of {architecture.context_length:,} tokens"
             problems.append(workflow.problem((*where, "maxModelLen"), message))
-        degrees = {tp for product in inventory.products for tp in catalog.degrees(llm.model, product)}
+        degrees = {tp for product in inventory.products for tp in catalog.degrees(llm.model, product, llm.revision)}
         if not degrees:
-            stale = "; ".join(catalog.stale_for({llm.model}, inventory.products))
+            outdated = catalog.outdated(llm.model, llm.revision, inventory.products)
+            stale = "; ".join(f"profile {name} is stale: {reason}" for name, reason in outdated)
             message = f"{llm.model} is not profiled on a GPU of cluster {cluster.metadata.name}"
-            has = ", ".join(catalog.products(llm.model)) or "none that is usable"
+            has = ", ".join(catalog.products(llm.model, llm.revision)) or "none that is usable"
             hint = f"profiled on: {has}; the cluster has: {', '.join(inventory.products)}"
             if stale:
                 hint = f"{hint}; {stale}; {_MEASURE}"

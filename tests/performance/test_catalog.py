@@ -206,6 +206,20 @@ def test_two_llms_that_pin_different_revisions_each_use_their_own_profile() -> N
         catalog.service("m", "P", 1, 10, MIX, "three")
 
 
+def test_a_profile_of_a_revision_that_only_some_llms_pin_is_stale_for_the_others() -> None:
+    taken, estimate = profile("one", source="measured", revision="one"), profile("estimate", product="Q")
+    catalog = Catalog([taken, estimate], "1.0", {"m": {"one", "two"}})
+    assert catalog.stale_for({"m"}, ["P"]) == [], "one of them uses it"
+    assert catalog.outdated("m", "one", ["P", "Q"]) == []
+    reason = "measured with revision one, the workflow pins two"
+    assert catalog.outdated("m", "two", ["P", "Q"]) == [("one", reason)]
+    assert [catalog.degrees("m", "P", revision) for revision in ("one", "two", None)] == [[1], [], [1]]
+    assert [catalog.products("m", revision) for revision in ("one", "two")] == [["P", "Q"], ["Q"]]
+    both = Catalog([taken, profile("estimate")], "1.0", {"m": {"one", "two"}})
+    assert both.service("m", "P", 1, 10, MIX, "two").passed_over == (("one", reason),)
+    assert both.service("m", "P", 1, 10, MIX, "one").passed_over == ()
+
+
 OUT = ({"tp": 1, "share": 0.3, "reason": "out of memory"},)
 
 

@@ -98,6 +98,38 @@ def test_calls_that_have_moved_make_a_measurement_stale_and_it_is_used_only_for_
     ) in spec["warnings"]
 
 
+def pinned(project: Path, **revisions: str) -> None:
+    """Give every LLM of the workflow the generator's model and a revision of it."""
+    path = project / "workflows/beam-search.yaml"
+    document = YAML(typ="safe", pure=True).load(path)
+    for llm in document["spec"]["llms"]:
+        llm.update(model="Qwen/Qwen3-8B", revision=revisions[llm["name"]])
+    YAML(typ="safe", pure=True).dump(document, path)
+
+
+def test_a_measurement_of_a_revision_that_another_llm_pins_is_named_where_an_estimate_stands_in_for_it(
+    project: Path, scepsy: Scepsy
+) -> None:
+    pinned(project, generator="aaa", verifier="bbb")
+    measured(project, **{"product: NVIDIA": "revision: aaa\n  product: NVIDIA"})
+    warnings = [w for w in compiled(project, scepsy)["warnings"] if "revision aaa, the workflow pins" in w]
+    assert warnings == [
+        "verifier for beam-search: profile taken is stale: measured with revision aaa, the workflow pins bbb;"
+        f" an estimate is used in its place {MEASURE}"
+    ]
+
+
+def test_an_llm_whose_revision_was_not_measured_is_an_error_that_says_so(project: Path, scepsy: Scepsy) -> None:
+    pinned(project, generator="aaa", verifier="bbb")
+    measured(project, **{"product: NVIDIA": "revision: aaa\n  product: NVIDIA"})
+    (project / "profiles/qwen3-8b-h100.yaml").unlink()
+    ran = scepsy("compile", "--project", project)
+    assert ran.code == 1
+    assert "workflows/beam-search.yaml:" in ran.err
+    assert "Qwen/Qwen3-8B is not profiled on a GPU of cluster one-node" in ran.err
+    assert "profile taken is stale: measured with revision aaa, the workflow pins bbb; scepsy profile plan" in ran.err
+
+
 def test_an_estimate_for_these_calls_is_preferred_to_a_measurement_of_others_which_is_named(
     project: Path, scepsy: Scepsy
 ) -> None:

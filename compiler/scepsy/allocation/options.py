@@ -159,7 +159,7 @@ def _models(
     models: list[InstanceModel] = []
     excluded: list[tuple[Shape, str]] = []
     for product in inventory.products:
-        for tp in catalog.degrees(load.llm.model, product):
+        for tp in catalog.degrees(load.llm.model, product, load.llm.revision):
             if load.llm.tensor_parallel and tp not in load.llm.tensor_parallel:
                 continue
             shared = inventory.fractions and (tp == 1 or inventory.shared_groups)

@@ -62,11 +62,11 @@ class Stale:
 
 
 class Moved(NamedTuple):
-    """A measured or imported profile whose calls are no longer the caller's.
+    """A measured or imported profile whose calls or revision are no longer the caller's.
 
     Attributes:
         profile: its name.
-        reason: the token figures then and now.
+        reason: the token figures or the revisions, then and now.
     """
 
     profile: str
@@ -88,7 +88,8 @@ class ServiceTimes:
         series_mix: the mix of the series it was taken from.
         rescaled: the largest factor between the series' token means and the caller's.
         stale: set where measured figures are used although the calls have moved: the figures.
-        passed_over: measured profiles of this shape that are not used because the calls have moved.
+        passed_over: where figures are estimated, the measured profiles of this shape that are not used because the
+            calls have moved, or because the LLM pins another revision than those that use them.
         drawn: (n,) part of the card's memory bandwidth that it reads on average while k calls run, for k = 1 … n; of a
             card that is not known, all that the share can draw.
     """
@@ -199,6 +200,7 @@ class Catalog:
         self.stale: list[Stale] = []
         self.engine_version = engine_version
         self._traces = dict(traces or {})
+        self._measured: list[Profile] = []
         self._architectures: dict[str, Architecture] = {}
         self._series: dict[tuple[str, str, int], list[_Entry]] = {}
         self._unusable: dict[tuple[str, str, int, int], list[tuple[Profile, str]]] = {}
@@ -209,6 +211,7 @@ class Catalog:
             pinned = sorted((revisions or {}).get(spec.model) or (None,), key=lambda revision: revision or "")
             reasons = [outdated(profile, engine_version, revision) for revision in pinned]
             if spec.source != "estimated":
+                self._measured.append(profile)
                 if reasons[0] is not None and all(reasons):
                     self.stale.append(Stale(name, spec.model, spec.product, f"profile {name} is stale: {reasons[0]}"))
                     continue
@@ -248,18 +251,43 @@ class Catalog:
         """
         return self._architectures[model]
 
-    def degrees(self, model: str, product: str) -> list[int]:
-        """Return the tensor-parallel degrees that are profiled for a model on a product, rising."""
-        return sorted(tp for m, p, tp in self._series if (m, p) == (model, product))
+    def degrees(self, model: str, product: str, revision: str | None = None) -> list[int]:
+        """Return the tensor-parallel degrees that are profiled for a model on a product, rising.
 
-    def products(self, model: str) -> list[str]:
-        """Return the products on which a model is profiled."""
-        return sorted({p for m, p, _ in self._series if m == model})
+        Args:
+            model: model id.
+            product: GPU product.
+            revision: the revision that the LLM pins; None if it pins none, and any will do.
+        """
+        return sorted(
+            tp
+            for (m, p, tp), entries in self._series.items()
+            if (m, p) == (model, product) and any(self._fits(e.profile, revision) for e in entries)
+        )
+
+    def products(self, model: str, revision: str | None = None) -> list[str]:
+        """Return the products on which a model is profiled, for a revision where the LLM pins one."""
+        return sorted({p for m, p, _ in self._series if m == model and self.degrees(m, p, revision)})
 
     def stale_for(self, models: Collection[str], products: Collection[str]) -> list[str]:
-        """Return why profiles of these models on these products are stale, in order of their names."""
+        """Return why profiles of these models on these products are stale for all LLMs, in order of their names."""
         bearing = [s for s in self.stale if s.model in models and s.product in products]
         return [s.reason for s in sorted(bearing, key=lambda s: s.profile)]
+
+    def outdated(self, model: str, revision: str | None, products: Collection[str]) -> list[Moved]:
+        """Return the measured and imported profiles of a model on these products that do not hold for a revision.
+
+        Args:
+            model: model id.
+            revision: the revision that the LLM pins; None if it pins none.
+            products: GPU products.
+
+        Returns:
+            them, in order of their names, stale ones for all LLMs included.
+        """
+        bearing = [p for p in self._measured if p.spec.model == model and p.spec.product in products]
+        reasons = [(p.metadata.name, outdated(p, self.engine_version, revision)) for p in bearing]
+        return sorted(Moved(name, reason) for name, reason in reasons if reason is not None)
 
     def unusable(self, model: str, product: str, tp: int, tenths: int, revision: str | None = None) -> str | None:
         """Return why the engine did not run on a shape when it was to be measured; None if it did, or nobody tried."""
@@ -306,6 +334,10 @@ class Catalog:
         chosen, others = _anchors(found, tenths)
         first = chosen[0]
         entry = first.entry
+        if entry.estimated:
+            same = {e.name: e.profile for e in self._series[model, product, tp] if not e.estimated}
+            reasons = [(name, outdated(own, self.engine_version, revision)) for name, own in same.items()]
+            others += tuple(Moved(name, reason) for name, reason in reasons if reason is not None)
         seconds, share_model = _times(chosen, tenths)
         fit = curves.pooled(seconds, entry.interval)
         between = curves.curve(entry.ks, fit, entry.last)
