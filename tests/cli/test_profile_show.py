@@ -343,7 +343,7 @@ def test_words_of_strangers_are_shown_and_not_obeyed() -> None:
     shape = {"tp": 1, "share": 0.2, "reason": evil}
     made = profile(
         "evil", "measured", MEASURED, unusable=[shape],
-        tool=evil, database=evil, command=evil, driver=evil, flags=[evil], notes=evil, date=evil, traceDigest=evil,
+        tool=evil, database=evil, command=evil, driver=evil, flags=[evil], notes=evil, traceDigest=evil,
     )  # fmt: skip
     well = parsed(page(known_of("org/Model-7B", ENGINE, [made])))
     assert "script" not in well.tags
@@ -355,7 +355,7 @@ def test_words_of_strangers_are_shown_and_not_obeyed() -> None:
 
 def test_in_the_terminal_they_are_words_too(project: Path, scepsy: Scepsy) -> None:
     evil = "[red]x[/red]\x1b[2J"
-    made = profile("evil", "measured", ESTIMATED, unusable=[{"tp": 1, "share": 0.2, "reason": evil}], date=evil)
+    made = profile("evil", "measured", ESTIMATED, unusable=[{"tp": 1, "share": 0.2, "reason": evil}])
     ran = show(scepsy, holding(project, made))
     assert "[red]x[/red]" in ran.out
     assert "\x1b" not in ran.out

@@ -166,6 +166,7 @@ def test_the_offending_line_is_shown_with_a_caret(tmp_path: Path) -> None:
                   " {concurrency: 1, latency: 1s, ttft: 1s}]}]}", "the points must have strictly rising concurrency"),
         (Profile, "spec: {series: [{points: [{concurrency: 3200000000}]}]}", "less than or equal to 1000000"),
         (Profile, "spec: {series: [{points: [{concurrency: 1, interval: 1e200}]}]}", "less than or equal to 10"),
+        (Profile, "spec: {provenance: {tool: t, date: '20260131'}}", "'20260131' is not a day such as 2026-01-31"),
         (Profile, "spec: {series: [{tp: 1, share: 0.25, mix: {input: 1, output: 1}, points: []}]}", "0.25 is not a share"),
     ],
 )  # fmt: skip

@@ -20,6 +20,7 @@ def profile(
     product: str = "P",
     revision: str | None = None,
     trace: str | None = None,
+    date: str | None = None,
     unusable: tuple[dict[str, object], ...] = (),
     **series: object,
 ) -> Profile:
@@ -48,7 +49,11 @@ def profile(
                     "parameters": 8_000_000_000, "bytesPerParameter": 2, "layers": 32, "attentionHeads": 32,
                     "kvHeads": 8, "headDim": 128, "contextLength": 8192,
                 },
-                "provenance": {"tool": "test", **({"traceDigest": trace} if trace else {})},
+                "provenance": {
+                    "tool": "test",
+                    **({"traceDigest": trace} if trace else {}),
+                    **({"date": date} if date else {}),
+                },
                 "series": [entry],
                 "unusable": unusable,
             },
@@ -134,9 +139,17 @@ def test_a_measured_series_of_nearly_these_calls_wins_over_an_estimate_for_exact
 
 
 def test_of_two_measurements_the_nearer_and_then_the_newer_wins() -> None:
-    old, new = (profile(n, source="imported") for n in ("a-old", "b-new"))
-    new.spec.provenance.__dict__["date"] = "2026-02-01"
+    old, new = profile("a-old", source="imported"), profile("b-new", source="imported", date="2026-02-01")
     assert Catalog([old, new], "1.0").service("m", "P", 1, 10, MIX).profile == "b-new"
+
+
+@pytest.mark.parametrize(("tokens", "taken"), [(1000, "new"), (1015, "new"), (1040, "old")])
+def test_calls_that_differ_by_less_than_2_percent_are_as_near_so_that_the_newer_measurement_wins(
+    tokens: float, taken: str
+) -> None:
+    old = profile("old", source="measured", date="2026-01-31")
+    new = profile("new", source="measured", date="2026-02-01", mix={"input": tokens, "output": 101})
+    assert Catalog([old, new], "1.0").service("m", "P", 1, 10, MIX).profile == taken
 
 
 FAR = {"input": 400, "output": 50}

@@ -102,6 +102,7 @@ _product = text_like(
 _uuid = text_like(r"(GPU|MIG)-[A-Za-z0-9-]+", "a GPU UUID such as GPU-3f2a…", 80)
 _node = text_like(_DNS + r"(\." + _DNS + r")*", "a name of lower-case letters, digits, '-' and '.'", 253)
 _version = text_like(r"[0-9]+(\.[0-9]+)*([-.+a-z0-9]*)", "a version such as 0.24.0", 40)
+_day = text_like(r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])", "a day such as 2026-01-31", 10)
 
 KubernetesName = Annotated[str, _name[0], _name[1]]
 """A DNS label short enough that object names can be derived from it."""
@@ -121,6 +122,8 @@ NodeName = Annotated[str, _node[0], _node[1]]
 """A DNS subdomain, as Kubernetes nodes are named."""
 Version = Annotated[str, _version[0], _version[1]]
 """A software version."""
+Day = Annotated[str, _day[0], _day[1]]
+"""A day, YYYY-MM-DD."""
 Tokens = Annotated[float, Field(ge=0, le=10_000_000)]
 """A number of tokens, possibly a mean."""
 

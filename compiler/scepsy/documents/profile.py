@@ -7,7 +7,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from scepsy.documents.model import Document, FileMetadata, Items, Model, ModelId, Product, Revision, Tokens, Version
+from scepsy.documents.model import (
+    Day,
+    Document,
+    FileMetadata,
+    Items,
+    Model,
+    ModelId,
+    Product,
+    Revision,
+    Tokens,
+    Version,
+)
 from scepsy.documents.units import Duration, Rate, Share, format_duration, significant
 
 Count = Annotated[int, Field(ge=1)]
@@ -64,7 +75,7 @@ class Provenance(Model):
     """Engine flags."""
     trace_digest: str | None = None
     """Digest of the calls that were replayed."""
-    date: str | None = None
+    date: Day | None = None
     """Day of the measurement, YYYY-MM-DD."""
     notes: str | None = None
     """Method and known limits."""

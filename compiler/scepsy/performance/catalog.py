@@ -20,6 +20,8 @@ from scepsy.performance.shares import INTERPOLATED, SHARE_MODEL, Array
 __all__ = ["SAME_MIX", "Catalog", "Mix", "Moved", "ServiceTimes", "Stale"]
 
 
+_STEP = 0.02
+"""Logarithm of the factors between calls in steps of which series are nearer or farther: 2 %."""
 _LEAST_PREFILL = 1e-6
 """Seconds that any call takes before its first token."""
 
@@ -161,13 +163,17 @@ class _Candidate:
     moved: str | None
 
     @property
-    def rank(self) -> tuple[bool, float, bool, int, str]:
-        """Those that can serve the calls come first, then the nearest, measured before estimated, new before old."""
+    def rank(self) -> tuple[bool, int, bool, int, float, str]:
+        """Those that can serve the calls come first, then the nearest, measured before estimated, new before old.
+
+        Calls that are less than `_STEP` apart are as near: what the cache held differs by more from day to day.
+        """
         entry = self.entry
         lacks_decode = self.mix.output >= FURTHER and not entry.known.decodes
         distance = math.log(_factor(self.mix.computed, entry.mix.computed))
         distance += math.log(_factor(max(1.0, self.mix.output), entry.mix.output))
-        return lacks_decode, round(distance, 9), entry.estimated, -_day(entry.profile), entry.name
+        distance = round(distance, 9)
+        return lacks_decode, int(distance / _STEP), entry.estimated, -_day(entry.profile), distance, entry.name
 
 
 class Catalog:
@@ -513,5 +519,4 @@ def _factor(a: float, b: float) -> float:
 
 def _day(profile: Profile) -> int:
     """Return the day of the measurement as a number that rises with it; 0 where none is given."""
-    digits = (profile.spec.provenance.date or "").replace("-", "")
-    return int(digits) if digits.isascii() and digits.isdigit() else 0
+    return int((profile.spec.provenance.date or "0").replace("-", ""))

@@ -51,6 +51,7 @@ _FLAGS = frozenset(
 )
 """Parameters of `vllm serve` that are told from those of the benchmark by their name alone: with named combinations the
 sweep's directories do not say which is which."""
+_STARTED = re.compile(r"(20[0-9]{2})(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])-[0-9]{6}")
 _VERSION = re.compile(r"v?([0-9]+(?:\.[0-9]+)+[-.+a-z0-9]*)")
 
 
@@ -314,7 +315,7 @@ def _flag(name: str, value: Any) -> str:
 
 def _day(text: Any) -> str | None:
     """Turn `20261120-233902` into a day."""
-    found = re.fullmatch(r"(20[0-9]{2})([01][0-9])([0-3][0-9])-[0-9]{6}", text) if isinstance(text, str) else None
+    found = _STARTED.fullmatch(text) if isinstance(text, str) else None
     return "-".join(found.groups()) if found else None
 
 
