@@ -236,16 +236,28 @@ def test_a_profile_of_a_revision_that_only_some_llms_pin_is_stale_for_the_others
 OUT = ({"tp": 1, "share": 0.3, "reason": "out of memory"},)
 
 
+def ruled_out(catalog: Catalog, tenths: int = 3, longest: int = 4096) -> str | None:
+    return catalog.unusable("m", "P", 1, tenths, longest=longest)
+
+
 def test_a_shape_that_did_not_run_is_not_planned_with_unless_it_ran_elsewhere_or_the_engine_is_another() -> None:
     tried = profile("tried", source="measured", unusable=OUT)
     catalog = Catalog([tried], "1.0")
-    assert catalog.unusable("m", "P", 1, 3) == "it did not run when it was measured: out of memory (profile tried)"
-    assert catalog.unusable("m", "P", 1, 4) is None
+    assert ruled_out(catalog) == "it did not run when it was measured: out of memory (profile tried)"
+    assert ruled_out(catalog, tenths=4) is None
     ran = profile("ran", source="measured", share=0.3)
-    assert Catalog([tried, ran], "1.0").unusable("m", "P", 1, 3) is None
+    assert ruled_out(Catalog([tried, ran], "1.0")) is None
     estimate = profile("estimate", share=0.3)
-    assert Catalog([tried, estimate], "1.0").unusable("m", "P", 1, 3) is not None
-    assert Catalog([tried], "1.1").unusable("m", "P", 1, 3) is None
+    assert ruled_out(Catalog([tried, estimate], "1.0")) is not None
+    assert ruled_out(Catalog([tried], "1.1")) is None
+
+
+def test_a_shape_that_could_not_hold_long_calls_is_ruled_out_for_as_long_ones_only_whatever_ran_there() -> None:
+    tried = profile("tried", source="measured", unusable=({**OUT[0], "maxModelLen": 32768},))
+    ran = profile("ran", source="measured", share=0.3)
+    for catalog in (Catalog([tried], "1.0"), Catalog([tried, ran], "1.0")):
+        found = [ruled_out(catalog, longest=longest) is not None for longest in (4096, 32767, 32768, 40960)]
+        assert found == [False, False, True, True]
 
 
 def test_of_an_unknown_card_a_share_slows_prefill_in_proportion_and_decode_by_what_its_bandwidth_allows() -> None:

@@ -322,6 +322,16 @@ def test_a_shape_on_which_the_engine_did_not_run_is_not_tried_again(planned: Any
     assert (plan.sweeps, plan.stale) == ((), ())
 
 
+@pytest.mark.parametrize(("longest", "again"), [(4096, True), (16_384, False), (None, False)])
+def test_a_shape_that_could_not_hold_long_calls_is_tried_again_with_shorter_ones(
+    planned: Any, longest: int | None, again: bool
+) -> None:
+    failed = profile("tried", unusable=({"tp": 1, "reason": "the KV cache is too small", "maxModelLen": 16_384},))
+    plan = planned(workflow(role(maxModelLen=longest) if longest else role()), failed)
+    assert missing(plan) == ([("agent", "P", 1, 1.0, "not profiled")] if again else [])
+    assert ruled_out(plan) == ([] if again else [(1, 1.0, "the KV cache is too small (profile tried)")])
+
+
 def test_what_another_engine_did_not_run_is_tried_again(planned: Any) -> None:
     failed = profile("tried", version="0.23.0", unusable=({"tp": 1, "reason": "out of memory"},))
     plan = planned(workflow(role()), failed)

@@ -337,7 +337,7 @@ def _run(options: Options, interruption: Interruption, say: Any, status: Any) ->
     except DoesNotRun as error:
         reason = error.message if len(error.message) <= 1000 else error.message[:999] + "…"
         version = engine_version()
-        unusable = Unusable(tp=_degree(options), share=inputs.share, reason=reason)
+        unusable = Unusable(tp=_degree(options), share=inputs.share, reason=reason, max_model_len=error.longest)
         document = _profile(options, inputs, version, inputs.date, inputs.notes, unusable=(unusable,))
         options.place.deliver(document)
         options.place.journal.unlink(missing_ok=True)

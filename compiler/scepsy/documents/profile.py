@@ -233,6 +233,12 @@ class Unusable(Model):
     """Share of each GPU."""
     reason: Annotated[str, Field(min_length=1, max_length=1000)]
     """Why, such as `out of memory`."""
+    max_model_len: Count | None = None
+    """Tokens of a call that it could not hold; LLMs with shorter ones may run. Unset where the length was not why."""
+
+    def concerns(self, longest: int) -> bool:
+        """Tell whether it rules out an LLM whose calls may have so many tokens."""
+        return self.max_model_len is None or longest >= self.max_model_len
 
 
 class ProfileSpec(Model):

@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from scepsy.documents import Architecture, Profile, Series
-from scepsy.documents.profile import FURTHER, ProfileSource
+from scepsy.documents.profile import FURTHER, ProfileSource, Unusable
 from scepsy.documents.workflow import MOST_RUNNING
 from scepsy.performance import curves
 from scepsy.performance.freshness import SAME_MIX, change, moved, outdated
@@ -209,7 +209,7 @@ class Catalog:
         self._measured: list[Profile] = []
         self._architectures: dict[str, Architecture] = {}
         self._series: dict[tuple[str, str, int], list[_Entry]] = {}
-        self._unusable: dict[tuple[str, str, int, int], list[tuple[Profile, str]]] = {}
+        self._unusable: dict[tuple[str, str, int, int], list[tuple[Profile, Unusable]]] = {}
         self._candidates: dict[tuple[str, str, int, Mix, str | None, str | None], list[_Candidate]] = {}
         for profile in profiles:
             spec, name = profile.spec, profile.metadata.name
@@ -232,7 +232,7 @@ class Catalog:
                 self._series.setdefault((spec.model, spec.product, series.tp), []).append(entry)
             for tried in spec.unusable:
                 shape = (spec.model, spec.product, tried.tp, round(tried.share * 10))
-                self._unusable.setdefault(shape, []).append((profile, tried.reason))
+                self._unusable.setdefault(shape, []).append((profile, tried))
 
     def knowing(self, traces: Mapping[str, str]) -> Self:
         """Return the same catalog that knows the traces of the workflows' calls.
@@ -295,14 +295,28 @@ class Catalog:
         reasons = [(p.metadata.name, outdated(p, self.engine_version, revision)) for p in bearing]
         return sorted(Moved(name, reason) for name, reason in reasons if reason is not None)
 
-    def unusable(self, model: str, product: str, tp: int, tenths: int, revision: str | None = None) -> str | None:
-        """Return why the engine did not run on a shape when it was to be measured; None if it did, or nobody tried."""
-        ran = self._series.get((model, product, tp), ())
-        if any(e.tenths == tenths and not e.estimated and self._fits(e.profile, revision) for e in ran):
-            return None
-        for profile, reason in self._unusable.get((model, product, tp, tenths), ()):
-            if profile.spec.source != "estimated" and self._fits(profile, revision):
-                return f"it did not run when it was measured: {reason} (profile {profile.metadata.name})"
+    def unusable(
+        self, model: str, product: str, tp: int, tenths: int, revision: str | None = None, *, longest: int
+    ) -> str | None:
+        """Return why the engine did not run on a shape when it was to be measured; None if it did, or nobody tried.
+
+        Where it failed for the length of calls, that it ran elsewhere, perhaps with shorter ones, refutes nothing.
+
+        Args:
+            model: model id.
+            product: GPU product.
+            tp: tensor-parallel degree.
+            tenths: share in tenths.
+            revision: the revision that the LLM pins.
+            longest: tokens that one of its calls may have.
+        """
+        own = self._series.get((model, product, tp), ())
+        ran = any(e.tenths == tenths and not e.estimated and self._fits(e.profile, revision) for e in own)
+        for profile, tried in self._unusable.get((model, product, tp, tenths), ()):
+            if profile.spec.source == "estimated" or not self._fits(profile, revision):
+                continue
+            if tried.concerns(longest) and (tried.max_model_len is not None or not ran):
+                return f"it did not run when it was measured: {tried.reason} (profile {profile.metadata.name})"
         return None
 
     def service(

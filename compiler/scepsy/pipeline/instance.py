@@ -91,11 +91,12 @@ def instance_model(load: LlmLoad, shape: Shape, catalog: Catalog, card: int) -> 
     """
     architecture = catalog.architecture(load.llm.model)
     memory = fit(architecture, card, shape.tp, shape.tenths)
-    short = shortage(memory, load.llm.max_model_len or architecture.context_length)
+    longest = load.llm.max_model_len or architecture.context_length
+    short = shortage(memory, longest)
     if short is not None:
         return short
     llm, where = load.llm, (load.llm.model, shape.product, shape.tp, shape.tenths)
-    tried = catalog.unusable(*where, llm.revision)
+    tried = catalog.unusable(*where, llm.revision, longest=longest)
     if tried is not None:
         return tried
     try:

@@ -194,15 +194,15 @@ def test_the_engine_gets_the_flags_of_an_instance(work: Workplace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("options", "reason", "longest"),
     [
-        ({"memory": "3Gi"}, "the weights leave no memory for the KV cache (0.5 GiB short)"),
-        ({"tp": "8"}, "the model's 4 attention heads cannot be divided by TP 8"),
-        ({"memory": "3586Mi"}, "the KV cache holds 4,096 tokens, one call may have 20,480"),
+        ({"memory": "3Gi"}, "the weights leave no memory for the KV cache (0.5 GiB short)", None),
+        ({"tp": "8"}, "the model's 4 attention heads cannot be divided by TP 8", None),
+        ({"memory": "3586Mi"}, "the KV cache holds 4,096 tokens, one call may have 20,480", 20_480),
     ],
 )
 def test_a_shape_without_room_is_found_unusable_without_an_engine(
-    here: Here, work: Workplace, options: dict[str, str], reason: str
+    here: Here, work: Workplace, options: dict[str, str], reason: str, longest: int | None
 ) -> None:
     (work.path / "tiny" / "config.json").write_text(json.dumps({**CONFIG, "max_position_embeddings": 20480}))
     ran = here(**options)
@@ -211,7 +211,9 @@ def test_a_shape_without_room_is_found_unusable_without_an_engine(
     assert reason in found.reason
     spec = found.spec(work.path)
     assert (spec.series, spec.engine.version) == ((), "0.24.0")
-    assert [(u.tp, u.share, u.reason) for u in spec.unusable] == [(int(options.get("tp", "1")), 1.0, found.reason)]
+    (shape,) = spec.unusable
+    assert (shape.tp, shape.share, shape.reason) == (int(options.get("tp", "1")), 1.0, found.reason)
+    assert shape.max_model_len == longest, "with shorter calls it may run"
     assert not work.started()
 
 
@@ -228,12 +230,28 @@ CONSEQUENCE = (
 )
 
 
-def test_an_engine_without_memory_is_a_result(here: Here, work: Workplace) -> None:
-    ran = here(told={"log": [OOM, "Traceback (most recent call last):", CONSEQUENCE], "status": 1})
+TOO_LONG = (
+    "(EngineCore pid=71) ValueError: To serve at least one request with the model's max seq len (2048), (4.0 GiB KV "
+    "cache is needed, which is larger than the available KV cache memory (1.0 GiB)."
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "longest"),
+    [
+        (OOM, "out of memory: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00", None),
+        (TOO_LONG, "out of memory: ValueError: To serve at least one request", 2048),
+    ],
+)
+def test_an_engine_without_memory_is_a_result(
+    here: Here, work: Workplace, line: str, reason: str, longest: int | None
+) -> None:
+    ran = here(told={"log": [line, "Traceback (most recent call last):", CONSEQUENCE], "status": 1})
     found = work.outcome()
     assert (ran.code, found.outcome) == (0, "unusable"), ran.err
-    assert found.reason.startswith("out of memory: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00")
-    assert found.spec(work.path).unusable[0].reason == found.reason
+    assert found.reason.startswith(reason)
+    (shape,) = found.spec(work.path).unusable
+    assert (shape.reason, shape.max_model_len) == (found.reason, longest)
 
 
 @pytest.mark.parametrize(

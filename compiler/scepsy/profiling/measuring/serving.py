@@ -52,7 +52,16 @@ Say = Callable[[str], None]
 
 
 class DoesNotRun(ScepsyError):
-    """The shape cannot serve the model: that is a result, not a failure."""
+    """The shape cannot serve the model: that is a result, not a failure.
+
+    Args:
+        message: why.
+        longest: tokens of the longest call that it should have held, if shorter ones might fit.
+    """
+
+    def __init__(self, message: str, longest: int | None = None) -> None:
+        super().__init__(message)
+        self.longest = longest
 
 
 class NotUnderstood(ScepsyError):
@@ -135,7 +144,7 @@ class Serving:
             raise DoesNotRun(f"the model's {own.attention_heads} attention heads cannot be divided by TP {self.tp}")
         short = shortage(self.memory, self.max_model_len)
         if short is not None:
-            raise DoesNotRun(short)
+            raise DoesNotRun(short, self.max_model_len if self.memory.kv_cache > 0 else None)
 
     def arguments(self, port: int) -> list[str]:
         """Return the arguments of `vllm serve`: those of an instance, on loopback."""
@@ -243,7 +252,8 @@ class Vllm:
         if log.foreign:
             return TryAgain(f"the GPU is in use by something else: {log.foreign}")
         if log.memory:
-            return DoesNotRun(f"out of memory: {log.memory}")
+            longest = self.serving.max_model_len if _LENGTH.search(log.memory) else None
+            return DoesNotRun(f"out of memory: {log.memory}", longest)
         how = self._child.how
         message = f"vLLM {how}: {log.reason}" if log.reason else f"vLLM {how}, and said nothing"
         return NotUnderstood(message) if self._child.status == 2 and "error: " in log.reason else TryAgain(message)
@@ -391,6 +401,11 @@ _ACCESS = re.compile(r'"(GET|POST) /\S* HTTP/1\.[01]" 200')
 # As vllm.logger and the prefixes of its processes write them: (EngineCore pid=12) ERROR 11-21 17:00:00 [core.py:1510] …
 _HARMLESS = re.compile(r"^(\(.{1,60}?\) )?(INFO|DEBUG|WARNING)[: ]")
 _PREFIX = re.compile(r"^(\([^()]* pid=\d+\) ?)?(\w+ \d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? \[[^\]]*\] ?)?")
+# vllm/v1/core/kv_cache_utils.py, _check_enough_kv_cache_memory; the second one until 0.8.
+_LENGTH = re.compile(
+    r"larger than the available KV cache memory"
+    r"|larger than the maximum number of tokens that can be stored in KV cache"
+)
 _MEMORY = re.compile(
     # torch, and CUDA behind it.
     r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY"
@@ -398,9 +413,7 @@ _MEMORY = re.compile(
     r"|Cuda failure \d* ?'out of memory'"
     # vllm/v1/worker/gpu_model_runner.py, load_model.
     r"|not enough GPU memory"
-    # vllm/v1/core/kv_cache_utils.py, _check_enough_kv_cache_memory; the last one until 0.8.
-    r"|No available memory for the cache blocks|larger than the available KV cache memory"
-    r"|larger than the maximum number of tokens that can be stored in KV cache"
+    r"|No available memory for the cache blocks|" + _LENGTH.pattern
 )
 # vllm/v1/worker/utils.py, request_memory; vllm/v1/worker/cpu_worker.py says the same of a CPU's.
 _FOREIGN = re.compile(r"(Free|Available) memory on .{1,200} is less than ")

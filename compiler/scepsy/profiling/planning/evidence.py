@@ -83,8 +83,10 @@ class Evidence:
         for profile in self._own(role, product):
             if profile.spec.source == "estimated" or outdated(profile, self.engine, role.llm.revision):
                 continue
+            longest = role.llm.max_model_len or profile.spec.architecture.context_length
             for entry in profile.spec.unusable:
-                if (entry.tp, round(entry.share * 10)) == (shape.tp, shape.tenths):
+                same = (entry.tp, round(entry.share * 10)) == (shape.tp, shape.tenths)
+                if same and entry.concerns(longest):
                     return f"{entry.reason} (profile {profile.metadata.name})"
         return None
 
