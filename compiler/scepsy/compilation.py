@@ -57,12 +57,13 @@ from scepsy.documents.plan import (
 from scepsy.documents.units import Si, format_duration, format_rate
 from scepsy.documents.workflow import OBSERVED, Target
 from scepsy.performance import Catalog, ServiceTimes
-from scepsy.performance.catalog import SAME_MIX
+from scepsy.performance.catalog import SAME_MIX, Calls
 from scepsy.performance.memory import MIB
 from scepsy.performance.shares import INTERPOLATED
 from scepsy.pipeline import CALL_GRAPH, SUM, Caller, LlmOutcome, WorkflowOutcome, predict
 from scepsy.placement import Inventory, inventory_of, largest_group, running, schedule
 from scepsy.placement import name as name_instances
+from scepsy.profiling.jobs.calls import replayed_as
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,11 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
     project = workspace.project.document.spec
     profiles = [p.document for p in workspace.profiles.values()]
     catalog = Catalog(profiles, project.engine.version, _revisions(workspace))
+    replayed = {p.spec.model for p in profiles if p.spec.provenance.trace_digest is not None}
     inventory = inventory_of(target.document)
     demands: dict[str, Demand] = {}
     workflows: dict[str, Workflow] = {}
-    traces: dict[str, str] = {}
+    calls: list[Calls] = []
     digests = _relevant(workspace, target, inventory)
     observed = workspace.observed_in(cluster)
     problems: list[Diagnostic] = []
@@ -137,8 +139,9 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
             seen = observed.get(name)
             demands[name] = stated if seen is None else as_observed(stated, seen.document)
             digests.update(read)
-            if workflow.document.spec.demand.traces is not None:
-                traces[name] = next(iter(read.values()))
+            trace = next(iter(read.values())) if workflow.document.spec.demand.traces is not None else None
+            llms = [llm for llm in workflow.document.spec.llms if llm.model in replayed]
+            calls.extend(replayed_as(llm, demands[name].llms[llm.name], trace) for llm in llms)
             problems.extend(_check_lengths(workflow, demands[name], catalog))
             workflows[name] = _at_rate(workflow, stated, seen)
         except DocumentError as error:
@@ -146,7 +149,7 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
     if problems:
         raise DocumentError(problems)
     planned = {name: _planned(workflows[name], demand) for name, demand in demands.items()}
-    catalog = catalog.knowing(traces)
+    catalog = catalog.knowing(calls)
     return Inputs(workflows, demands, planned, catalog, target.document, inventory, dict(sorted(digests.items())))
 
 

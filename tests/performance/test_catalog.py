@@ -8,6 +8,7 @@ import pytest
 from scepsy.documents import Profile
 from scepsy.documents.units import format_duration
 from scepsy.performance import SHARE_MODEL, Catalog, Mix, fit
+from scepsy.performance.freshness import Calls
 from scepsy.performance.roofline import Machine
 from scepsy.performance.shares import bandwidth, caps
 
@@ -20,6 +21,7 @@ def profile(
     product: str = "P",
     revision: str | None = None,
     trace: str | None = None,
+    llm: str | None = None,
     date: str | None = None,
     unusable: tuple[dict[str, object], ...] = (),
     **series: object,
@@ -52,6 +54,7 @@ def profile(
                 "provenance": {
                     "tool": "test",
                     **({"traceDigest": trace} if trace else {}),
+                    **({"llm": llm} if llm else {}),
                     **({"date": date} if date else {}),
                 },
                 "series": [entry],
@@ -173,7 +176,7 @@ def test_a_trace_that_was_replayed_is_not_stale_because_the_cache_hit_more_often
     taken = profile("p", source="measured", trace="sha256:1", mix={"input": 1000, "output": 101, "cached": 600})
     catalog = Catalog([taken], "1.0")
     assert catalog.service("m", "P", 1, 10, MIX).stale is not None
-    times = catalog.knowing({"w": "sha256:1"}).service("m", "P", 1, 10, MIX, workflow="w")
+    times = catalog.knowing([Calls("m", "a", "sha256:1", MIX)]).service("m", "P", 1, 10, MIX)
     assert (times.stale, times.rescaled) == (None, 1.0)
     assert times.seconds == pytest.approx([1.1, 1.4, 1.7])
 
@@ -183,9 +186,30 @@ def test_an_estimate_for_a_trace_replayed_nothing_so_that_what_the_trace_found_c
     source: str, computed: float
 ) -> None:
     """The trace found 600 of the 1000 tokens cached; the series is without a cache: an estimate always, an engine may."""
-    catalog = Catalog([profile(source=source, trace="sha256:1")], "1.0", traces={"w": "sha256:1"})
-    times = catalog.service("m", "P", 1, 10, Mix(1000, 101, 600), workflow="w")
+    calls = Calls("m", "a", "sha256:1", Mix(1000, 101, 600))
+    catalog = Catalog([profile(source=source, trace="sha256:1")], "1.0", calls=[calls])
+    times = catalog.service("m", "P", 1, 10, calls.mix)
     assert times.seconds[0] == pytest.approx(0.1 * computed / 1000 + 100 * 0.010)
+
+
+def test_two_llms_of_one_model_in_one_trace_each_use_the_series_of_their_own_calls() -> None:
+    """Both have prompts of 4000 tokens; the refiner's begin with 3800 that are cached, so that it is far faster."""
+    drafter, refiner = Mix(4000, 50, 0), Mix(4000, 50, 3800)
+    known = [Calls("m", "drafter", "sha256:1", drafter), Calls("m", "refiner", "sha256:1", refiner)]
+    series = {"source": "measured", "product": A100, "trace": "sha256:1"}
+    own = [
+        profile(
+            llm, llm=llm, mix={"input": 4000, "output": 50, "cached": mix.cached}, points=eight_billion(mix), **series
+        )
+        for llm, mix in (("drafter", drafter), ("refiner", refiner))
+    ]
+    both, one = Catalog(own, "1.0", calls=known), Catalog(own[1:], "1.0", calls=known)
+    found = [both.service("m", A100, 1, 10, mix) for mix in (drafter, refiner)]
+    assert [(times.profile, times.stale) for times in found] == [("drafter", None), ("refiner", None)]
+    assert found[0].seconds[0] > 1.4 * found[1].seconds[0]
+    alone = one.service("m", A100, 1, 10, drafter)
+    assert alone.stale == "calls had 4000 (3800 cached)/50 tokens, now 4000/50"
+    assert alone.seconds[0] == pytest.approx(found[0].seconds[0], rel=0.1)
 
 
 def test_a_measured_profile_of_another_engine_version_is_stale_an_estimated_one_a_warning() -> None:

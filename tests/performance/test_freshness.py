@@ -6,7 +6,7 @@ import pytest
 
 from scepsy.documents import Profile, Series
 from scepsy.performance import Mix
-from scepsy.performance.freshness import change, moved, outdated
+from scepsy.performance.freshness import Calls, change, moved, outdated, replays
 
 
 def profile(source: str = "measured", version: str = "0.24.0", revision: str | None = None) -> Profile:
@@ -93,6 +93,34 @@ def test_the_very_calls_that_were_replayed_have_not_moved_whatever_the_cache_hel
     was: Series, now: Mix, reason: str | None
 ) -> None:
     assert moved(was, now, replayed=True) == reason
+
+
+DRAFTER = Calls("m", "drafter", "sha256:1", Mix(4000, 50, 0))
+REFINER = Calls("m", "refiner", "sha256:1", Mix(4000, 50, 3800))
+EDITOR = Calls("m", "editor", "sha256:2", Mix(4100, 45, 0))
+
+
+@pytest.mark.parametrize(
+    ("noted", "calls", "known", "expected"),
+    [
+        (("sha256:1", "drafter"), DRAFTER, [DRAFTER, REFINER], True),
+        (("sha256:1", "drafter"), REFINER, [DRAFTER, REFINER], False),
+        (("sha256:1", "drafter"), EDITOR, [DRAFTER, REFINER, EDITOR], True),  # recorded alike: one measurement for both
+        (("sha256:1", "drafter"), EDITOR, [EDITOR], False),
+        (("sha256:9", "drafter"), DRAFTER, [DRAFTER, REFINER], False),
+        # Profiles of before LLMs were noted: where the trace has only one of the model
+        (("sha256:1", None), DRAFTER, [DRAFTER, EDITOR], True),
+        (("sha256:1", None), DRAFTER, [DRAFTER, REFINER], False),
+        ((None, None), DRAFTER, [DRAFTER], False),
+    ],
+)
+def test_calls_were_replayed_if_trace_and_llm_are_theirs_or_those_of_calls_recorded_alike(
+    noted: tuple[str | None, str | None], calls: Calls, known: list[Calls], expected: bool
+) -> None:
+    digest, llm = noted
+    taken = profile()
+    taken.spec.provenance.__dict__.update(trace_digest=digest, llm=llm)
+    assert replays(taken, calls.mix, known) is expected
 
 
 def test_the_change_of_a_mix_is_its_largest_factor_in_either_direction() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from scepsy.compilation import gather
 from scepsy.documents import API_VERSION, DocumentError, load_workspace
 from scepsy.errors import ScepsyError
 from scepsy.profiling.jobs.calls import calls_of
@@ -412,6 +413,40 @@ def test_a_profile_of_the_very_calls_covers_though_the_engine_found_more_of_them
         ("agent", 1, 1.0, "p")
     ]
     assert stale(planned(flow, profile(**found))) == {"p": "calls had 512 (300 cached)/64 tokens, now 512/64"}
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_covers_the_very_calls_is_what_a_compile_takes_for_them(
+    planned: Any, tmp_path: Path, recorded: bool
+) -> None:
+    """The cache held 300 tokens of each prompt, where the trace or the statistics say nothing of it."""
+    flow = trace(tmp_path) if recorded else workflow(role())
+    (sweep,) = planned(flow).sweeps
+    noted = {"tool": "t", "traceDigest": sweep.trace_digest, "llm": "agent"}
+    replayed = profile(provenance=noted, mix={"input": 512, "output": 64, "cached": 300})
+    assert covered(planned(flow, replayed)) == [("agent", 1, 1.0, "p")]
+    catalog = gather(load_workspace(tmp_path, tmp_path), "lab").catalog
+    assert catalog.service("org/m", "P", 1, 10, sweep.mix).stale is None
+
+
+def test_of_two_llms_of_one_model_in_one_trace_each_needs_the_measurement_of_its_own_calls(
+    planned: Any, tmp_path: Path
+) -> None:
+    """Both have prompts of 4000 tokens, of which the cache holds nothing for one, and nearly all for the other."""
+    (tmp_path / "traces").mkdir()
+    lines = [
+        {"execution": str(i), "model": llm, "start": start, "end": start + 1, "inputTokens": 4000, "outputTokens": 50,
+         "cachedTokens": cached}
+        for i in range(3)
+        for llm, start, cached in (("drafter", 0, 0), ("refiner", 2, 3800))
+    ]  # fmt: skip
+    (tmp_path / "traces" / "flow.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    flow = workflow(role("drafter"), role("refiner"), demand={"traces": "../traces/flow.jsonl"})
+    digest = planned(flow).sweeps[0].trace_digest
+    noted = {"tool": "t", "traceDigest": digest, "llm": "refiner"}
+    plan = planned(flow, profile(provenance=noted, mix={"input": 4000, "output": 50, "cached": 3700}))
+    assert covered(plan) == [("refiner", 1, 1.0, "p")]
+    assert missing(plan) == [("drafter", "P", 1, 1.0, "not profiled")]
 
 
 @pytest.mark.parametrize("recorded", [True, False])

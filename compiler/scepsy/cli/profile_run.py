@@ -640,6 +640,7 @@ def _profile(
                 driver=inputs.driver,
                 flags=_flags(options, inputs),
                 trace_digest=options.trace_digest or inputs.calls,
+                llm=options.llm,
                 date=day,
                 notes=" ".join(notes) or None,
             ),

@@ -108,9 +108,10 @@ def _groups(home: Part[Profile], profiles: Sequence[Profile]) -> dict[str, Group
             continue
         for name, profile in replayed.items():
             called = [llm.name for llm in workflow.document.spec.llms if llm.model == profile.spec.model]
-            # The runner is told which LLM's calls to replay; of one alone there is no doubt.
+            # The runner notes whose calls it replayed, in its command at least; of one alone there is no doubt.
             words = (profile.spec.provenance.command or "").split()
-            said = [llm for llm, option in zip(words[1:], words, strict=False) if option == "--llm" and llm in called]
+            told = [llm for llm, option in zip(words[1:], words, strict=False) if option == "--llm"]
+            said = [llm for llm in (profile.spec.provenance.llm, *told) if llm in called]
             llm = (said or called)[0] if said or len(called) == 1 else None
             if profile.spec.provenance.trace_digest in files.values() and llm in demand.llms:
                 found.setdefault(name, demand.llms[llm].groups)

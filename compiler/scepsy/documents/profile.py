@@ -74,7 +74,9 @@ class Provenance(Model):
     flags: Items[str] = ()
     """Engine flags."""
     trace_digest: str | None = None
-    """Digest of the calls that were replayed."""
+    """Digest of the calls that were replayed: of the trace that has them, or of calls that were made up."""
+    llm: str | None = None
+    """The LLM of that trace whose calls were replayed; unset where the calls are those of no LLM in particular."""
     date: Day | None = None
     """Day of the measurement, YYYY-MM-DD."""
     notes: str | None = None

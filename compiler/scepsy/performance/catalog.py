@@ -13,11 +13,11 @@ from scepsy.documents import Architecture, Profile, Series
 from scepsy.documents.profile import FURTHER, ProfileSource, Unusable
 from scepsy.documents.workflow import MOST_RUNNING
 from scepsy.performance import curves
-from scepsy.performance.freshness import SAME_MIX, change, moved, outdated
+from scepsy.performance.freshness import SAME_MIX, Calls, change, moved, outdated, replays
 from scepsy.performance.roofline import Known, Machine, bandwidth
 from scepsy.performance.shares import INTERPOLATED, SHARE_MODEL, Array
 
-__all__ = ["SAME_MIX", "Catalog", "Mix", "Moved", "ServiceTimes", "Stale"]
+__all__ = ["SAME_MIX", "Calls", "Catalog", "Mix", "Moved", "ServiceTimes", "Stale"]
 
 
 _STEP = 0.02
@@ -192,7 +192,7 @@ class Catalog:
         profiles: Iterable[Profile],
         engine_version: str,
         revisions: Mapping[str, Collection[str | None]] | None = None,
-        traces: Mapping[str, str] | None = None,
+        calls: Iterable[Calls] = (),
     ) -> None:
         """Read the profiles.
 
@@ -200,17 +200,17 @@ class Catalog:
             profiles: all profiles.
             engine_version: version of the engine that will serve.
             revisions: by model, the revisions that LLMs pin; None among them where one pins none.
-            traces: by workflow, the digest of the trace with its calls.
+            calls: of the LLMs, which profiles may have replayed.
         """
         self.warnings: dict[str, str] = {}
         self.stale: list[Stale] = []
         self.engine_version = engine_version
-        self._traces = dict(traces or {})
+        self._calls = tuple(calls)
         self._measured: list[Profile] = []
         self._architectures: dict[str, Architecture] = {}
         self._series: dict[tuple[str, str, int], list[_Entry]] = {}
         self._unusable: dict[tuple[str, str, int, int], list[tuple[Profile, Unusable]]] = {}
-        self._candidates: dict[tuple[str, str, int, Mix, str | None, str | None], list[_Candidate]] = {}
+        self._candidates: dict[tuple[str, str, int, Mix, str | None], list[_Candidate]] = {}
         for profile in profiles:
             spec, name = profile.spec, profile.metadata.name
             self._architectures.setdefault(spec.model, spec.architecture)
@@ -234,14 +234,10 @@ class Catalog:
                 shape = (spec.model, spec.product, tried.tp, round(tried.share * 10))
                 self._unusable.setdefault(shape, []).append((profile, tried))
 
-    def knowing(self, traces: Mapping[str, str]) -> Self:
-        """Return the same catalog that knows the traces of the workflows' calls.
-
-        Args:
-            traces: by workflow, the digest of the trace with its calls.
-        """
+    def knowing(self, calls: Iterable[Calls]) -> Self:
+        """Return the same catalog that knows the calls of the LLMs, which profiles may have replayed."""
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, _traces=dict(traces))
+        other.__dict__.update(self.__dict__, _calls=tuple(calls), _candidates={})
         return other
 
     @property
@@ -327,7 +323,6 @@ class Catalog:
         tenths: int,
         mix: Mix,
         revision: str | None = None,
-        workflow: str | None = None,
     ) -> ServiceTimes:
         """Return R(k) of an instance for the calls of one caller.
 
@@ -343,12 +338,11 @@ class Catalog:
             tenths: share in tenths.
             mix: the caller's tokens.
             revision: the revision that the LLM pins.
-            workflow: the caller, whose trace the catalog may know.
 
         Raises:
             KeyError: not profiled.
         """
-        found = self._ranked(model, product, tp, mix, revision, workflow)
+        found = self._ranked(model, product, tp, mix, revision)
         if not found:
             raise KeyError((model, product, tp, tenths))
         chosen, others = _anchors(found, tenths)
@@ -384,7 +378,6 @@ class Catalog:
         tenths: int,
         mix: Mix,
         revision: str | None = None,
-        workflow: str | None = None,
         *,
         caps: Sequence[float],
     ) -> Array:
@@ -397,27 +390,23 @@ class Catalog:
             tenths: share in tenths.
             mix: the caller's tokens.
             revision: the revision that the LLM pins.
-            workflow: the caller, whose trace the catalog may know.
             caps: the parts, each the most that it draws.
 
         Returns:
             the factors, (caps, n).
         """
-        first = _anchors(self._ranked(model, product, tp, mix, revision, workflow), tenths)[0][0]
+        first = _anchors(self._ranked(model, product, tp, mix, revision), tenths)[0][0]
         entry = first.entry
         free, k = entry.at(first.mix, tenths), np.arange(1.0, entry.last + 1)
         return np.stack([np.interp(k, entry.ks, entry.at(first.mix, tenths, cap) / free) for cap in caps])
 
-    def _ranked(
-        self, model: str, product: str, tp: int, mix: Mix, revision: str | None, workflow: str | None
-    ) -> list[_Candidate]:
+    def _ranked(self, model: str, product: str, tp: int, mix: Mix, revision: str | None) -> list[_Candidate]:
         """Return the series for the calls of one caller, best first."""
-        trace = self._traces.get(workflow) if workflow is not None else None
-        asked = (model, product, tp, mix, revision, trace)
+        asked = (model, product, tp, mix, revision)
         if asked not in self._candidates:
             own = self._series[model, product, tp]
             usable = (e for e in own if e.serves(mix) and self._fits(e.profile, revision))
-            self._candidates[asked] = sorted((_candidate(e, mix, trace) for e in usable), key=lambda c: c.rank)
+            self._candidates[asked] = sorted((_candidate(e, mix, self._calls) for e in usable), key=lambda c: c.rank)
         return self._candidates[asked]
 
     def _fits(self, profile: Profile, revision: str | None) -> bool:
@@ -451,13 +440,9 @@ def _entry(profile: Profile, series: Series) -> _Entry:
     return _Entry(profile, series, mix, round(series.share * 10), known, interval)
 
 
-def _candidate(entry: _Entry, mix: Mix, trace: str | None) -> _Candidate:
-    """Judge a series for a caller; calls that were replayed for it hit the cache as they did then.
-
-    An estimate may name a trace too, but only for its tokens: nothing was replayed, and no cache was there to be hit.
-    """
-    digest = entry.profile.spec.provenance.trace_digest
-    replayed = trace is not None and digest == trace and not entry.estimated
+def _candidate(entry: _Entry, mix: Mix, calls: Iterable[Calls]) -> _Candidate:
+    """Judge a series for a caller; calls that were replayed for it hit the cache as they did then."""
+    replayed = replays(entry.profile, mix, calls)
     if replayed and entry.mix.input > 0:
         mix = Mix(mix.input, mix.output, mix.input * min(1.0, entry.mix.cached / entry.mix.input))
     return _Candidate(entry, mix, moved(entry.series, mix, replayed=replayed))

@@ -6,6 +6,8 @@ catalog.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scepsy.documents import Profile, Series
@@ -40,6 +42,45 @@ def outdated(profile: Profile, engine_version: str, revision: str | None) -> str
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The calls to one LLM of a workflow, which a measurement may have replayed.
+
+    Attributes:
+        model: the LLM's model.
+        llm: its name.
+        digest: as Profiles note it: of the trace, or of the calls that a job makes up where there is none.
+        mix: mean tokens of the calls.
+    """
+
+    model: str
+    llm: str
+    digest: str
+    mix: Mix
+
+
+def replays(profile: Profile, mix: Mix, known: Iterable[Calls]) -> bool:
+    """Return whether a profile was taken with such very calls: with these, or with others that were recorded alike.
+
+    A trace has the calls of several LLMs, so its digest alone does not say whose were replayed. A profile that does not
+    name the LLM counts where the trace has only one of its model. An estimate may be for the tokens of a trace, but
+    replayed nothing: no cache was there to be hit.
+
+    Args:
+        profile: the profile.
+        mix: the calls, as recorded or stated.
+        known: the calls of all LLMs that there are; those in question among them.
+    """
+    spec = profile.spec
+    digest, llm = spec.provenance.trace_digest, spec.provenance.llm
+    if spec.source == "estimated" or digest is None:
+        return False
+    candidates = [calls for calls in known if (calls.model, calls.digest) == (spec.model, digest)]
+    if llm is None and len({calls.llm for calls in candidates}) > 1:
+        return False
+    return any(llm in (None, calls.llm) and change(calls.mix, mix) <= SAME_MIX for calls in candidates)
+
+
 def change(a: SeriesMix | Mix, b: SeriesMix | Mix) -> float:
     """Return the largest factor between two mixes, at least 1: of the prompt tokens to compute, and of the output."""
     return max(_factor(_computed(a), _computed(b)), _factor(a.output, b.output))
@@ -53,9 +94,8 @@ def moved(series: Series, mix: Mix, *, replayed: bool = False) -> str | None:
     Args:
         series: the series.
         mix: the calls now.
-        replayed: whether the series was taken with these very calls (its trace's digest is theirs). Then all prompt
-            tokens are compared: a trace says what another server's cache held, or nothing, the series what this engine
-            found.
+        replayed: whether the series was taken with these very calls (`replays`). Then all prompt tokens are compared: a
+            trace says what another server's cache held, or nothing, the series what this engine found.
     """
     if replayed:
         factor = max(_factor(series.mix.input, mix.input), _factor(series.mix.output, mix.output))

@@ -100,7 +100,7 @@ def instance_model(load: LlmLoad, shape: Shape, catalog: Catalog, card: int) -> 
     if tried is not None:
         return tried
     try:
-        times = tuple(catalog.service(*where, c.mix, llm.revision, c.workflow) for c in load.callers)
+        times = tuple(catalog.service(*where, c.mix, llm.revision) for c in load.callers)
     except KeyError:
         return f"no profile of revision {llm.revision} for such calls" if llm.revision else "no profile for such calls"
     share = [c.calls / load.calls for c in load.callers]
@@ -135,7 +135,7 @@ def capped(model: InstanceModel, load: LlmLoad, catalog: Catalog, caps: Sequence
         return []
     llm, limit = load.llm, model.limit
     where = (llm.model, model.shape.product, model.shape.tp, model.shape.tenths)
-    slower = [catalog.slowdown(*where, c.mix, llm.revision, c.workflow, caps=caps)[:, :limit] for c in load.callers]
+    slower = [catalog.slowdown(*where, c.mix, llm.revision, caps=caps)[:, :limit] for c in load.callers]
     held = np.maximum.accumulate(model.seconds * np.stack(slower, axis=1), axis=2)
     # The same bytes in more time.
     drawn = (np.stack([time.drawn[:limit] for time in model.times]) * model.seconds / held).max(axis=1)

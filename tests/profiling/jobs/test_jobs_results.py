@@ -216,6 +216,7 @@ def repacked(**changes: Any) -> dict[str, str]:
     (repacked(engine={"name": "vllm", "version": "0.23.0"}), "engine version is 0.23.0, asked for was 0.24.0"),
     (repacked(source="estimated"), "source is estimated, asked for was measured"),
     (repacked(provenance={"tool": "x", "traceDigest": "sha256:0"}), "trace digest is sha256:0, asked for was sha256:abab"),
+    (repacked(provenance={"tool": "x", "traceDigest": "sha256:" + "ab" * 32, "llm": "other"}), "LLM is other, asked for was generator"),
     ({"outcome": json.dumps({"outcome": "failed", "reason": "no good\x1b[31m point"})}, "no good\\x1b[31m point"),
     ({"outcome": json.dumps({"outcome": "interrupted"})}, "interrupted"),
 ])  # fmt: skip

@@ -166,7 +166,7 @@ def test_a_job_starts_an_engine_measures_it_and_stops_it(work: Workplace) -> Non
     spec = found.spec(work.path)
     assert (spec.model, spec.engine.version, len(spec.series), spec.unusable) == ("tiny", "0.24.0", 1, ())
     assert (spec.series[0].tp, spec.series[0].share) == (1, 1.0)
-    assert spec.provenance.trace_digest == "sha256:whole"
+    assert (spec.provenance.trace_digest, spec.provenance.llm) == ("sha256:whole", "generator")
     assert "--serve" in str(spec.provenance.command)
     assert "no nvidia-smi, so nobody verified" in str(spec.provenance.notes)
     assert not list((work.job / "journal").iterdir())

@@ -21,8 +21,10 @@ import numpy as np
 from scepsy.demand.source import demand_of
 from scepsy.demand.statistics import LlmDemand, TokenUse
 from scepsy.demand.totals import TOGETHER, groups_of
-from scepsy.documents import Workspace, contained
+from scepsy.documents import Llm, Workspace, contained
 from scepsy.errors import ScepsyError
+from scepsy.performance import Mix
+from scepsy.performance.freshness import Calls
 from scepsy.profiling.packing import LIMIT, pack
 from scepsy.traces.call import ESTIMABLE, Call, encoded
 from scepsy.traces.files import Lines
@@ -66,6 +68,18 @@ class JobCalls:
     digest: str
     calls: int
     of: int
+
+
+def replayed_as(llm: Llm, demand: LlmDemand, trace: str | None) -> Calls:
+    """Return the calls to an LLM as a Profile notes that it replayed them.
+
+    Args:
+        llm: the LLM.
+        demand: how it is called.
+        trace: digest of the trace that has the calls; None if there is none, and a job makes them up.
+    """
+    mix = Mix(demand.input.mean, demand.output.mean, demand.cached.mean)
+    return Calls(llm.model, llm.name, trace if trace is not None else made(demand, llm.name).digest, mix)
 
 
 def calls_of(workspace: Workspace, workflow: str, llm: str, most: int = MOST_CALLS) -> JobCalls:

@@ -256,6 +256,8 @@ def _contradiction(profile: Profile, shape: Shape, asked: _Asked, outcome: str) 
         ("tensor parallelism", entry.tp, shape.tp),
         ("share", round(entry.share * 10), shape.tenths),
         ("trace digest", spec.provenance.trace_digest, request.trace_digest),
+        # Runners of before it was noted do not name it.
+        ("LLM", spec.provenance.llm or request.llm, request.llm),
     ]
     if measured:
         wanted = "busy" if point_name(shape) in asked.busy else "idle"
@@ -274,7 +276,7 @@ def _named(profile: Profile, name: str, request: Request) -> Profile:
         # The runner cannot know it.
         said = [sentence for sentence in said if "recorded" not in sentence]
     notes = " ".join(sentence for sentence in (note, *said) if sentence)
-    provenance = provenance.model_copy(update={"notes": notes or None})
+    provenance = provenance.model_copy(update={"notes": notes or None, "llm": request.llm})
     spec = profile.spec.model_copy(update={"provenance": provenance})
     return profile.model_copy(update={"metadata": FileMetadata(name=name), "spec": spec})
 

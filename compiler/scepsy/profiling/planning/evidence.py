@@ -9,7 +9,7 @@ from functools import cached_property
 
 from scepsy.documents import Architecture, Profile, Series
 from scepsy.documents.profile import Neighbours
-from scepsy.performance.freshness import change, moved, outdated
+from scepsy.performance.freshness import Calls, change, moved, outdated, replays
 from scepsy.profiling.planning.roles import Role
 from scepsy.profiling.planning.sweep import Shape, Stale
 
@@ -24,10 +24,12 @@ class Evidence:
     Attributes:
         profiles: the profiles.
         engine: the engine's version.
+        calls: of all roles, any of which may have been replayed.
     """
 
     profiles: Sequence[Profile]
     engine: str
+    calls: Sequence[Calls] = ()
 
     @cached_property
     def architectures(self) -> dict[str, Architecture]:
@@ -109,11 +111,11 @@ class Evidence:
 
     def _verdict(self, profile: Profile, series: Series | None, role: Role) -> _Verdict:
         """Judge a series for a role; of a profile without any, only the engine and the revision."""
-        name, digest = profile.metadata.name, profile.spec.provenance.trace_digest
+        name = profile.metadata.name
         old = outdated(profile, self.engine, role.llm.revision)
         if series is None:
             return _Verdict(name, old, False, 1.0)
-        new = moved(series, role.mix, replayed=digest == role.digest)
+        new = moved(series, role.mix, replayed=replays(profile, role.mix, self.calls))
         return _Verdict(name, old or new, old is None and new is not None, change(series.mix, role.mix))
 
 

@@ -7,7 +7,7 @@ tensor-parallel degrees, and shares. Left out is what a measured profile covers,
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from scepsy.documents import Cluster, Workspace
@@ -45,6 +45,7 @@ def plan_profiles(workspace: Workspace, cluster: str) -> ProfilePlan:
     settings = workspace.project.document.spec
     evidence = Evidence([loaded.document for loaded in workspace.profiles.values()], settings.engine.version)
     roles = roles_of(workspace, evidence.architectures)
+    evidence = replace(evidence, calls=[role.calls for role in roles])
     tenths = sorted({10, *(round(share * 10) for share in settings.profiling.shares)}, reverse=True)
     sweeps: list[Sweep] = []
     rows: list[Row] = []
@@ -86,7 +87,7 @@ def _sweep(roles: Sequence[Role], product: str, points: tuple[Missing, ...]) -> 
         max_model_len=first.llm.max_model_len,
         points=points,
         roles=tuple((role.workflow, role.llm.name) for role in roles),
-        trace_digest=first.digest,
+        trace_digest=first.calls.digest,
     )
 
 

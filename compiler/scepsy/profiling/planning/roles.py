@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from scepsy.demand import Demand, demand_of
 from scepsy.documents import Architecture, Diagnostic, DocumentError, Llm, Loaded, Workflow, Workspace
 from scepsy.performance import Mix
-from scepsy.performance.freshness import SAME_MIX, change
-from scepsy.profiling.jobs.calls import made
+from scepsy.performance.freshness import SAME_MIX, Calls, change
+from scepsy.profiling.jobs.calls import replayed_as
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,19 @@ class Role:
     Attributes:
         workflow: the workflow's name.
         llm: the LLM.
-        mix: mean tokens of the calls.
-        digest: of the calls that a job replays, as Profiles note it: of the trace, or of calls that are made up.
+        calls: the calls, as Profiles note that they were replayed.
         recorded: whether the calls were recorded.
     """
 
     workflow: str
     llm: Llm
-    mix: Mix
-    digest: str
+    calls: Calls
     recorded: bool
+
+    @property
+    def mix(self) -> Mix:
+        """Mean tokens of the calls."""
+        return self.calls.mix
 
 
 def roles_of(workspace: Workspace, architectures: Mapping[str, Architecture]) -> list[Role]:
@@ -54,12 +57,10 @@ def roles_of(workspace: Workspace, architectures: Mapping[str, Architecture]) ->
             problems.extend(error.diagnostics)
             continue
         problems.extend(_too_long(workflow, demand, architectures))
-        recorded = workflow.document.spec.demand.traces is not None
+        trace = next(iter(read.values())) if workflow.document.spec.demand.traces is not None else None
         for llm in workflow.document.spec.llms:
-            own = demand.llms[llm.name]
-            mix = Mix(own.input.mean, own.output.mean, own.cached.mean)
-            digest = next(iter(read.values())) if recorded else made(own, llm.name).digest
-            roles.append(Role(name, llm, mix, digest, recorded))
+            calls = replayed_as(llm, demand.llms[llm.name], trace)
+            roles.append(Role(name, llm, calls, recorded=trace is not None))
     if problems:
         raise DocumentError(problems)
     return roles
