@@ -354,6 +354,17 @@ def test_a_share_that_was_measured_is_held_to_part_of_the_bandwidth_as_the_model
     assert (held[1] > held[0]).all()
 
 
+@pytest.mark.parametrize("cap", [0.3, 0.4, 0.5, 0.8])
+def test_at_the_same_bandwidth_a_smaller_share_is_never_faster_whatever_was_measured_at_each(cap: float) -> None:
+    """What was measured slows less from the whole GPU to 0.5 and 0.4 of it than the model knows."""
+    catalog = Catalog([measured(share, 0.95) for share in (1.0, 0.5, 0.4)], "1.0")
+    at = [
+        catalog.service("m", A100, 1, tenths, MIX).seconds * catalog.slowdown("m", A100, 1, tenths, MIX, caps=[cap])[0]
+        for tenths in range(4, 11)
+    ]
+    assert (np.diff(np.stack(at), axis=0) <= 1e-12).all()
+
+
 def slowdown(tenths: int, k: int, mix: Mix = MIX, **series: object) -> float:
     catalog = Catalog([profile(product=A100, mix={"input": mix.input, "output": mix.output}, **series)], "1.0")
     whole, part = (catalog.service("m", A100, 1, t, mix).seconds for t in (10, tenths))

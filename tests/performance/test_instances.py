@@ -7,11 +7,11 @@ import random
 
 import numpy as np
 import pytest
-from tests.performance.test_catalog import A100, MIX, eight_billion, profile
+from tests.performance.test_catalog import A100, MIX, eight_billion, measured, profile
 
 from scepsy.demand.statistics import LlmDemand, TokenUse
 from scepsy.documents import Llm
-from scepsy.performance import Catalog, Mix
+from scepsy.performance import SHARE_MODEL, Catalog, Mix
 from scepsy.pipeline import Caller, InstanceModel, LlmLoad, Shape, capped, evaluate, instance_model
 from scepsy.pipeline.instance import Evaluation
 
@@ -47,6 +47,26 @@ def figures(load: LlmLoad, replicas: int, cap: float | None = None) -> Evaluatio
 def bandwidth(groups: Groups, replicas: int) -> float:
     """What one half of an A100 counts for, at a rate of one execution in ten seconds."""
     return float(figures(a_load(groups, 0.1, MIX), replicas).bandwidth[0])
+
+
+@pytest.mark.parametrize(
+    ("shares", "tenths", "way"),
+    [
+        ([0.5], 5, "from the measured share 0.5"),
+        ([1.0, 0.4], 5, "interpolated between measured shares 0.4 and 1"),
+    ],
+)
+def test_measured_figures_that_are_held_to_less_bandwidth_are_modelled_and_claim_no_certainty(
+    shares: list[float], tenths: int, way: str
+) -> None:
+    load, taken = a_load(((1, 1.0),), 0.05, MIX), Catalog([measured(share) for share in shares], "1.0")
+    model = instance_model(load, Shape(A100, 1, tenths), taken, 80 << 30)
+    assert isinstance(model, InstanceModel)
+    (times,) = model.times
+    assert (times.share_model, times.uncertainty is None) == ((None, False) if tenths / 10 in shares else (way, True))
+    (held,) = capped(model, load, taken, [0.5])[0].times
+    assert held.share_model == f"{SHARE_MODEL}, {way}, held to part of the bandwidth"
+    assert held.uncertainty is None
 
 
 def test_single_calls_draw_little_on_average_however_many_instances_there_are() -> None:

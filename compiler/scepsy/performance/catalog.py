@@ -146,6 +146,11 @@ class _Entry:
         prefill, decode = self.known.at(mix, tenths / 10, cap)
         return np.maximum(prefill + decode * max(0.0, mix.output - 1), 1e-6)
 
+    def slower(self, mix: Mix, tenths: int, cap: float, last: int) -> Array:
+        """Return by what R(k), k = 1 … last, rises on some share that is held to a part of the bandwidth."""
+        factor = self.at(mix, tenths, cap) / self.at(mix, tenths)
+        return np.asarray(np.interp(np.arange(1.0, last + 1), self.ks, factor))
+
     def drawn(self, mix: Mix, most: float, seconds: Array) -> Array:
         """Return the part of the bandwidth that calls read which take `seconds` while 1, 2, … run; at most `most`."""
         machine = self.known.machine
@@ -211,6 +216,8 @@ class Catalog:
         self._series: dict[tuple[str, str, int], list[_Entry]] = {}
         self._unusable: dict[tuple[str, str, int, int], list[tuple[Profile, Unusable]]] = {}
         self._candidates: dict[tuple[str, str, int, Mix, str | None], list[_Candidate]] = {}
+        self._served: dict[tuple[str, str, int, int, Mix, str | None], ServiceTimes] = {}
+        self._holding: dict[tuple[str, str, int, int, Mix, str | None, float], Array] = {}
         for profile in profiles:
             spec, name = profile.spec, profile.metadata.name
             self._architectures.setdefault(spec.model, spec.architecture)
@@ -237,7 +244,7 @@ class Catalog:
     def knowing(self, calls: Iterable[Calls]) -> Self:
         """Return the same catalog that knows the calls of the LLMs, which profiles may have replayed."""
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, _calls=tuple(calls), _candidates={})
+        other.__dict__.update(self.__dict__, _calls=tuple(calls), _candidates={}, _served={}, _holding={})
         return other
 
     @property
@@ -342,6 +349,12 @@ class Catalog:
         Raises:
             KeyError: not profiled.
         """
+        asked = (model, product, tp, tenths, mix, revision)
+        if asked not in self._served:
+            self._served[asked] = self._service(*asked)
+        return self._served[asked]
+
+    def _service(self, model: str, product: str, tp: int, tenths: int, mix: Mix, revision: str | None) -> ServiceTimes:
         found = self._ranked(model, product, tp, mix, revision)
         if not found:
             raise KeyError((model, product, tp, tenths))
@@ -383,6 +396,8 @@ class Catalog:
     ) -> Array:
         """Return by what R(k) of `service` rises where the instance is held to parts of the memory bandwidth.
 
+        At the same bandwidth a smaller share is never faster, whatever series each of them rests on.
+
         Args:
             model: model id.
             product: GPU product.
@@ -395,10 +410,23 @@ class Catalog:
         Returns:
             the factors, (caps, n).
         """
-        first = _anchors(self._ranked(model, product, tp, mix, revision), tenths)[0][0]
-        entry = first.entry
-        free, k = entry.at(first.mix, tenths), np.arange(1.0, entry.last + 1)
-        return np.stack([np.interp(k, entry.ks, entry.at(first.mix, tenths, cap) / free) for cap in caps])
+        asked = (model, product, tp, tenths, mix, revision)
+        return np.stack([self._held(*asked, cap) for cap in caps]) / self.service(*asked).seconds
+
+    def _held(
+        self, model: str, product: str, tp: int, tenths: int, mix: Mix, revision: str | None, cap: float
+    ) -> Array:
+        """Return R(k) of an instance that is held to a part of the bandwidth, at least that of any larger share."""
+        asked = (model, product, tp, tenths, mix, revision, cap)
+        if asked not in self._holding:
+            free = self.service(*asked[:-1]).seconds
+            first = _anchors(self._ranked(model, product, tp, mix, revision), tenths)[0][0]
+            held = free * first.entry.slower(first.mix, tenths, cap, len(free))
+            if tenths < 10:
+                larger = self._held(model, product, tp, tenths + 1, mix, revision, cap)[: len(held)]
+                held[: len(larger)] = np.maximum(held[: len(larger)], larger)
+            self._holding[asked] = held
+        return self._holding[asked]
 
     def _ranked(self, model: str, product: str, tp: int, mix: Mix, revision: str | None) -> list[_Candidate]:
         """Return the series for the calls of one caller, best first."""

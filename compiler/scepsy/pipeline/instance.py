@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scepsy.performance import Catalog, InstanceMemory, ServiceTimes, Stream, fit, latencies, rounds
-from scepsy.performance.shares import Array, bandwidth
+from scepsy.performance.shares import SHARE_MODEL, Array, bandwidth
 from scepsy.pipeline.load import LlmLoad
 
 Ints = npt.NDArray[np.int64]
@@ -50,7 +50,8 @@ class InstanceModel:
         limit: K, most calls that run at once: what the spec, the KV cache, the profile and the saturation point allow.
         seconds: R(n) per caller for n = 1 … K, (callers, K).
         work: per caller, seconds of an instance that one call costs at saturation, R(K)/K.
-        times: per caller, where R came from, as it is while nobody else draws bandwidth.
+        times: per caller, where R came from, as it is while nobody else draws bandwidth; whether it is modelled, as it
+            is held to `bandwidth`.
         drawn: part of the bandwidth that it reads on average while n calls run, n = 1 … K, the callers' largest; at
             most `bandwidth`.
     """
@@ -135,14 +136,23 @@ def capped(model: InstanceModel, load: LlmLoad, catalog: Catalog, caps: Sequence
         return []
     llm, limit = load.llm, model.limit
     where = (llm.model, model.shape.product, model.shape.tp, model.shape.tenths)
+    times = tuple(_held(time, model.shape.tenths) for time in model.times)
     slower = [catalog.slowdown(*where, c.mix, llm.revision, caps=caps)[:, :limit] for c in load.callers]
     held = np.maximum.accumulate(model.seconds * np.stack(slower, axis=1), axis=2)
     # The same bytes in more time.
     drawn = (np.stack([time.drawn[:limit] for time in model.times]) * model.seconds / held).max(axis=1)
     return [
-        replace(model, bandwidth=cap, seconds=own, work=own[:, -1] / limit, drawn=np.minimum(draws, cap))
+        replace(model, bandwidth=cap, seconds=own, work=own[:, -1] / limit, times=times, drawn=np.minimum(draws, cap))
         for cap, own, draws in zip(caps, held, drawn, strict=True)
     ]
+
+
+def _held(times: ServiceTimes, tenths: int) -> ServiceTimes:
+    """Say of figures that are to be held to part of the bandwidth that this is modelled, whatever was measured."""
+    way = times.share_model or f"from the {times.source} share {tenths / 10:g}"
+    if not way.startswith(SHARE_MODEL):
+        way = f"{SHARE_MODEL}, {way}, held to part of the bandwidth"
+    return replace(times, uncertainty=None, share_model=way)
 
 
 @dataclass(frozen=True)
