@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scepsy.allocation import Enumeration, Infeasible, OptionTable, Problem, solution, solve
+from scepsy.allocation import Enumeration, Infeasible, OptionTable, Problem, replan, solution, solve
 from scepsy.allocation.problem import RESOLUTION
 from scepsy.allocation.search import Limit
 from scepsy.documents import Llm
+from scepsy.documents.plan import Instance
 from scepsy.performance import InstanceMemory
 from scepsy.pipeline import InstanceModel, LlmLoad, Shape
 from scepsy.placement import Domain, Inventory, Placed, Request, bins, place
@@ -234,6 +236,38 @@ def test_with_little_effort_the_bound_is_still_a_bound(case: tuple[Problem, Inve
     assert best is not None
     assert round(found.lower_bound / RESOLUTION) <= best[0] <= round(found.achieved / RESOLUTION)
     check_rules(found.placed, [t.request(r) for t, r in zip(p.tables, found.rows, strict=True)], stock)
+
+
+def instances(placed: Sequence[Placed]) -> list[Instance]:
+    return [
+        Instance(name=f"{p.llm}-{i}", llm=p.llm, node=p.node, gpus=p.gpus, share=p.tenths / 10)
+        for i, p in enumerate(placed)
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(problems(), st.sampled_from([0, 100, 1000]))
+def test_however_little_was_searched_the_next_compile_finds_nothing_better_for_the_same_places(
+    case: tuple[Problem, Inventory], effort: int
+) -> None:
+    p, stock = replace(case[0], constant=1), case[1]  # an objective is greater than zero
+    try:
+        found = solve(p, stock, effort=effort)
+    except Infeasible:
+        return
+    there = instances(found.placed)
+    again = replan(found, stock, there, there, 0.02, 0.02)
+    assert (again.solution.rows, again.started, again.kept) == (found.rows, 0, False)
+    chosen = [t.option(r) for t, r in zip(p.tables, found.rows, strict=True)]
+    alike = [
+        [r for r in range(len(t.index)) if (t.option(r).shape, t.option(r).replicas) == (o.shape, o.replicas)]
+        for t, o in zip(p.tables, chosen, strict=True)
+    ]
+    for rows in itertools.product(*alike):
+        wanted = {t.load.name: t.request(r) for t, r in zip(p.tables, rows, strict=True)}
+        by_gpus = [[wanted[i.llm] for i in found.placed if i.gpus == gpus] for gpus in {i.gpus for i in found.placed}]
+        if all(get_along(own) for own in by_gpus):
+            assert p.objective(rows) >= found.achieved
 
 
 @settings(max_examples=200, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -211,4 +212,40 @@ def test_an_instance_of_the_same_shape_moves_when_another_product_serves_its_llm
     spec = YAML(typ="safe", pure=True).load(project / "plans/mixed.yaml")["spec"]
     assert [llm["product"] for llm in spec["llms"]] == ["NVIDIA-H100-80GB-HBM3"]
     assert [i["gpus"] for i in spec["instances"]] == [["GPU-h"]]
+    assert scepsy("compile", "--project", project, "--check").code == 0
+
+
+def test_where_the_search_ends_before_its_time_the_plan_is_still_what_the_next_compile_makes(
+    tmp_path: Path, scepsy: Scepsy
+) -> None:
+    """Five LLMs share three GPUs: too many ways to share to try all, and several assumptions for each placement."""
+    project, models = tmp_path / "shared", ("Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B-Instruct")
+    scepsy("init", project)
+    gpus = [{"uuid": f"GPU-{i}", "memory": "80Gi"} for i in range(3)]
+    node = {"name": "n", "product": "NVIDIA-H100-80GB-HBM3", "gpus": gpus}
+    llms = [{"name": f"l{i}", "model": models[i % 2], "maxModelLen": 8192, "tensorParallel": [1]} for i in range(5)]
+    calls = [
+        {
+            "llm": f"l{i}",
+            "calls": 1 + i % 3,
+            "inputTokens": {"mean": 512 + 13 * i},
+            "outputTokens": {"mean": 120 + 9 * i},
+        }
+        for i in range(5)
+    ]
+    documents: dict[str, tuple[str, dict]] = {
+        "clusters/c.yaml": ("Cluster", {"kubernetes": "1.36", "sharing": "dra-mps", "nodes": [node]}),
+        "workflows/w.yaml": (
+            "Workflow", {"target": {"rate": "0.5/s"}, "llms": llms, "demand": {"statistics": {"llms": calls}}},
+        ),
+    }  # fmt: skip
+    (project / "profiles").mkdir(exist_ok=True)
+    for name in ("qwen3-8b-h100.yaml", "llama-3.1-8b-instruct-h100.yaml"):
+        (project / "profiles" / name).write_text((EXAMPLES / "profiles" / name).read_text())
+    for name, (kind, spec) in documents.items():
+        header = {"apiVersion": "scepsy.dev/v1alpha1", "kind": kind, "metadata": {"name": Path(name).stem}}
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text(json.dumps({**header, "spec": spec}))
+    recompile(project, scepsy)
+    assert YAML(typ="safe", pure=True).load(project / "plans/c.yaml")["spec"]["proof"]["gap"] > 0
     assert scepsy("compile", "--project", project, "--check").code == 0

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from scepsy.allocation.assumptions import settled
 from scepsy.allocation.infeasible import Infeasible
 from scepsy.allocation.problem import RESOLUTION, Problem
 from scepsy.allocation.programme import best_rows, suffix_values
@@ -46,7 +47,7 @@ def solve(problem: Problem, inventory: Inventory, effort: int = EFFORT) -> Solut
         Infeasible: there is none, or none was found; the error says which.
     """
     first = solve_linear(problem, inventory, effort)
-    return first if problem.linear else _Search(problem, inventory, effort).run(first)
+    return settled(first if problem.linear else _Search(problem, inventory, effort).run(first), inventory)
 
 
 @dataclass

@@ -13,21 +13,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scepsy.allocation.options import OptionTable, only
+from scepsy.allocation.assumptions import best_assumptions, settled, shapes_of, with_rows
+from scepsy.allocation.options import OptionTable
 from scepsy.allocation.problem import RESOLUTION, Problem
 from scepsy.allocation.search import Candidate, Enumeration, Limit
 from scepsy.allocation.solution import Solution
 from scepsy.documents.plan import Instance
 from scepsy.pipeline import Shape
 from scepsy.pipeline.instance import Ints
-from scepsy.placement import Inventory, Placed, Request, Undecided, place, place_around
+from scepsy.placement import Inventory, Placed, Request, Undecided, place_around
 
 _TANGENTS = 8
 """Tangents along which the tolerance is kept, where latencies are not sums."""
 _BEYOND = 20
 """Allocations beyond the tolerance in truth, after which another tangent is laid."""
-_ASSUMPTIONS = 3_000
-"""Assumptions about bandwidths under which the plan in force is tried, best first."""
 MAX_CANDIDATES = 300
 """Allocations within the tolerance that are placed to see how many instances they start."""
 
@@ -71,31 +70,29 @@ def replan(
     """
     problem = best.problem
     around = _placed(problem, best.rows, inventory, running)
-    best = replace(best, placed=tuple(around)) if around is not None else best
-    started_by_best = _started(best.placed, running)
+    # What instances stay with decides over the bandwidth that is left to each.
+    here = best if around is None else settled(replace(best, placed=tuple(around)), inventory)
+    least, started_by_best = min(best.achieved, here.achieved), _started(here.placed, running)
 
-    def outcome(solution: Solution, kept: bool) -> Replanned:
-        gain = (solution.achieved - best.achieved) / solution.achieved
-        return Replanned(solution, kept, gain, _started(solution.placed, running), started_by_best)
+    def outcome(solution: Solution, kept: bool = False) -> Replanned:
+        gain = (solution.achieved - least) / solution.achieved
+        return Replanned(solution, kept, max(0.0, gain), _started(solution.placed, running), started_by_best)
 
     same = _in_force(problem, inventory, previous, running)
     if same is not None:
-        solution = _with(best, same[0], same[1])
+        solution = with_rows(best, *same)
+        if started_by_best == 0 and len(here.placed) == len(running) and here.achieved <= solution.achieved:
+            return outcome(here)  # the plan in force, to the last assumption
         if solution.achieved <= best.achieved * (1 + minimum_gain):
-            return outcome(solution, kept=solution.achieved > best.achieved)
+            return outcome(solution, kept=solution.achieved > least)
     if started_by_best == 0:
-        return outcome(best, kept=False)
+        return outcome(here)
     found = _fewest_starts(best, inventory, running, tolerance)
-    return outcome(found if found is not None else best, kept=False)
-
-
-def _with(best: Solution, candidate: Candidate, placed: Sequence[Placed]) -> Solution:
-    achieved = best.problem.objective(candidate.rows)
-    problem = best.problem.along(best.problem.tangents(candidate.rows))
-    lower = min(best.lower_bound, achieved)
-    return replace(
-        best, rows=candidate.rows, problem=problem, placed=tuple(placed), achieved=achieved, lower_bound=lower
-    )
+    if found is None:
+        return outcome(here)
+    # As the next compile will see it, whose plan in force this is.
+    same = best_assumptions(problem, inventory, shapes_of(found), found.placed)
+    return outcome(with_rows(best, *same) if same is not None else found)
 
 
 def _placed(
@@ -130,29 +127,14 @@ def _in_force(
         return None
     if {i.llm for i in previous} != {table.load.name for table in problem.tables}:
         return None
-    same = []
-    for table in problem.tables:
-        own = [i for i in previous if i.llm == table.load.name]
-        shapes = {_shape(i, inventory) for i in own}
-        if len(shapes) != 1:
+    shapes: dict[str, tuple[Shape, int]] = {}
+    for llm in {i.llm for i in previous}:
+        own = [_shape(i, inventory) for i in previous if i.llm == llm]
+        if len(set(own)) != 1:
             return None
-        shaped = np.array([{m.shape} == shapes for m in table.models], dtype=bool)
-        same.append(shaped[table.index] & (table.replicas == len(own)))
-        if not same[-1].any():
-            return None
-    tables = tuple(only(table, keep) for table, keep in zip(problem.tables, same, strict=True))
-    cost = tuple(own[keep] for own, keep in zip(problem.cost, same, strict=True))
+        shapes[llm] = own[0], len(own)
     pinned = [Placed(i.llm, i.node, i.gpus, round(i.share * 10)) for i in running]
-    search = Enumeration(replace(problem, tables=tables, cost=cost), inventory)
-    for candidate in itertools.islice(search.run(), _ASSUMPTIONS):
-        rows = tuple(int(np.flatnonzero(keep)[row]) for keep, row in zip(same, candidate.rows, strict=True))
-        try:
-            placed = place(_requests(problem, rows), inventory, pinned)
-        except Undecided:
-            return None
-        if placed is not None and problem.bounded(rows):
-            return replace(candidate, rows=rows), placed
-    return None
+    return best_assumptions(problem, inventory, shapes, pinned)
 
 
 def _fewest_starts(
@@ -173,7 +155,7 @@ def _fewest_starts(
         for candidate in itertools.islice(search.run(), MAX_CANDIDATES):
             if found is not None and candidate.cost // scale >= found[0]:
                 return found[2]
-            solution = _with(best, candidate, ())
+            solution = with_rows(best, candidate, ())
             if solution.achieved > best.achieved * (1 + tolerance) + RESOLUTION:
                 beyond.append(candidate.rows)
                 if len(beyond) == _BEYOND:

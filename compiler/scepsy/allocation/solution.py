@@ -125,14 +125,22 @@ def _known(problem: Problem, inventory: Inventory) -> Candidate | None:
         return None
 
 
-def placed_or_none(problem: Problem, candidate: Candidate, inventory: Inventory) -> list[Placed] | None:
-    """Place an allocation.
+def placed_or_none(
+    problem: Problem, candidate: Candidate, inventory: Inventory, pinned: Sequence[Placed] = ()
+) -> list[Placed] | None:
+    """Place an allocation; None if that cannot be done.
+
+    Args:
+        problem: the problem.
+        candidate: the allocation.
+        inventory: the GPUs.
+        pinned: instances of it that stay where they are.
 
     Raises:
         Undecided: whether it can be placed was not found out.
     """
     requests = [table.request(row) for table, row in zip(problem.tables, candidate.rows, strict=True)]
-    return place(requests, inventory)
+    return place(requests, inventory, pinned)
 
 
 def _climbed(problem: Problem, inventory: Inventory, steps: int) -> list[tuple[Candidate, list[Placed]]]:
