@@ -147,6 +147,7 @@ def test_a_replayed_trace_is_a_point_at_its_mean_rate_only_when_the_user_says_so
         ({"completed": 99.5}, '"completed" is not a whole number'),
         ({"request_rate": "fast"}, '"request_rate" is not a rate'),
         ({"request_rate": -1}, '"request_rate" is not a rate'),
+        ({"request_rate": 1_000_001}, '"request_rate" is not a rate'),
         ({"max_concurrency": 0}, '"max_concurrency" is not a number of requests'),
         ({"total_output_tokens": 0}, "0 tokens were generated per request"),
         ({"latencies": [1e9] * 100}, "out of range"),

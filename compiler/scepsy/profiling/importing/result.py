@@ -227,7 +227,8 @@ def _rate(value: Mapping[str, Any]) -> float:
         rate = float(given) if isinstance(given, int | float | str) and not isinstance(given, bool) else math.nan
     except ValueError:
         rate = math.nan
-    if not rate > 0:
+    # Infinite: none. What documents take for a rate is a rate here too.
+    if not (1e-9 <= rate <= 1e6 or rate == math.inf):
         raise _Bad('"request_rate" is not a rate')
     return rate
 
