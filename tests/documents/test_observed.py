@@ -132,6 +132,26 @@ def test_what_is_said_of_things_that_the_project_lacks_is_ignored(project: Path)
     assert after.digests == before.digests
 
 
+def test_what_was_seen_in_one_cluster_is_not_planned_for_in_another(project: Path) -> None:
+    other = project / "clusters" / "other.yaml"
+    text = (project / "clusters" / "one-node.yaml").read_text()
+    other.write_text(text.replace("name: one-node", "name: other").replace("GPU-", "GPU-0"))
+    before = gather(load_workspace(project, project), "other")
+    observed(project, "rate: 19.2/s")
+    workspace = load_workspace(project, project)
+    assert gather(workspace, "one-node").workflows["rag-reranker"].spec.target.per_second == 19.2
+    after = gather(workspace, "other")
+    assert (after.workflows, after.digests) == (before.workflows, before.digests)
+
+
+def test_one_cluster_is_observed_once(project: Path) -> None:
+    observed(project, "rate: 3/s")
+    path = project / "observed" / "rag-reranker.yaml"
+    path.with_name("again.yaml").write_text(path.read_text())
+    with pytest.raises(DocumentError, match='workflow "rag-reranker" was observed in cluster "one-node" already'):
+        load_workspace(project, project)
+
+
 def test_a_wrong_document_is_told_with_its_place(project: Path) -> None:
     observed(project, "rate: 3")
     with pytest.raises(DocumentError) as error:

@@ -138,11 +138,8 @@ def _workflow(
     if before is not None and spec.model_copy(update={"at": before.spec.at}) == before.spec:
         return {}
     made = ObservedWorkflow(api_version=API_VERSION, kind="ObservedWorkflow", metadata=Metadata(name=name), spec=spec)
-    return {
-        _place(workspace, loaded, f"{name}.yaml" if len(workspace.clusters) == 1 else f"{name}.{cluster}.yaml"): _text(
-            made
-        )
-    }
+    file = f"{name}.yaml" if len(workspace.clusters) == 1 else f"{name}.{cluster}.yaml"
+    return {_place(workspace, loaded, file): _text(made)}
 
 
 def _cluster(workspace: Workspace, name: str, missing: Missing, moment: str) -> Files:
