@@ -303,11 +303,51 @@ def test_a_server_that_says_when_to_come_back_is_left_alone_until_then(
     assert waits == [7]
 
 
-@pytest.mark.parametrize("body", ["<html>login</html>", "[]", "null", "7", ""])
+DEEP = "[" * 200_000
+
+
+@pytest.mark.parametrize("body", ["<html>login</html>", "[]", "null", "7", "", DEEP], ids=lambda body: body[:9])
 def test_an_answer_that_is_no_object_is_an_error(body: str, world: World, kubeconfig: Path, waits: Waits) -> None:
     world.fail(200, times=99, body=body or " ")
     with pytest.raises(ScepsyError, match="sends answers that are no JSON objects, asked to list nodes"):
         Kubernetes().objects(NODES)
+
+
+@pytest.mark.parametrize(
+    ("match", "body", "wish"),
+    [
+        ("/version", '{"status": "success", "data": {}}', "read its version"),
+        ("/version", '{"gitVersion": 1.36}', "read its version"),
+        ("/nodes", '{"status": "success", "data": {}}', "list nodes"),
+        ("/nodes", '{"kind": "Node", "items": []}', "list nodes"),
+        ("/nodes", '{"kind": "NodeList", "items": {}}', "list nodes"),
+        ("/nodes", '{"kind": "NodeList", "items": [], "metadata": 5}', "list nodes"),
+        ("/nodes", '{"kind": "NodeList", "items": ["gpu-a"]}', "list nodes"),
+        ("/nodes", '{"kind": "NodeList", "items": [{"metadata": null}]}', "list nodes"),
+        ("/nodes", '{"kind": "NodeList", "items": [{"metadata": {"name": 7}}]}', "list nodes"),
+    ],
+)
+def test_a_server_that_is_no_kubernetes_is_not_an_empty_cluster(
+    match: str, body: str, wish: str, there: World, waits: Waits, scepsy: Scepsy, project: Path
+) -> None:
+    there.fail(200, times=99, match=match, body=body)
+    ran = scepsy("cluster", "discover", "--project", project)
+    assert (ran.code, ran.out) == (1, "")
+    assert f"{there.url.removeprefix('http://')} does not answer as Kubernetes does, asked to {wish}\n" in ran.err
+    assert "hint: is the address in the kubeconfig right?" in ran.err
+    assert waits == []
+
+
+@pytest.mark.parametrize("body", ['{"kind": "NodeList", "items": null}', '{"items": [], "metadata": null}'])
+def test_a_list_of_nothing_may_be_written_as_go_writes_it(body: str, world: World, kubeconfig: Path) -> None:
+    world.fail(200, match="/nodes", body=body)
+    assert Kubernetes().objects(NODES) == []
+
+
+def test_an_object_without_a_name_is_no_object(world: World, kubeconfig: Path) -> None:
+    world.fail(200, body='{"status": "success", "data": {}}')
+    with pytest.raises(ScepsyError, match="does not answer as Kubernetes does, asked to get applications"):
+        Kubernetes().get(access.APPLICATIONS, "argocd", "prod")
 
 
 @pytest.mark.parametrize("match", ["/version", "resourceslices", "/nodes", "deviceclasses"])

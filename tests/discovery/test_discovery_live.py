@@ -89,6 +89,47 @@ def test_the_version_is_the_servers_whatever_a_provider_adds(said: Object, versi
     assert live(type(read)(said, read.nodes, read.slices, read.classes)).version == version
 
 
+@pytest.mark.parametrize(
+    ("odd", "notes"),
+    [
+        ({"spec": "x"}, []),
+        ({"spec": {"pool": "x"}}, ["ResourceSlice slice is of no pool; left out"]),
+        ({"spec": {"pool": {"name": "p", "generation": "x", "resourceSliceCount": []}}}, []),
+        ({"spec": {"devices": "x"}}, []),
+        ({"spec": {"devices": ["x", {"name": "d"}]}}, ["node gpu-b: 1 devices of type unknown are no whole GPUs; left out"]),
+        (
+            {"spec": {"devices": [{"attributes": {"type": {"string": "gpu"}, "uuid": {"string": "GPU-1"}}, "capacity": 5}]}},
+            ["device None of node gpu-b says '' for its memory; left out"],
+        ),
+        (
+            {"spec": {"devices": [{"attributes": {"type": {"string": "gpu"}, "uuid": {"string": "GPU-1"}},
+                                   "capacity": {"memory": {"value": "9" * 400}}}]}},
+            [f"device None of node gpu-b says '{'9' * 40}' for its memory; left out"],
+        ),
+    ],
+    ids=["spec", "pool", "generation", "devices", "device", "capacity", "memory"],
+)  # fmt: skip
+def test_a_slice_of_an_odd_shape_is_left_out_and_the_others_are_read(odd: Object, notes: list[str]) -> None:
+    usual = {"driver": "gpu.nvidia.com", "nodeName": "gpu-b", "pool": {"name": "p", "resourceSliceCount": 1}}
+    spec = {**usual, **odd["spec"]} if isinstance(odd["spec"], dict) else odd["spec"]
+    slice_ = {"kind": "ResourceSlice", "metadata": {"name": "slice"}, "spec": spec}
+    found = live(read_of([*objects_of(document(a=1)), {"kind": "Node", "metadata": {"name": "gpu-b"}}, slice_]))
+    assert [len(node.gpus) for node in found.nodes if node.name == "gpu-a"] == [1]
+    assert list(found.notes) == notes
+
+
+@pytest.mark.parametrize("odd", [5, "x", ["x"], [{"effect": []}], {"labels": 5, "taints": 5, "conditions": 5}], ids=str)
+@pytest.mark.parametrize("key", ["metadata.labels", "spec", "spec.taints", "status", "status.conditions"])
+def test_a_node_of_an_odd_shape_is_read_as_far_as_it_goes(key: str, odd: object) -> None:
+    items = objects_of(document(a=1))
+    *path, last = key.split(".")
+    part = next(item for item in items if item["kind"] == "Node")
+    for name in path:
+        part = part.setdefault(name, {})
+    part[last] = odd
+    assert [node.name for node in live(read_of(items)).nodes] == ["gpu-a"]
+
+
 # ---- nodes
 
 

@@ -20,7 +20,9 @@ from scepsy.cluster.connection import (
     after,
     configuration,
     is_certificate,
+    is_object,
     network,
+    page_of,
     place,
     said,
     shown,
@@ -134,9 +136,12 @@ class Kubernetes:
         """Return what the server says about itself: `gitVersion`, `major`, `minor`.
 
         Raises:
-            ScepsyError: the server refuses, or cannot be reached.
+            ScepsyError: the server refuses, cannot be reached, or is no Kubernetes.
         """
-        answer: Object = self._ask("read its version", "/version", {}, frozenset())
+        wish = "read its version"
+        answer: Object = self._ask(wish, "/version", {}, frozenset())
+        if not isinstance(answer.get("gitVersion"), str):
+            raise self._foreign(wish)
         return answer
 
     def objects(self, kind: Kind, namespace: str = "") -> list[Object]:
@@ -147,7 +152,7 @@ class Kubernetes:
             namespace: only those in it.
 
         Raises:
-            ScepsyError: the server refuses, does not know the kind, or cannot be reached.
+            ScepsyError: the server refuses, does not know the kind, cannot be reached, or is no Kubernetes.
         """
         wish = f"list {kind}" + (f" in namespace {namespace}" if namespace else "")
         for _ in range(_ATTEMPTS):
@@ -155,14 +160,14 @@ class Kubernetes:
             following = ""
             while True:
                 query = {"limit": str(_PAGE)} | ({"continue": following} if following else {})
-                page = self._ask(wish, kind.path(namespace), query, frozenset((410,)) if following else frozenset())
-                if page is None:
+                answer = self._ask(wish, kind.path(namespace), query, frozenset((410,)) if following else frozenset())
+                if answer is None:
                     break  # the list changed while its pages were read: from the beginning
-                for item in page.get("items") or []:
-                    metadata = item.get("metadata") if isinstance(item, dict) else None
-                    if isinstance(metadata, dict):
-                        found[f"{metadata.get('namespace', '')}/{metadata.get('name', '')}"] = item
-                following = str((page.get("metadata") or {}).get("continue") or "")
+                page = page_of(answer)
+                if page is None:
+                    raise self._foreign(wish)
+                items, following = page
+                found |= {f"{i['metadata'].get('namespace', '')}/{i['metadata']['name']}": i for i in items}
                 if not following:
                     return [item for _, item in sorted(found.items())]
         raise Unreachable(f"{self.place} cannot {wish}: the list expires while it is read", "try again")
@@ -171,10 +176,12 @@ class Kubernetes:
         """Return an object; None if there is none of that name.
 
         Raises:
-            ScepsyError: the server refuses, or cannot be reached.
+            ScepsyError: the server refuses, cannot be reached, or is no Kubernetes.
         """
         wish = f"get {kind} in namespace {namespace}"
         answer: Object | None = self._ask(wish, kind.path(namespace, name), {}, frozenset((404,)))
+        if answer is not None and not is_object(answer):
+            raise self._foreign(wish)
         return answer
 
     def watch(self, kind: Kind, seconds: int = 300) -> Iterator[Object]:
@@ -213,7 +220,7 @@ class Kubernetes:
                     yield event
         except urllib3.exceptions.HTTPError as error:
             raise self._error(wish, 0, network(error), transient=not is_certificate(error)) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise Unreachable(f"{self.place} broke off the watch of {kind}", "it is begun again") from error
 
     def _ask(self, wish: str, path: str, query: dict[str, str], expected: frozenset[int]) -> Any:
@@ -257,7 +264,7 @@ class Kubernetes:
         if 200 <= response.status < 300:
             try:
                 return response.status, json.loads(response.data), 0.0
-            except ValueError:
+            except (ValueError, RecursionError):
                 return response.status, "", 0.0
         return response.status, said(response.data), after(response.headers)
 
@@ -267,6 +274,13 @@ class Kubernetes:
             return {entry["key"]: entry["value"] for entry in self._settings.auth_settings().values()}
         except Exception as error:  # whatever the program of the kubeconfig does; its words may hold the token
             raise ScepsyError(f"the credentials for {self.place} cannot be renewed", "log in again") from error
+
+    def _foreign(self, wish: str) -> ScepsyError:
+        """Say that what answers is something else: taken at its word, the cluster would have nothing at all."""
+        return Unreachable(
+            f"{self.place} does not answer as Kubernetes does, asked to {wish}",
+            "is the address in the kubeconfig right? a proxy, or another service, may answer in its place",
+        )
 
     def _error(self, wish: str, status: int, message: str, transient: bool) -> ScepsyError:
         behind = f": {message}" if message else ""

@@ -108,7 +108,7 @@ def said(body: bytes | str | None) -> str:
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body or ""
     try:
         answer = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "" if "<" in text else shown(text)
     return shown(str(answer.get("message") or "")) if isinstance(answer, dict) else ""
 
@@ -117,6 +117,40 @@ def after(headers: Mapping[str, str]) -> float:
     """Return for how many seconds a server wants to be left alone."""
     value = next((value for key, value in headers.items() if key.lower() == "retry-after"), "")
     return float(value) if str(value).isdigit() else 0.0
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Return what should be an object; an empty one for anything else that a server sends in its place."""
+    return value if isinstance(value, dict) else {}
+
+
+def mappings(value: Any) -> list[dict[str, Any]]:
+    """Return those entries of what should be a list of objects that are objects."""
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+
+def is_object(answer: Mapping[str, Any]) -> bool:
+    """Tell whether an answer is an object as Kubernetes has them: one with a name."""
+    return isinstance(mapping(answer.get("metadata")).get("name"), str)
+
+
+def page_of(answer: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str] | None:
+    """Return the objects of a page of a list, and what to ask for the next one with; None if it is no such page.
+
+    Go writes null for no items; an argo-server leaves the kind out.
+
+    Args:
+        answer: a JSON object that came in place of a page.
+    """
+    metadata = answer.get("metadata")
+    if "items" not in answer or not isinstance(metadata, dict | None):
+        return None
+    items = [] if answer["items"] is None else answer["items"]
+    if not isinstance(items, list) or not all(isinstance(item, dict) and is_object(item) for item in items):
+        return None
+    if not str(answer.get("kind") or "List").endswith("List"):
+        return None
+    return items, str(mapping(metadata).get("continue") or "")
 
 
 def shown(text: str) -> str:

@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from scepsy.cluster.access import CLASSES, NODES, SLICES, Object, Reader
+from scepsy.cluster.connection import mapping, mappings
 from scepsy.documents.units import parse_memory
 from scepsy.manifests.claim import HAMI, NVIDIA
 
@@ -170,7 +171,7 @@ def live(objects: Objects, driver: str | None = None) -> LiveCluster:
         driver: whose GPUs are meant; None for NVIDIA's driver if it publishes any, else HAMi's.
     """
     notes: list[str] = []
-    published = {slice_["spec"].get("driver") for slice_ in objects.slices if isinstance(slice_.get("spec"), dict)}
+    published = {str(mapping(item.get("spec")).get("driver")) for item in objects.slices}
     if driver is None:
         driver = HAMI if HAMI in published and NVIDIA not in published else NVIDIA
         if published >= {HAMI, NVIDIA}:
@@ -221,10 +222,14 @@ def _devices(slices: Sequence[Object], driver: str, notes: list[str]) -> tuple[d
     """
     pools: dict[str, dict[int, list[Object]]] = {}
     for item in slices:
-        spec = item.get("spec") or {}
-        pool = spec.get("pool") or {}
-        if spec.get("driver") == driver:
-            pools.setdefault(str(pool.get("name")), {}).setdefault(int(pool.get("generation") or 0), []).append(spec)
+        spec = mapping(item.get("spec"))
+        own = mapping(spec.get("pool"))
+        if spec.get("driver") != driver:
+            continue
+        if "name" not in own:
+            notes.append(f"ResourceSlice {_name(item)} is of no pool; left out")
+            continue
+        pools.setdefault(str(own["name"]), {}).setdefault(_count(own.get("generation")), []).append(spec)
     devices: dict[str, list[Object]] = {}
     incomplete: dict[str, str] = {}
     for pool, generations in sorted(pools.items()):
@@ -246,38 +251,41 @@ def _devices(slices: Sequence[Object], driver: str, notes: list[str]) -> tuple[d
 
 
 def _is_whole(specs: list[Object]) -> bool:
-    return len(specs) == int(specs[0]["pool"].get("resourceSliceCount") or 0)
+    return len(specs) == _count(specs[0]["pool"].get("resourceSliceCount"))
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _by_node(spec: Object, notes: list[str]) -> Iterable[tuple[str, list[Object]]]:
     """Return the devices of a slice by node; GPUs are always those of one."""
-    listed = [device for device in spec.get("devices") or [] if isinstance(device, dict)]
+    listed = mappings(spec.get("devices"))
     if spec.get("nodeName"):
         return [(str(spec["nodeName"]), listed)]
     if spec.get("perDeviceNodeSelection"):
         return [(str(device["nodeName"]), [device]) for device in listed if device.get("nodeName")]
     if listed:
-        notes.append(f"pool {spec['pool'].get('name')} names no node for its {len(listed)} devices; left out")
+        notes.append(f"pool {spec['pool']['name']} names no node for its {len(listed)} devices; left out")
     return []
 
 
 def _gpu(device: Object, notes: list[str], node: str) -> LiveGpu | None:
     """Return what a device is; None for what is no whole GPU."""
-    attributes = device.get("attributes") or {}
+    attributes = mapping(device.get("attributes"))
     where = f"device {device.get('name')} of node {node}"
     uuid = _attribute(attributes, "uuid")
     if not _UUID.fullmatch(uuid):
         notes.append(f"{where} has the UUID {uuid[:80]!r}, which is none of a GPU; left out")
         return None
-    capacity = device.get("capacity") or {}
-    memory = (capacity.get("memory") or {}).get("value", "") if isinstance(capacity, dict) else ""
+    memory = mapping(mapping(device.get("capacity")).get("memory")).get("value", "")
     try:
         size = parse_memory(memory)
     except ValueError:
         notes.append(f"{where} says {str(memory)[:40]!r} for its memory; left out")
         return None
     product = re.sub(r"[^A-Za-z0-9._-]+", "-", _attribute(attributes, "productName").strip())
-    return LiveGpu(uuid, size, product, _sick(device.get("taints") or []))
+    return LiveGpu(uuid, size, product, _sick(mappings(device.get("taints"))))
 
 
 def _attribute(attributes: Object, name: str) -> str:
@@ -290,7 +298,7 @@ def _sick(taints: Sequence[Object]) -> Trouble | None:
 
     Those with the effect `None` only inform: an error of an application, a device that is not monitored.
     """
-    bad = [taint for taint in taints if isinstance(taint, dict) and taint.get("effect") in _EFFECTS]
+    bad = [taint for taint in taints if str(taint.get("effect")) in _EFFECTS]
     if not bad:
         return None
     words = ", ".join(f"{t.get('key')}={t['value']}" if t.get("value") else str(t.get("key")) for t in bad)
@@ -304,11 +312,11 @@ def _node(item: Object, devices: list[Object], incomplete: str, notes: list[str]
     name, labels = _name(item), _labels(item)
     gpus = []
     seen: set[str] = set()
-    kinds = Counter(_attribute(device.get("attributes") or {}, "type") for device in devices)
+    kinds = Counter(_attribute(mapping(device.get("attributes")), "type") for device in devices)
     for kind, count in sorted(kinds.items()):
         if kind not in _WHOLE:
             notes.append(f"node {name}: {count} devices of type {kind or 'unknown'} are no whole GPUs; left out")
-    whole = [device for device in devices if _attribute(device.get("attributes") or {}, "type") in _WHOLE]
+    whole = [device for device in devices if _attribute(mapping(device.get("attributes")), "type") in _WHOLE]
     for device in sorted(whole, key=lambda device: natural(str(device.get("name")))):
         gpu = _gpu(device, notes, name)
         if gpu is not None and gpu.uuid not in seen:
@@ -324,7 +332,7 @@ def _node(item: Object, devices: list[Object], incomplete: str, notes: list[str]
         others = [gpu for gpu in gpus if gpu.product != product]
         gpus = [gpu for gpu in gpus if gpu.product == product]
         notes.append(f"node {name} has GPUs of several products; {len(others)} that are no {product} are left out")
-    spec, conditions = item.get("spec") or {}, (item.get("status") or {}).get("conditions") or []
+    spec, conditions = mapping(item.get("spec")), mappings(mapping(item.get("status")).get("conditions"))
     return LiveNode(
         name=name,
         product=product,
@@ -361,7 +369,7 @@ def _cordoned(spec: Object) -> Trouble | None:
         return None
     times = [
         str(taint.get("timeAdded") or "")
-        for taint in spec.get("taints") or []
+        for taint in mappings(spec.get("taints"))
         if taint.get("key") == "node.kubernetes.io/unschedulable"
     ]
     return Trouble("cordoned", times[0] if times else "")
@@ -369,9 +377,9 @@ def _cordoned(spec: Object) -> Trouble | None:
 
 def _taints(spec: Object) -> Iterable[str]:
     """Return the taints that pods of engines do not tolerate, but those that Kubernetes sets for what is known here."""
-    for taint in spec.get("taints") or []:
+    for taint in mappings(spec.get("taints")):
         key = str(taint.get("key"))
-        if key == "nvidia.com/gpu" or key.startswith("node.kubernetes.io/") or taint.get("effect") not in _EFFECTS:
+        if key == "nvidia.com/gpu" or key.startswith("node.kubernetes.io/") or str(taint.get("effect")) not in _EFFECTS:
             continue
         yield f"{key}={taint['value']}:{taint['effect']}" if taint.get("value") else f"{key}:{taint['effect']}"
 
@@ -401,8 +409,8 @@ def _version(answer: Object) -> str:
 
 
 def _name(item: Any) -> str:
-    return str((item.get("metadata") or {}).get("name") or "")
+    return str(mapping(item.get("metadata")).get("name") or "")
 
 
 def _labels(item: Any) -> dict[str, Any]:
-    return (item.get("metadata") or {}).get("labels") or {}
+    return mapping(mapping(item.get("metadata")).get("labels"))

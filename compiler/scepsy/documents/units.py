@@ -110,9 +110,9 @@ def parse_memory(value: Any) -> int:
         ValueError: not a quantity of at least one byte.
     """
     if isinstance(value, str) and (match := _QUANTITY.fullmatch(value.strip())):
-        size = round(float(match["number"]) * _BYTES[match["unit"]])
-        if 1 <= size <= 1 << 60:
-            return size
+        size = float(match["number"]) * _BYTES[match["unit"]]
+        if 0.5 < size <= 1 << 60:  # infinite for hundreds of digits
+            return round(size)
         raise ValueError("memory must lie between one byte and 1Ei")
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1 << 60:
         return value

@@ -124,6 +124,45 @@ def test_what_fails_for_good_says_what_is_missing(jobs: Jobs, world: World, faul
     assert waits(jobs) == []
 
 
+FOREIGN = '{"status": "success", "data": {}}'
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (FOREIGN, "it sends no list"),
+        ('{"items": {}}', "it sends no list"),
+        ('{"items": [], "metadata": 5}', "it sends no list"),
+        ('{"items": [{"metadata": null}]}', "it sends no list"),
+        ("<html>login</html>", "it sends no JSON object"),
+        ("[" * 200_000, "it sends no JSON object"),
+    ],
+    ids=lambda body: body[:32],
+)
+def test_what_answers_in_place_of_the_server_is_not_taken_for_one_without_workflows(
+    body: str, reason: str, jobs: Jobs, world: World
+) -> None:
+    world.fail(200, times=99, body=body)
+    with pytest.raises(Unreachable) as error:
+        jobs.find(NAMESPACE, "a=b")
+    kind = "Kubernetes" if isinstance(jobs, KubernetesJobs) else "an argo-server"
+    wish = f"list workflows.argoproj.io in namespace {NAMESPACE}"
+    assert error.value.message == f"{jobs.place} does not answer as {kind} does, asked to {wish}: {reason}"
+    assert error.value.hint.startswith("is the address right? a proxy, a login page")
+
+
+def test_what_answers_in_place_of_the_server_creates_nothing_and_has_nothing(jobs: Jobs, world: World) -> None:
+    world.fail(201, match="^POST", body=FOREIGN)
+    world.fail(200, times=99, match="^GET", body=FOREIGN)
+    for ask in (
+        lambda: jobs.create(NAMESPACE, workflow()),
+        lambda: jobs.get(NAMESPACE, "w"),
+        lambda: jobs.check_installed(NAMESPACE),
+    ):
+        with pytest.raises(Unreachable, match="it sends no object with a name"):
+            ask()
+
+
 def test_a_missing_template_is_told_before_a_workflow_fails_for_it(jobs: Jobs, world: World) -> None:
     jobs.check_installed(NAMESPACE)
     world.installed = False

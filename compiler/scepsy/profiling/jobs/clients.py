@@ -22,7 +22,9 @@ from scepsy.cluster.connection import (
     after,
     configuration,
     is_certificate,
+    is_object,
     network,
+    page_of,
     place,
     said,
     shown,
@@ -58,18 +60,25 @@ class _Fault:
         message: what the server, or the network, said.
         after: seconds after which the server wants to be asked again.
         transient: whether it may be otherwise soon.
+        foreign: whether what came is no answer of such a server.
     """
 
     status: int
     message: str
     after: float = 0.0
     transient: bool = False
+    foreign: bool = False
+
+    def __str__(self) -> str:
+        what = f"answers {self.status}" if self.status else "answers oddly" if self.foreign else "is out of reach"
+        return f"{what}: {self.message}" if self.message else what
 
 
 class Jobs(ABC):
     """Workflows of a cluster.
 
     Attributes:
+        kind: what the server is.
         place: the server, for messages.
         patience: seconds for which a failing server that was reached before is tried.
         say: gets a line when that takes long.
@@ -78,6 +87,8 @@ class Jobs(ABC):
         place: the server.
         clock: tells the time, and waits.
     """
+
+    kind: str
 
     def __init__(self, place: str, clock: Clock) -> None:
         self.place = place
@@ -100,10 +111,8 @@ class Jobs(ABC):
         Raises:
             ScepsyError: the server refuses it, or cannot be reached.
         """
-        answer = self._ask(
-            _Wish("create", "workflows", namespace), lambda: self._create(namespace, workflow, dry_run), expected=409
-        )
-        return answer is not None
+        wish = _Wish("create", "workflows", namespace)
+        return self._one(wish, lambda: self._create(namespace, workflow, dry_run), expected=409) is not None
 
     def get(self, namespace: str, name: str) -> Object | None:
         """Return a Workflow; None if there is none of that name.
@@ -111,7 +120,7 @@ class Jobs(ABC):
         Raises:
             ScepsyError: the server refuses, or cannot be reached.
         """
-        return self._ask(_Wish("get", "workflows", namespace), lambda: self._get(namespace, name), expected=404)
+        return self._one(_Wish("get", "workflows", namespace), lambda: self._get(namespace, name), expected=404)
 
     def find(self, namespace: str, selector: str) -> list[Object]:
         """Return the Workflows with certain labels, by name.
@@ -124,13 +133,16 @@ class Jobs(ABC):
             found: list[Object] = []
             following = ""
             while True:
-                page = self._ask(wish, lambda at=following: self._list(namespace, selector, at), expected=410)  # type: ignore[misc]
-                if page is None:
+                answer = self._ask(wish, lambda at=following: self._list(namespace, selector, at), expected=410)  # type: ignore[misc]
+                if answer is None:
                     break  # it took too long to read all pages: from the beginning
-                found += [item for item in page.get("items") or [] if isinstance(item, dict)]
-                following = str((page.get("metadata") or {}).get("continue") or "")
+                page = page_of(answer)
+                if page is None:
+                    raise self._error(wish, _Fault(0, "it sends no list", foreign=True))
+                items, following = page
+                found += items
                 if not following:
-                    return sorted(found, key=lambda item: str(item.get("metadata", {}).get("name")))
+                    return sorted(found, key=lambda item: str(item["metadata"]["name"]))
         raise Unreachable(f"{self.place} cannot list Workflows: the list expires while it is read", "try again")
 
     def check_installed(self, namespace: str) -> None:
@@ -140,7 +152,7 @@ class Jobs(ABC):
             ScepsyError: it is not, the server refuses, or cannot be reached.
         """
         wish = _Wish("get", "workflowtemplates", namespace)
-        if self._ask(wish, lambda: self._template(namespace), expected=404) is None:
+        if self._one(wish, lambda: self._template(namespace), expected=404) is None:
             raise ScepsyError(
                 f"there is no WorkflowTemplate {TEMPLATE} in namespace {namespace} of {self.place}", INSTALL
             )
@@ -161,6 +173,13 @@ class Jobs(ABC):
     def _refused(self) -> str:
         """Say what to do about credentials that are not accepted."""
 
+    def _one(self, wish: _Wish, request: Callable[[], Any], expected: int) -> Object | None:
+        """Make a request for an object; return as `_ask` does."""
+        answer = self._ask(wish, request, expected)
+        if answer is not None and not is_object(answer):
+            raise self._error(wish, _Fault(0, "it sends no object with a name", foreign=True))
+        return answer
+
     def _ask(self, wish: _Wish, request: Callable[[], Any], expected: int) -> Object | None:
         """Make a request until it succeeds, fails for good, or patience ends.
 
@@ -175,7 +194,7 @@ class Jobs(ABC):
                 if isinstance(answer, dict):
                     self._reached = True
                     return answer
-                fault = _Fault(0, "the answer is no JSON object", transient=True)
+                fault = _Fault(0, "it sends no JSON object", transient=True, foreign=True)
             except Exception as error:
                 fault = _fault(error)
                 if fault is None:
@@ -189,13 +208,17 @@ class Jobs(ABC):
             if not fault.transient or self._clock.now() - began + wait > limit:
                 raise self._error(wish, fault)
             if pause == _TOLD_PAUSE:
-                what = f"answers {fault.status}" if fault.status else "is out of reach"
-                self.say(f"{self.place} {what}{f': {fault.message}' if fault.message else ''}; trying again")
+                self.say(f"{self.place} {fault}; trying again")
             self._clock.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _error(self, wish: _Wish, fault: _Fault) -> ScepsyError:
         said = f": {fault.message}" if fault.message else ""
+        if fault.foreign:
+            return Unreachable(
+                f"{self.place} does not answer as {self.kind} does, asked to {wish}{said}",
+                "is the address right? a proxy, a login page or another service may answer in its place",
+            )
         match fault.status:
             case 401:
                 return ScepsyError(f"{self.place} does not accept the credentials (401){said}", self._refused())
@@ -253,8 +276,8 @@ def _fault(error: Exception) -> _Fault | None:
         return _Fault(status, said(getattr(error, "body", None)), after(headers), status in _TRANSIENT)
     if isinstance(error, urllib3.exceptions.HTTPError):
         return _Fault(0, network(error), transient=not is_certificate(error))
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-        return _Fault(0, "the answer is no JSON", transient=True)
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
+        return _Fault(0, "it sends no JSON object", transient=True, foreign=True)
     if isinstance(error, OSError):
         return _Fault(0, shown(error.strerror or str(error)), transient=True)
     return None
@@ -270,6 +293,8 @@ class KubernetesJobs(Jobs):
     Raises:
         ScepsyError: there is no such context, or no configuration.
     """
+
+    kind = "Kubernetes"
 
     def __init__(self, context: str | None = None, clock: Clock = CLOCK) -> None:
         from kubernetes import client  # noqa: PLC0415 - slow to import
@@ -326,6 +351,8 @@ class ArgoJobs(Jobs):
         ScepsyError: the address is none, or the token would travel openly.
     """
 
+    kind = "an argo-server"
+
     def __init__(self, url: str, token: str | None, clock: Clock = CLOCK) -> None:
         from argo_workflows import ApiClient, Configuration  # noqa: PLC0415 - slow to import
         from argo_workflows.api import workflow_service_api, workflow_template_service_api  # noqa: PLC0415
@@ -353,23 +380,31 @@ class ArgoJobs(Jobs):
     def _create(self, namespace: str, workflow: Object, dry_run: bool) -> Any:
         more = {"server_dry_run": True} if dry_run else {}
         body = self._creation(namespace=namespace, workflow=workflow, _check_type=False, **more)
-        return json.loads(self._workflows.create_workflow(namespace, body, **self._more).data)
+        return _parsed(self._workflows.create_workflow(namespace, body, **self._more).data)
 
     def _get(self, namespace: str, name: str) -> Any:
-        return json.loads(self._workflows.get_workflow(namespace, name, **self._more).data)
+        return _parsed(self._workflows.get_workflow(namespace, name, **self._more).data)
 
     def _list(self, namespace: str, selector: str, following: str) -> Any:
         more = {"list_options_continue": following} if following else {}
         answer = self._workflows.list_workflows(
             namespace, list_options_label_selector=selector, list_options_limit=str(_PAGE), **more, **self._more
         )
-        return json.loads(answer.data)
+        return _parsed(answer.data)
 
     def _template(self, namespace: str) -> Any:
-        return json.loads(self._templates.get_workflow_template(namespace, TEMPLATE, **self._more).data)
+        return _parsed(self._templates.get_workflow_template(namespace, TEMPLATE, **self._more).data)
 
     def _refused(self) -> str:
         return "set ARGO_TOKEN to what `argo auth token` prints, or to a token of the account scepsy-submit"
+
+
+def _parsed(body: bytes) -> Any:
+    """Return what a text of JSON says; None if it is none, or nested too deeply to be read."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _checked_url(url: str, token: str | None) -> str:
