@@ -57,6 +57,40 @@ TRIED = {
 }  # fmt: skip
 
 
+ODD = [5, "x", ["x"], {"labels": 5}]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
+@pytest.mark.parametrize("key", [
+    "spec", "spec.syncPolicy", "status", "status.sync", "status.health", "status.resources", "status.conditions",
+    "status.operationState", "status.operationState.syncResult", "status.operationState.operation",
+])  # fmt: skip
+def test_an_application_of_an_odd_shape_is_judged_as_far_as_it_goes(key: str, odd: object) -> None:
+    assert application_of(put(application(**OUT), key, odd)).name == "prod"
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
+@pytest.mark.parametrize("key", [
+    "metadata.labels", "spec", "spec.resourceClaims", "status", "status.conditions", "status.containerStatuses",
+    "status.initContainerStatuses",
+])  # fmt: skip
+def test_a_pod_of_an_odd_shape_is_judged_as_far_as_it_goes(key: str, odd: object) -> None:
+    pod = put({"metadata": {"name": "p"}, "spec": {}, "status": {"phase": "Running"}}, key, odd)
+    claim = {"metadata": {"name": "c"}, "status": odd}
+    report, _ = judge(Objects(None, [pod], [claim]), PLAN, NOW)
+    assert [own.note for own in report.judged if own.note] == ["1 pods", "1 claims"]
+
+
+def put(item: Object, key: str, value: object) -> Object:
+    """The object with something else at a place."""
+    *path, last = key.split(".")
+    part = item
+    for name in path:
+        part = part.setdefault(name, {})
+    part[last] = value
+    return item
+
+
 def brief(findings: tuple[Finding, ...]) -> list[tuple[object, ...]]:
     return [(f.kind, f.severity, None if f.since is None else NOW - f.since, f.instances, f.what) for f in findings]
 

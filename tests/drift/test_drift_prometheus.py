@@ -105,8 +105,16 @@ def test_selectors_quote_what_they_are_given() -> None:
         ),
         (Answer(200, b"<html>welcome</html>"), "does not answer as a Prometheus does (no JSON)", "address"),
         (Answer(200, b'{"status":"success","data":[]}'), "refuses the query (200)", "is it a Prometheus"),
+        (Answer(200, b"[" * 200_000), "does not answer as a Prometheus does (no JSON)", "address"),
+        (Answer(422, b"[" * 200_000), "does not answer as a Prometheus does (no JSON)", "address"),
+        (success({"resultType": "matrix", "result": []}, warnings=5), "answers only in part: 5", "all its stores"),
         (success({"resultType": "vector", "result": []}), "(no matrix)", "address"),
         (success({"resultType": "matrix", "result": [{"values": 3}]}), "(no samples)", "address"),
+        (
+            success({"resultType": "matrix", "result": [{"metric": {}, "values": [[10**400, "1"]]}]}),
+            "(no samples)",
+            "address",
+        ),
         (
             success({"resultType": "matrix", "result": [{"metric": {}, "values": [[1, "x"]]}]}),
             "(no samples)",

@@ -19,6 +19,8 @@ from tests.drift.answering import Answer
 from tests.drift.replayed import free_port
 from tests.drift.test_drift_recompile import LOST, Site, compiled, server, site
 
+from scepsy.cli.watch import Bell, Watching, watch
+
 __all__ = ["compiled", "server", "site"]
 
 
@@ -127,6 +129,72 @@ def test_a_node_that_returns_and_traffic_that_falls_do_not_make_it_flap(site: Si
             looks = watch.metrics()['scepsy_looks_total{result="done"}']
             watch.until(lambda m, looks=looks: m['scepsy_looks_total{result="done"}'] > looks + 1)
         assert git(site.remote, "rev-parse", "main") == head
+
+
+def test_a_server_that_answers_oddly_fails_looks_and_does_not_end_the_watch(site: Site, tmp_path: Path) -> None:
+    with watching(site, tmp_path) as watch:
+        watch.until(lambda m: m.get('scepsy_looks_total{result="done"}', 0) >= 1)
+        site.world.fail(200, times=2, match="nodes", body="[" * 200_000)
+        site.world.fail(200, times=1, match="pods", body='{"kind": "PodList", "items": [], "metadata": 5}')
+        site.prometheus.answers = [Answer(200, b"[" * 200_000)] * 2
+        done = watch.until(lambda m: not site.prometheus.answers)['scepsy_looks_total{result="done"}']
+        watch.until(lambda m: m['scepsy_looks_total{result="done"}'] > done + 1)
+    assert "Traceback" not in watch.said()
+
+
+def test_a_look_that_ends_in_a_bug_is_told_once_counted_and_followed_by_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken:
+        kubernetes = None
+        looks = 0
+
+        def look(self) -> None:
+            self.looks += 1
+            if self.looks == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("beyond \x1b[31mbelief")
+
+    broken = Broken()
+    watch(tmp_path, broken, None, Watching(0.01, ("127.0.0.1", free_port())), lambda result: None)  # type: ignore[arg-type]
+    assert broken.looks == 3
+    assert capsys.readouterr().err == (
+        "error: the look failed: RuntimeError: beyond \\x1b[31mbelief\n  hint: this is a bug: please report it\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [RuntimeError("odd")],
+        [{"type": "ADDED", "object": "x"}],
+        [{"object": {"metadata": 5, "status": 5, "spec": 5}}],
+        [{"object": {"metadata": {"name": "a"}, "status": {"conditions": 5}, "spec": {"taints": 5}}}],
+    ],
+    ids=str,
+)
+def test_nodes_are_watched_on_whatever_the_server_sends(events: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    bell = Bell()
+    asked = 0
+
+    class Odd:
+        def watch(self, kind: object) -> Iterator[object]:
+            nonlocal asked
+            asked += 1
+            if asked == 2:
+                bell._rung.clear()
+                yield {"type": "ADDED", "object": {"metadata": {"name": "gpu-a"}}}
+                bell._over.set()
+                return
+            for event in events:
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+
+    monkeypatch.setattr("scepsy.cli.watch._AGAIN", 0.0)
+    monkeypatch.setattr("scepsy.cli.watch._CALM", 0.0)
+    bell.follow_nodes(Odd())  # type: ignore[arg-type]
+    assert (asked, bell._rung.is_set()) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,7 @@ def test_every_forge_is_asked_in_its_own_words(
         (403, {"message": "no"}, "(403)", "permission"),
         (422, {"message": "A pull request already exists"}, "A pull request already exists", ""),
         (500, b"<html>", "(500)", ""),
+        (500, b"[" * 200_000, "(500)", ""),
         (302, {}, "(302)", ""),
     ],
 )

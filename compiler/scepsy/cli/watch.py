@@ -21,6 +21,7 @@ from scepsy.cli.drift import Looked, Lookout, time_of
 from scepsy.cli.metrics import Metrics
 from scepsy.cli.publishing import follow
 from scepsy.cli.recompile import Recompilation
+from scepsy.cluster.connection import mapping, mappings, shown
 from scepsy.documents.drift import DriftResult
 from scepsy.errors import ScepsyError
 
@@ -132,13 +133,13 @@ class Bell:
         while not self.over:
             try:
                 for event in kubernetes.watch(NODES):
-                    node = event.get("object") or {}
-                    name = str((node.get("metadata") or {}).get("name"))
+                    node = mapping(event.get("object"))
+                    name = str(mapping(node.get("metadata")).get("name"))
                     fitness = None if event.get("type") == "DELETED" else _fitness(node)
                     if known.get(name) != fitness:
                         self._rung.set()
                     known[name] = fitness
-            except ScepsyError:
+            except Exception:  # a thread that ended would ring no more; looks go on, and say what is wrong
                 self._over.wait(_AGAIN)
             self._over.wait(_CALM)
 
@@ -168,9 +169,9 @@ class _Rounds:
             if state != self.told:
                 self.show(result)
                 self.told = state
-        except ScepsyError as error:
+        except Exception as error:  # whatever the world sends: the next look may meet another one
             self.metrics.failed()
-            if self.told != (words := str(error)):
+            if self.told != (words := _words(error)):
                 _say(f"error: {words}")
                 self.told = words
 
@@ -179,12 +180,19 @@ class _Rounds:
             return looked.result
         try:
             result = self.recompilation.answer(looked)
-        except ScepsyError:
+        except Exception:
             self.metrics.compiled("failed")
             raise
         if result.compiled is not None:
             self.metrics.compiled(self.recompilation.how)
         return result
+
+
+def _words(error: Exception) -> str:
+    """Say what ended a look; of what is a bug, what its report needs, without the page that a traceback is."""
+    if isinstance(error, ScepsyError):
+        return str(error)
+    return f"the look failed: {type(error).__name__}: {shown(str(error))}\n  hint: this is a bug: please report it"
 
 
 def _say(line: str) -> None:
@@ -201,10 +209,11 @@ def _state(result: DriftResult) -> object:
 
 def _fitness(node: dict[str, Any]) -> object:
     """Return what of a node bears on what may run there."""
-    conditions = (node.get("status") or {}).get("conditions") or []
-    spec = node.get("spec") or {}
+    spec = mapping(node.get("spec"))
     return (
-        sorted((str(c.get("type")), str(c.get("status"))) for c in conditions if isinstance(c, dict)),
+        sorted(
+            (str(c.get("type")), str(c.get("status"))) for c in mappings(mapping(node.get("status")).get("conditions"))
+        ),
         bool(spec.get("unschedulable")),
-        sorted(str(taint) for taint in spec.get("taints") or []),
+        sorted(str(taint) for taint in mappings(spec.get("taints"))),
     )

@@ -116,7 +116,7 @@ def said(body: bytes | str | None) -> str:
 def after(headers: Mapping[str, str]) -> float:
     """Return for how many seconds a server wants to be left alone."""
     value = next((value for key, value in headers.items() if key.lower() == "retry-after"), "")
-    return float(value) if str(value).isdigit() else 0.0
+    return float(value) if str(value).isdecimal() else 0.0
 
 
 def mapping(value: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scepsy.cluster.access import APPLICATIONS, CLAIMS, PODS, Object, Reader
-from scepsy.cluster.connection import Clock
+from scepsy.cluster.connection import Clock, mapping, mappings
 from scepsy.documents import Plan
 from scepsy.drift.finding import Finding, Judged, Report, Severity
 from scepsy.drift.inventory import unix
@@ -159,10 +159,10 @@ def application_of(item: Object) -> Application:
     heals = sync.get("autoHealAttemptsCount")
     retries = operation.get("retryCount")
     health = _part(status, "health")
-    out = [r for r in status.get("resources") or [] if r.get("status") == "OutOfSync" and not r.get("hook")]
+    out = [r for r in mappings(status.get("resources")) if r.get("status") == "OutOfSync" and not r.get("hook")]
     errors = [
         (str(c.get("type")), _line(c.get("message")), unix(str(c.get("lastTransitionTime") or "")))
-        for c in status.get("conditions") or []
+        for c in mappings(status.get("conditions"))
         if str(c.get("type")).endswith("Error")
     ]
     return Application(
@@ -187,7 +187,7 @@ def application_of(item: Object) -> Application:
 
 def _first_failure(operation: Object) -> str:
     """Return what a sync says of the first object that it could not apply; its own message only counts them."""
-    for resource in _part(operation, "syncResult").get("resources") or []:
+    for resource in mappings(_part(operation, "syncResult").get("resources")):
         if resource.get("status") == "SyncFailed":
             return f"{resource.get('kind')}/{resource.get('name')}: {_line(resource.get('message'))}"
     return ""
@@ -318,7 +318,7 @@ def judge_pods(pods: Sequence[Object], plan: Plan, now: float, patience: float =
         if metadata.get("deletionTimestamp"):
             continue  # its successor counts
         name = str(metadata.get("name"))
-        instance = str((metadata.get("labels") or {}).get(_INSTANCE) or "")
+        instance = str(_part(metadata, "labels").get(_INSTANCE) or "")
         instances = (instance,) if instance in planned else ()
         created = unix(str(metadata.get("creationTimestamp") or ""))
         reason, since = _why_waiting(status, created)
@@ -342,11 +342,11 @@ def _pod_finding(kind: str, name: str, what: str, since: float | None, instances
 
 def _why_waiting(status: Object, created: float | None) -> tuple[str, float | None]:
     """Return why a pod does not run, and since when: the scheduler's word, else that of the first waiting container."""
-    for condition in status.get("conditions") or []:
+    for condition in mappings(status.get("conditions")):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             words = f"{condition.get('reason') or 'not scheduled'}: {_line(condition.get('message'))}"
             return words.rstrip(": "), unix(str(condition.get("lastTransitionTime") or "")) or created
-    containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    containers = mappings(status.get("initContainerStatuses")) + mappings(status.get("containerStatuses"))
     for container in containers:
         waiting = _part(_part(container, "state"), "waiting")
         if waiting.get("reason"):
@@ -370,8 +370,8 @@ def judge_claims(
     planned = {instance.name for instance in plan.spec.instances}
     users: dict[str, set[str]] = {}
     for pod in pods:
-        instance = str((_part(pod, "metadata").get("labels") or {}).get(_INSTANCE) or "")
-        for entry in _part(pod, "spec").get("resourceClaims") or []:
+        instance = str(_part(_part(pod, "metadata"), "labels").get(_INSTANCE) or "")
+        for entry in mappings(_part(pod, "spec").get("resourceClaims")):
             users.setdefault(str(entry.get("resourceClaimName")), set()).add(instance)
     # The name of a claim of one instance is the instance's, with a digest.
     own = {claim.prefix: claim.instances for claim in claims(plan) if len(claim.instances) == 1}
@@ -421,8 +421,7 @@ def judge(
 
 
 def _part(item: Any, key: str) -> Object:
-    value = item.get(key) if isinstance(item, dict) else None
-    return value if isinstance(value, dict) else {}
+    return mapping(mapping(item).get(key))
 
 
 def _line(text: object) -> str:

@@ -150,7 +150,7 @@ class Prometheus:
         data = self._ask("query", {"query": "time()"})
         try:
             return float(data["result"][1])
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
             raise self._strange("no time") from error
 
     def raw(self, selector: str, end: float, seconds: int) -> list[Samples]:
@@ -184,7 +184,7 @@ class Prometheus:
                 )
                 for series in data["result"]
             ]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise self._strange("no samples") from error
 
     def _ask(self, what: str, query: Mapping[str, str]) -> dict[str, Any]:
@@ -237,7 +237,7 @@ class Prometheus:
                 )
         if status in _TRANSIENT:
             after = headers.get("Retry-After", "")
-            wait = float(after) if after.isdigit() else 0.0
+            wait = float(after) if after.isdecimal() else 0.0
             raise _Transient(f"keeps failing with {status}{said}", "try again later", wait)
         if 300 <= status < 400:
             raise PrometheusError(
@@ -249,13 +249,14 @@ class Prometheus:
     def _document(self, status: int, body: bytes, said: str) -> dict[str, Any]:
         try:
             answer = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._strange("no JSON") from None
         answered = isinstance(answer, dict) and answer.get("status") == "success"
         if not answered or not isinstance(answer.get("data"), dict):
             raise PrometheusError(f"{self.place} refuses the query ({status}){said}", "is it a Prometheus?")
-        if answer.get("warnings"):
-            first = _shown(str(next(iter(answer["warnings"]), "")))
+        warnings = answer.get("warnings")
+        if warnings:
+            first = _shown(str(warnings[0] if isinstance(warnings, list) else warnings))
             raise Partial(f"{self.place} answers only in part: {first}", "wait until all its stores answer")
         data: dict[str, Any] = answer["data"]
         return data
@@ -299,7 +300,7 @@ def _said(body: bytes) -> str:
     """Return what Prometheus says of a failure."""
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     return f": {_shown(str(answer['error']))}" if isinstance(answer, dict) and answer.get("error") else ""
 

@@ -100,7 +100,7 @@ class Forge:
             ) from None
         try:
             answer = json.loads(response.data)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = {}
         if 200 <= response.status < 300 and isinstance(answer, dict):
             return answer

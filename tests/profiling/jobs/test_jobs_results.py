@@ -206,6 +206,7 @@ def repacked(**changes: Any) -> dict[str, str]:
     ({**good(), "profile": pack(unpack(good()["profile"], "") + "---\n" + unpack(good()["profile"], ""))}, "2 documents in place of one Profile"),
     ({**good(), "profile": pack(unpack(good()["profile"], "").replace("concurrency: 4", "concurrency: 0"))}, "its result is damaged"),
     ({**good(), "outcome": '{"outcome": "meas'}, "its result is damaged: the outcome is no JSON object"),
+    ({**good(), "outcome": "[" * 200_000}, "its result is damaged: the outcome is no JSON object"),
     ({**good(), "outcome": '{"outcome": "splendid"}'}, 'its result is damaged: "splendid" is no outcome'),
     ({**good(), "outcome": '{"outcome": "unusable", "reason": "x"}'}, "its result is not what was asked for: 0 unusable shapes and 1 series"),
     ({**outputs(WORKFLOW, "tp1-s10", "unusable", "x"), "outcome": '{"outcome": "measured"}'}, "its result is not what was asked for: 0 series and 1 unusable shapes"),
@@ -276,6 +277,7 @@ def test_the_last_whole_journal_of_all_attempts_is_kept() -> None:
     ({"phase": "Failed"}, "the Workflow ended as Failed before it ran"),
     ({"phase": "Succeeded", "offloadNodeStatusVersion": "fnv:1"}, "collect through an argo-server"),
     ({"phase": "Succeeded", "compressedNodes": "H4sIAAAA"}, "the Workflow's status is damaged"),
+    ({"phase": "Succeeded", "compressedNodes": pack("[" * 200_000)}, "the Workflow's status is damaged"),
     ({"phase": "Succeeded", "compressedNodes": pack("[1]")}, "the Workflow ended as Succeeded before it ran"),
     ({"phase": "Succeeded", "nodes": {"a": 3, "b": {"type": "Pod", "templateName": "measure", "inputs": {"parameters": "x"}}}}, "the Workflow ended as"),
 ])  # fmt: skip
@@ -300,7 +302,8 @@ def test_a_workflow_that_was_stopped_leaves_running_points_failed() -> None:
     {"spec": {"arguments": {"parameters": [{"name": "points", "value": '[{"name": "../../x"}]'}]}}},
     {"spec": {"arguments": {"parameters": [{"name": "points", "value": '["x"]'}]}}},
     {"spec": {"arguments": {"parameters": [{"name": "points", "value": "3"}]}}},
-])  # fmt: skip
+    {"spec": {"arguments": {"parameters": [{"name": "points", "value": "[" * 200_000}]}}},
+], ids=lambda change: str(change)[:60])  # fmt: skip
 def test_what_is_not_ours_is_left_alone(change: dict[str, Any]) -> None:
     assert read_run({**WORKFLOW, **change}) is None
 

@@ -60,6 +60,22 @@ def test_parameters_that_cannot_be_counted_must_be_given() -> None:
     assert error.value.hint == "give --parameters"
 
 
+@pytest.mark.parametrize("text", ["[" * 300_000, '{"a":' * 300_000], ids=["lists", "objects"])
+def test_a_config_that_is_nested_too_deeply_is_an_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(
+        ScepsyError, match=r"--config: .*config\.json is nested too deeply to be a model's config\.json"
+    ):
+        read_config(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("key", ["num_key_value_heads", "head_dim", "vocab_size", "num_hidden_layers"])
+@pytest.mark.parametrize("odd", ["x", [1], -1, float("nan"), float("inf"), 10**400], ids=lambda odd: str(odd)[:9])
+def test_what_is_no_number_of_a_model_is_named(key: str, odd: Any) -> None:
+    with pytest.raises(ScepsyError, match=f'"{key}" is not a number such as a model has'):
+        architecture_of({**QWEN3_8B, key: odd}, None)
+
+
 @pytest.mark.parametrize("missing", ["num_hidden_layers", "max_position_embeddings", "torch_dtype", "hidden_size"])
 def test_what_is_missing_is_named(missing: str) -> None:
     with pytest.raises(ScepsyError, match=missing):

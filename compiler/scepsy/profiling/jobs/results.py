@@ -105,7 +105,7 @@ def read_run(workflow: Mapping[str, Any]) -> Run | None:
         request = Request.model_validate(json.loads(str(_mapping(metadata.get("annotations")).get(REQUEST))))
         parameters = _parameters(_mapping(_mapping(workflow.get("spec")).get("arguments")))
         given = [_mapping(point) for point in json.loads(parameters["points"])]
-    except (ValueError, ValidationError, KeyError, TypeError):
+    except (ValueError, ValidationError, KeyError, TypeError, RecursionError):
         return None
     points = [str(point.get("name")) for point in given]
     if named is None or any(shape_of(point) is None for point in points):
@@ -129,7 +129,7 @@ def _nodes(status: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], str]:
     if not nodes and packed:
         try:
             nodes = json.loads(unpack(str(packed), "the Workflow's status"))
-        except (ScepsyError, ValueError) as error:
+        except (ScepsyError, ValueError, RecursionError) as error:
             return [], error.message if isinstance(error, ScepsyError) else "the Workflow's status is damaged"
     if not nodes and status.get("offloadNodeStatusVersion"):
         return [], "Argo keeps the Workflow's nodes in a database: collect through an argo-server (--argo-server)"
@@ -164,7 +164,8 @@ def _attempts(name: str, nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str
     """Return the nodes of a point's pods, in the order in which they were tried."""
     own = [node for node in nodes if _is_of(node, name)]
     pods = [node for node in own if node.get("type") == "Pod"]
-    order = [str(child) for node in own if node.get("type") == "Retry" for child in node.get("children") or []]
+    children = [node.get("children") for node in own if node.get("type") == "Retry"]
+    order = [str(child) for listed in children if isinstance(listed, list) for child in listed]
     place = {child: number for number, child in enumerate(order)}
     # A retried point's children are in order; where there is none, the start tells.
     pods.sort(key=lambda node: (place.get(str(node.get("id")), -1), str(node.get("startedAt") or "~")))
@@ -201,7 +202,7 @@ def _result(name: str, outputs: Mapping[str, str], asked: _Asked, message: str, 
         return Point(name, "failed", message or ended)
     try:
         outcome = _mapping(json.loads(outputs["outcome"]))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ScepsyError("its result is damaged: the outcome is no JSON object") from error
     said, reason = str(outcome.get("outcome")), _text(outcome.get("reason"))
     if said in ("failed", "interrupted"):

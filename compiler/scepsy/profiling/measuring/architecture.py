@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from scepsy.errors import ScepsyError
 _BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 _DENSE = {"llama", "mistral", "qwen2", "qwen3"}
 """Model types whose parameters `dense_parameters` counts exactly."""
+_MOST = 1 << 50
+"""More than any number of a model's shape."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -30,6 +31,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ScepsyError(f"--config: cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ScepsyError(f"--config: {path} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise ScepsyError(f"--config: {path} is nested too deeply to be a model's config.json") from error
     if not isinstance(config, dict):
         raise ScepsyError(f"--config: {path} is not a model's config.json")
     inner = config.get("text_config")
@@ -65,7 +68,7 @@ def architecture_of(config: Mapping[str, Any], parameters: int | None, flags: Se
             bytes_per_parameter=bytes_per_weight(config),
             layers=_whole(config, "num_hidden_layers"),
             attention_heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
+            kv_heads=_kv_heads(config, heads),
             head_dim=_head(config, heads),
             context_length=_whole(config, "max_position_embeddings"),
             kv_bytes_per_element=1.0 if kv_cache and kv_cache[0].startswith("fp8") else element,
@@ -110,7 +113,7 @@ def dense_parameters(config: Mapping[str, Any]) -> int:
     if not is_countable(config):
         raise ScepsyError(f'the parameters of a model of the type "{kind}" cannot be counted', "give --parameters")
     hidden, heads = _whole(config, "hidden_size"), _whole(config, "num_attention_heads")
-    kv_heads, head = int(config.get("num_key_value_heads") or heads), _head(config, heads)
+    kv_heads, head = _kv_heads(config, heads), _head(config, heads)
     attention = hidden * head * (2 * heads + 2 * kv_heads)
     attention += {"qwen2": head * (heads + 2 * kv_heads), "qwen3": 2 * head}.get(str(kind), 0)
     layer = attention + 3 * hidden * _whole(config, "intermediate_size") + 2 * hidden
@@ -119,7 +122,11 @@ def dense_parameters(config: Mapping[str, Any]) -> int:
 
 
 def _head(config: Mapping[str, Any], heads: int) -> int:
-    return int(config.get("head_dim") or _whole(config, "hidden_size") // heads)
+    return _whole(config, "head_dim") if config.get("head_dim") else _whole(config, "hidden_size") // heads
+
+
+def _kv_heads(config: Mapping[str, Any], heads: int) -> int:
+    return _whole(config, "num_key_value_heads") if config.get("num_key_value_heads") else heads
 
 
 def _element(config: Mapping[str, Any]) -> float:
@@ -133,6 +140,7 @@ def _element(config: Mapping[str, Any]) -> float:
 
 def _whole(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < 1:
-        raise ScepsyError(f'--config: "{key}" is missing', "is it the config.json of the model?")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= _MOST:
+        what = "is missing" if value is None else "is not a number such as a model has"
+        raise ScepsyError(f'--config: "{key}" {what}', "is it the config.json of the model?")
     return int(value)

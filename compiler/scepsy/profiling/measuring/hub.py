@@ -74,7 +74,7 @@ def parameters_of(model: str, revision: str | None, config: Mapping[str, Any]) -
         return round(int(index["metadata"]["total_size"]) / bytes_per_weight(config))
     except TryAgain:
         raise
-    except (ScepsyError, OSError, ValueError, KeyError, TypeError) as error:
+    except (ScepsyError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ScepsyError(
             f"how many parameters {model} has cannot be counted, nor read from an index of its weights",
             "give --parameters",

@@ -109,7 +109,7 @@ class Journal:
             head = json.loads(lines[0])
             earlier, self.date = head["arguments"], str(head["date"])
             self.entries = [_entry(json.loads(line)) for line in lines[1:]]
-        except (ValueError, KeyError, TypeError, ValidationError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
             raise OtherJournal(f"{self._path} is no journal of `scepsy profile run`", _BEGIN_ANEW) from error
         keys = sorted(earlier.keys() | arguments.keys())
         other = [key for key in keys if earlier.get(key) != arguments.get(key)]
