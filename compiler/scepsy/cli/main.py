@@ -327,6 +327,13 @@ cli.add_command(profile)
 cli.add_command(cluster)
 
 
+def _tell(error: ScepsyError) -> None:
+    """Print an error; what of it came from a server or a file does nothing to the terminal."""
+    from scepsy.documents.diagnostics import printable
+
+    click.echo("\n".join(printable(line) for line in f"error: {error}".split("\n")), err=True)
+
+
 def main() -> None:
     """Run the command line; every error a user can cause ends as a message and exit code 1."""
     for stream in (sys.stdout, sys.stderr):
@@ -339,7 +346,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
     except ScepsyError as error:
-        click.echo(f"error: {error}", err=True)
+        _tell(error)
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as error:
