@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import click
 from pydantic import TypeAdapter, ValidationError
@@ -291,7 +292,7 @@ def _options(given: Mapping[str, Any], job: Job | None) -> Options:
         server = Own(given["memory"], given["sharing"], given["max_model_len"], given["neighbours"] or "idle")
     else:
         _only(given, "--serve", "memory", "max_model_len", "neighbours")
-        server = Up(given["base_url"], given["served_as"], given["api_key_env"])
+        server = Up(_address(given["base_url"]), given["served_as"], given["api_key_env"])
     place: Place
     if job is not None:
         _only(given, "-o", "trace", "output")
@@ -303,6 +304,27 @@ def _options(given: Mapping[str, Any], job: Job | None) -> Options:
     grouped = {"base_url", "served_as", "api_key_env", "serve", "memory", "sharing", "max_model_len", "neighbours"}
     grouped |= {"job", "trace", "output"}
     return Options(server, place, **{name: value for name, value in given.items() if name not in grouped})
+
+
+def _address(url: str) -> str:
+    """Return the address of a server, where it is one; without secrets, since it is shown and becomes part of a file.
+
+    Raises:
+        ScepsyError: it is none, or holds what may be a secret.
+    """
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not url.isprintable() or " " in url:
+        bare = printable(url.rpartition("@")[2].partition("?")[0])[:100]
+        raise ScepsyError(f'--base-url: "{bare}" is not the address of a server', "write http://HOST:PORT")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ScepsyError(
+            "--base-url: the address must not hold a password, nor a query", "give the key with --api-key-env"
+        )
+    return url
 
 
 def _only(given: Mapping[str, Any], other: str, *names: str) -> None:
@@ -414,8 +436,9 @@ async def _engine(options: Options, inputs: _Inputs, say: Any, status: Any) -> A
         if isinstance(options.server, Up):
             name = options.server.served_as or options.model
             async with Engine(options.server.base_url, name, inputs.key) as engine:
-                status(f"waiting for {engine.base_url}/health")
-                await engine.wait(inputs.wait)
+                health = f"waiting for {engine.base_url}/health"
+                status(health)
+                await engine.wait(inputs.wait, lambda problem: status(f"{health}: {problem}"))
                 yield engine
             return
         assert inputs.serving is not None  # noqa: S101 - made with such a server
@@ -656,7 +679,7 @@ def command(options: Options) -> str:
     server, place = options.server, options.place
     if isinstance(server, Up):
         words += [
-            ("--base-url", re.sub(r"//[^/@]*@", "//", server.base_url)),
+            ("--base-url", server.base_url),
             ("--served-as", server.served_as),
             ("--api-key-env", server.api_key_env),
         ]

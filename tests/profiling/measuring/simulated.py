@@ -17,7 +17,7 @@ import selectors
 import sys
 from collections import deque
 from collections.abc import Coroutine
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -49,6 +49,7 @@ class Behaviour:
         resets: whether /reset_prefix_cache is there.
         metrics: whether /metrics is there.
         unhealthy: seconds in which /health says 503.
+        says: what it answers with the status 200 in place of what it should, by path.
     """
 
     base: float = 0.040
@@ -65,6 +66,7 @@ class Behaviour:
     resets: bool = True
     metrics: bool = True
     unhealthy: float = 0.0
+    says: dict[str, str] = field(default_factory=dict)
 
     def seconds(self, k: int) -> float:
         """Return R(k); beyond K calls wait for each other."""
@@ -300,7 +302,14 @@ def application(does: Behaviour) -> web.Application:
             work.cancel()
         return response
 
-    app = web.Application()
+    @web.middleware
+    async def odd(request: web.Request, handler: Any) -> web.StreamResponse:
+        if request.path in does.says:
+            return web.Response(text=does.says[request.path])
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    app = web.Application(middlewares=[odd])
     app.on_startup.append(started)
     app.add_routes(
         [

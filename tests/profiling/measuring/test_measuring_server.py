@@ -22,6 +22,7 @@ from tests.profiling.measuring.simulated import Behaviour, encoded
 from scepsy.documents import Profile, load_file
 from scepsy.performance import Catalog
 from scepsy.performance.catalog import Mix
+from scepsy.profiling.measuring import Engine
 
 KEY = "sk-of-the-simulated"
 CONFIG: dict[str, Any] = {
@@ -234,6 +235,94 @@ def test_a_server_may_take_a_while_to_become_healthy(serve: Serve, run: Run) -> 
     ran = run(url, max_num_seqs="1", budget="2s")
     assert ran.code == 0, ran.err
     assert "cannot empty its prefix cache" in ran.err
+    assert ran.err.splitlines()[:2] == [f"waiting for {url}/health", f"waiting for {url}/health: HTTP 503"]
+
+
+def test_what_is_waited_for_and_what_is_wrong_with_it_is_told(run: Run) -> None:
+    (port,) = free_ports(1)
+    ran = run(f"http://127.0.0.1:{port}", wait="3s")
+    health = f"http://127.0.0.1:{port}/health"
+    first, second, *_ = ran.err.splitlines()
+    assert first == f"waiting for {health}"
+    assert second.startswith(f"waiting for {health}: Cannot connect to host")
+    assert ran.err.count("Cannot connect") == 2  # and in the error
+
+
+DEEP = "[" * 50_000
+
+
+@pytest.mark.parametrize(
+    ("says", "message"),
+    [
+        (
+            {"/v1/models": '{"data": [{"id": "ti\\u001b]0;owned\\u0007ny\\nerror: x"}]}'},
+            'does not serve "tiny" but ti\\x1b]0;owned\\x07ny error: x\n',
+        ),
+        ({"/v1/models": "\x1b[2J\x00login"}, "/v1/models: HTTP 200: \\x1b[2J\\x00login\n"),
+        ({"/v1/models": DEEP}, f"/v1/models: HTTP 200: {DEEP[:290]}"),
+        ({"/version": '{"version": "0.24.0\\u001b[2J"}'}, "/version does not say a version such as 0.24.0"),
+        ({"/version": '{"version": 24}'}, "/version does not say a version such as 0.24.0"),
+        ({"/version": DEEP}, "/version does not say a version such as 0.24.0"),
+        ({"/v1/completions": DEEP}, "the stream ended before it was complete"),
+        ({"/v1/completions": f"data: {DEEP[:8000]}\n\ndata: [DONE]\n\n"}, "the stream has no usage at its end"),
+        (
+            {"/v1/completions": 'data: {"usage": {"prompt_tokens": "\\u001b[2J"}}\n\ndata: [DONE]\n\n'},
+            "the server counts \\x1b[2J and None",
+        ),
+        (
+            {"/v1/completions": 'data: {"error": "\\u001b[2Jno"}\n\ndata: [DONE]\n\n'},
+            "the stream ended with an error: \\x1b[2Jno",
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_a_server_says_is_shown_and_not_obeyed(
+    serve: Serve, run: Run, tmp_path: Path, says: dict[str, str], message: str
+) -> None:
+    ran = run(serve(Behaviour(says=says)))
+    assert ran.code == 1
+    assert message in ran.err
+    assert "Traceback" not in ran.err
+    assert all(c.isprintable() or c == "\n" for c in ran.err + ran.out)
+    assert not (tmp_path / "profile.yaml").exists()
+
+
+@pytest.mark.parametrize("before", [0, 250, 290, 299])
+def test_a_key_is_not_shown_in_part_either(before: int) -> None:
+    said = Engine("http://127.0.0.1:1", "tiny", KEY)._safe("x" * before + KEY + "y" * 300)
+    assert KEY[:6] not in said
+    assert len(said) <= 301
+
+
+@pytest.mark.parametrize(
+    ("url", "message", "hint"),
+    [
+        ("garbage", '"garbage" is not the address of a server', "write http://HOST:PORT"),
+        ("127.0.0.1:8000", '"127.0.0.1:8000" is not the address of a server', "write http://HOST:PORT"),
+        ("ftp://host", '"ftp://host" is not the address of a server', "write http://HOST:PORT"),
+        ("http://", '"http://" is not the address of a server', "write http://HOST:PORT"),
+        ("http://host:port", '"http://host:port" is not the address of a server', "write http://HOST:PORT"),
+        ("http://[::1", '"http://[::1" is not the address of a server', "write http://HOST:PORT"),
+        ("http://host:8000/\x1b[2J", '"http://host:8000/\\x1b[2J" is not', "write http://HOST:PORT"),
+        ("ada:pa55word@host", '"host" is not the address of a server', "write http://HOST:PORT"),
+        ("host:8000?key=pa55word", '"host:8000" is not the address of a server', "write http://HOST:PORT"),
+        ("http://ada:pa55word@host:8000", "must not hold a password, nor a query", "give the key with --api-key-env"),
+        ("http://pa55word@host:8000/v1", "must not hold a password, nor a query", "give the key with --api-key-env"),
+        ("http://host:8000/?key=pa55word", "must not hold a password, nor a query", "give the key with --api-key-env"),
+    ],
+)
+def test_an_address_that_is_none_or_holds_a_secret_is_refused_at_once(
+    url: str, message: str, hint: str, run: Run, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    ran = run(url, wait="300s")
+    assert time.monotonic() - began < 30
+    assert ran.code == 1
+    assert ran.err.startswith("error: --base-url: ")
+    assert message in ran.err
+    assert ran.err.endswith(f"\n  hint: {hint}\n")
+    assert "pa55word" not in ran.err + ran.out
+    assert not list(tmp_path.glob("profile.yaml*"))
 
 
 def test_an_output_that_is_there_is_not_replaced(run: Run, tmp_path: Path) -> None:

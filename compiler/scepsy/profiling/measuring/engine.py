@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+from pydantic import TypeAdapter
 
+from scepsy.documents.diagnostics import printable
+from scepsy.documents.model import Version
 from scepsy.errors import ScepsyError
 from scepsy.profiling.measuring.metrics import Snapshot, parse
 
@@ -26,6 +30,8 @@ _ASK = 30.0
 _KEEP_ALIVE = 2.0
 _TAIL = 8192
 """Bytes kept of the end of a stream; its last two events are far shorter."""
+_MOST = 300
+"""Most characters of what a server says that are repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +95,25 @@ class Engine:
             status, text = await self._ask("GET", "/health")
         except CallFailed as error:
             return str(error)
-        return None if status == 200 else _said(status, text)
+        return None if status == 200 else self._safe(_said(status, text))
 
-    async def wait(self, seconds: float) -> None:
+    async def wait(self, seconds: float, told: Callable[[str], None] = lambda problem: None) -> None:
         """Wait until the engine is healthy.
+
+        Args:
+            seconds: how long.
+            told: gets what is wrong meanwhile, whenever that is something else.
 
         Raises:
             ScepsyError: it is not after so many seconds.
         """
         clock = asyncio.get_running_loop().time
         end = clock() + seconds
+        before = None
         while (problem := await self.healthy()) is not None:
+            if problem != before:
+                told(problem)
+                before = problem
             if clock() >= end:
                 raise ScepsyError(
                     f"{self.base_url}/health was not healthy within {seconds:g} s: {problem}",
@@ -115,11 +129,12 @@ class Engine:
         """
         try:
             status, text = await self._ask("GET", "/version")
-            version = json.loads(text)["version"] if status == 200 else None
-        except (CallFailed, ValueError, KeyError, TypeError):
-            version = None
-        if not isinstance(version, str):
-            raise ScepsyError(f"{self.base_url}/version does not say a version", "is it a vLLM server?")
+            said = json.loads(text)["version"] if status == 200 else None
+            version: str = TypeAdapter(Version).validate_python(said, strict=True)
+        except (CallFailed, ValueError, KeyError, TypeError, RecursionError):  # pydantic's error is a ValueError
+            raise ScepsyError(
+                f"{self.base_url}/version does not say a version such as 0.24.0", "is it a vLLM server?"
+            ) from None
         return version
 
     async def longest(self) -> int | None:
@@ -139,13 +154,14 @@ class Engine:
             )
         try:
             models = {str(card["id"]): card for card in json.loads(text)["data"]} if status == 200 else None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             models = None
         if models is None:
             raise ScepsyError(f"{self.base_url}/v1/models: {self._safe(_said(status, text))}", "is it a vLLM server?")
         if self.model not in models:
+            served = self._safe(", ".join(sorted(models))) or "nothing"
             raise ScepsyError(
-                f'{self.base_url} does not serve "{self.model}" but {", ".join(sorted(models)) or "nothing"}',
+                f'{self.base_url} does not serve "{self.model}" but {served}',
                 "--served-as is the name under which the server serves the model",
             )
         longest = models[self.model].get("max_model_len")
@@ -209,10 +225,8 @@ class Engine:
         if isinstance(usage, str):
             raise CallFailed(self._safe(usage))
         if usage.get("prompt_tokens") != len(prompt) or usage.get("completion_tokens") != output:
-            raise CallFailed(
-                f"asked for {len(prompt)} prompt and {output} output tokens, the server counts "
-                f"{usage.get('prompt_tokens')} and {usage.get('completion_tokens')}"
-            )
+            counted = self._safe(f"{usage.get('prompt_tokens')} and {usage.get('completion_tokens')}")
+            raise CallFailed(f"asked for {len(prompt)} prompt and {output} output tokens, the server counts {counted}")
         details = usage.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
         return Answer(sent, first, ended, output, cached if isinstance(cached, int) else None)
@@ -226,8 +240,9 @@ class Engine:
             raise CallFailed(self._safe(_why(error))) from error
 
     def _safe(self, text: str) -> str:
-        """Servers and proxies may repeat what they were sent."""
-        return text.replace(self._key, "***") if self._key else text
+        """Return a text of the server as part of a message: one line, not too long, without the key it was sent."""
+        line = " ".join((text.replace(self._key, "***") if self._key else text).split())
+        return printable(line if len(line) <= _MOST else line[:_MOST] + "…")
 
 
 def _usage(tail: bytes) -> dict[str, Any] | str:
@@ -239,7 +254,7 @@ def _usage(tail: bytes) -> dict[str, Any] | str:
     for event in reversed(events[:-1]):
         try:
             value = json.loads(event)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
         if isinstance(value, dict) and isinstance(value.get("usage"), dict):
             usage: dict[str, Any] = value["usage"]
@@ -252,16 +267,16 @@ def _usage(tail: bytes) -> dict[str, Any] | str:
 def _said(status: int, text: str) -> str:
     try:
         value = json.loads(text)
-    except ValueError:
-        value = None
-    message = _message(value) if isinstance(value, dict) else " ".join(text.split())[:200]
+        message = _message(value) if isinstance(value, dict) else text
+    except (ValueError, RecursionError):
+        message = text
     return f"HTTP {status}" + (f": {message}" if message else "")
 
 
 def _message(value: dict[str, Any]) -> str:
     error = value.get("error", value)
     message = error.get("message", error) if isinstance(error, dict) else error
-    return " ".join(str(message).split())[:200]
+    return str(message)
 
 
 def _why(error: BaseException) -> str:
@@ -271,4 +286,4 @@ def _why(error: BaseException) -> str:
         return "the server closed the connection"
     if isinstance(error, asyncio.TimeoutError):
         return "no answer in time"
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return str(error) or type(error).__name__
