@@ -156,6 +156,21 @@ def test_all_gpus_of_a_node_may_be_replaced_and_settings_for_the_old_ones_go() -
     assert after.spec.nodes[0].reserved == after.spec.nodes[0].nvlink_domains == ()
     assert "reserved" not in text
     assert len([line for line in found.changes if "is gone" in line]) == 5
+    assert "gpu-a: no NVLink domains are known, so each GPU stands alone: give --topology FILE" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("gpus", "domains"),
+    [
+        # All are others: what the label says counts, as for a document that says nothing.
+        (["x0", "x1"], [[0, 1]]),
+        # One is left: the domains of the document do.
+        (["a0", "x0", "x1"], [[0]]),
+    ],
+)
+def test_domains_that_all_went_with_their_gpus_are_filled_anew(gpus: list[str], domains: list[list[int]]) -> None:
+    _, found = discovered(BY_HAND, cluster(node("gpu-a", *gpus, connected=True), node("gpu-b", "b0")))
+    assert found.cluster.plain()["spec"]["nodes"][0]["nvlinkDomains"] == domains
 
 
 def test_a_gpu_that_was_put_into_another_node_is_found_there() -> None:

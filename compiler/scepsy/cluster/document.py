@@ -177,8 +177,9 @@ def _merged_node(
     domains = tuple(tuple(at[i] for i in domain if i in at) for domain in node.nvlink_domains)
     domains = tuple(domain for domain in domains if domain)
     if now is not None:
-        # A document that says nothing of domains is filled from a label; one that says there are none is believed.
-        given = "nvlink_domains" in node.model_fields_set
+        # A document that says nothing of domains is filled from a label, as is one whose domains all went with their
+        # GPUs; one that says there are none is believed.
+        given = "nvlink_domains" in node.model_fields_set and bool(domains or not node.nvlink_domains)
         known = _known_domains(now, list(index), topology, notes, asked_only=given)
         if known is not None and _sets(known) != _sets(domains):
             changes.append(f"{node.name}: nvlinkDomains {shown(domains)} -> {shown(known)}")
