@@ -61,7 +61,7 @@ def test_compile_writes_a_plan_and_manifests_and_says_what_to_do_next(project: P
         "estimated",
     ):
         assert word in ran.out
-    assert "Next: look at the files (git diff), then: scepsy compile --commit" in ran.out
+    assert "Next: look at the files (git status, git diff), then: scepsy compile --commit" in ran.out
     spec = plan(project)["spec"]
     assert {llm["name"] for llm in spec["llms"]} == {"generator", "reranker"}
     assert spec["proof"]["gap"] == 0

@@ -119,12 +119,36 @@ def test_a_checkout_with_edits_in_the_way_is_left_as_it_is(
     before = state(project)
     ran = scepsy("compile", "--project", project, "--commit", "--push")
     assert (ran.code, state(project)) == (0, before)
-    words = "Your checkout is left as it is: there are changes of yours in README.md. Bring it forward with: git pull"
+    remedy = "git stash -u && git pull --ff-only origin main && git stash pop"
+    words = (
+        f"Your checkout is left as it is: there are changes of yours in README.md. Bring it forward with: {remedy}\n"
+    )
     assert words in ran.out
     assert git(remote, "log", "-1", "--format=%s", "main") == "Compile one-node"
+    again = push(scepsy, project)
+    assert (again["left"], again["remedy"]) == ("there are changes of yours in README.md", remedy)
     git(project, "checkout", "-q", "README.md")
-    assert push(scepsy, project)["left"] == ""
+    assert [push(scepsy, project)[key] for key in ("left", "remedy")] == ["", ""]
     assert git(project, "rev-parse", "HEAD") == git(remote, "rev-parse", "main")
+
+
+def test_the_remedy_for_edits_in_the_way_works_as_it_is_given(
+    project: Path, other: Path, remote: Path, scepsy: Scepsy
+) -> None:
+    edit(other / "README.md", "", "Theirs.\n")
+    (other / "notes.txt").write_text("theirs\n")
+    git(other, "add", "notes.txt")
+    commit_all(other, "Theirs")
+    git(other, "push", "-q")
+    (project / "README.md").write_text((project / "README.md").read_text() + "Mine.\n")
+    git(project, "branch", "--unset-upstream")
+    git(project, "config", "pull.rebase", "true")
+    left = push(scepsy, project, "--remote", "origin")
+    subprocess.run(left["remedy"], shell=True, cwd=project, check=True, capture_output=True)
+    assert git(project, "rev-parse", "HEAD") == git(remote, "rev-parse", "main")
+    text = (project / "README.md").read_text()
+    assert text.startswith("Theirs.\n")
+    assert text.endswith("Mine.\n")
 
 
 def test_output_that_was_written_before_is_committed_and_hand_edits_need_force(

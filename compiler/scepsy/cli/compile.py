@@ -178,6 +178,7 @@ def show(console: Console, result: CompileResult) -> None:
             force = " --force (files were edited by hand)" if edited else ""
             console.print(f"Out of date: {', '.join(stale)}. Run: scepsy compile --commit{force}")
     elif any(c.changes.uncommitted or not c.up_to_date for c in result.clusters):
-        console.print("Next: look at the files (git diff), then: scepsy compile --commit")
+        console.print("Next: look at the files (git status, git diff), then: scepsy compile --commit")
     if result.left:
-        console.print(f"Your checkout is left as it is: {result.left}. Bring it forward with: git pull", soft_wrap=True)
+        left = f"Your checkout is left as it is: {result.left}. Bring it forward with: {result.remedy}"
+        console.print(left, soft_wrap=True, markup=False)

@@ -15,7 +15,7 @@ from scepsy.documents.result import CompileResult, PushedCommit
 from scepsy.errors import ScepsyError
 from scepsy.repository import CannotCommit, WorkTree, WouldOverwrite, check_committable, open_worktree_or_none
 from scepsy.repository.commit import check_branch_name
-from scepsy.repository.forward import bring_forward
+from scepsy.repository.forward import Left, bring_forward
 from scepsy.repository.hydrated import METADATA, metadata, start_of
 from scepsy.repository.publication import (
     Output,
@@ -165,7 +165,7 @@ def follow(project: Path) -> str:
     with side_room(tree) as room:
         side = SideTree(tree, room / "tree", tree.branch, remote)
         there = Upstream(tree, side, remote).look(ahead=True)
-        return bring_forward(tree, side, there, (), tracking(tree, remote, tree.branch))
+        return bring_forward(tree, side, there, (), tracking(tree, remote, tree.branch)).why
 
 
 class _Job:
@@ -195,7 +195,7 @@ class _Job:
 
         pushed = push_until_taken(side, remote, lambda: upstream.look(ahead=True), make, lambda: upstream.tip)
         at = pushed.commit if pushed else upstream.tip
-        left = ""
+        left = Left()
         if at is not None:
             ours = self.last.ours if self.last else ()
             left = bring_forward(self.tree, side, at, ours, tracking(self.tree, remote, side.branch))
@@ -223,7 +223,7 @@ class _Job:
             self.last = self._compiled(upstream, tree, tree)
             return self.last.commit
 
-        return self._result(push_until_taken(side, remote, look, make, lambda: seen[0]), remote, branch, "")
+        return self._result(push_until_taken(side, remote, look, make, lambda: seen[0]), remote, branch, Left())
 
     def apart(self, destination: Destination) -> CompileResult:
         """Push a branch that holds output alone."""
@@ -247,7 +247,7 @@ class _Job:
             return self.last.commit
 
         pushed = push_until_taken(wet, remote, look, make, lambda: seen[0])
-        return self._result(pushed, remote, branch, "")
+        return self._result(pushed, remote, branch, Left())
 
     def _side(self, name: str, branch: str, remote: Remote | None) -> SideTree:
         return SideTree(self.tree, self.room / name, branch, remote)
@@ -320,14 +320,14 @@ class _Job:
             raise WouldOverwrite(changes)
         return frozenset((*changes.added, *changes.changed, *changes.removed))
 
-    def _result(self, pushed: Pushed | None, remote: Remote, branch: str, left: str) -> CompileResult:
+    def _result(self, pushed: Pushed | None, remote: Remote, branch: str, left: Left) -> CompileResult:
         last = self.last
         assert last is not None  # noqa: S101 - made at least once
         result = last.built.result(last.state, last.left_over, False, last.commit)
         done = pushed and PushedCommit(
             remote=remote.name, url=remote.shown, branch=branch, commit=pushed.commit, attempts=pushed.attempts
         )
-        return result.model_copy(update={"pushed": done, "left": left})
+        return result.model_copy(update={"pushed": done, "left": left.why, "remedy": left.remedy(remote.name, branch)})
 
 
 @contextmanager

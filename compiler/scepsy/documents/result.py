@@ -105,6 +105,8 @@ class CompileResult(Document):
     """What was pushed (`--push`); null if there was nothing to push."""
     left: str = ""
     """Why the checkout was left as it was, though the branch at the remote is further on; empty if it was not."""
+    remedy: str = ""
+    """The command that brings the checkout forward then."""
     error: Failure | None = None
     """Why it failed; then nothing was written."""
 

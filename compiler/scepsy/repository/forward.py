@@ -8,6 +8,7 @@ them had it (a run that died while it brought the checkout forward). Then branch
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -38,6 +39,30 @@ class _InTheWay(ScepsyError):
     """Something of the person's would be lost."""
 
 
+class _Edited(_InTheWay):
+    """Their edits would be."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """How a checkout was left.
+
+    Attributes:
+        why: why it was left as it was; empty when it is at the commit.
+        edited: whether that is for edits of the person's, which git would not pull over either.
+    """
+
+    why: str = ""
+    edited: bool = False
+
+    def remedy(self, remote: str, branch: str) -> str:
+        """Return the command that brings the checkout forward to the branch of a remote."""
+        if not self.why:
+            return ""
+        pull = shlex.join(["git", "pull", "--ff-only", remote, branch])
+        return f"git stash -u && {pull} && git stash pop" if self.edited else pull
+
+
 @dataclass(frozen=True)
 class _Step:
     """One path that differs: git's modes and hashes before and after."""
@@ -50,7 +75,7 @@ class _Step:
 
 def bring_forward(
     tree: WorkTree, side: SideTree, commit: str, ours: Iterable[PurePosixPath] = (), tracking: str | None = None
-) -> str:
+) -> Left:
     """Fast-forward the checkout.
 
     Args:
@@ -61,22 +86,22 @@ def bring_forward(
         tracking: a reference that says where the remote's branch is, and moves too.
 
     Returns:
-        Why the checkout was left as it was; empty when it is at the commit.
+        How it was left.
 
     Raises:
         ScepsyError: files were written, but could not be put back as they were.
     """
     wanted = frozenset(ours)
     if commit == tree.head and not wanted:
-        return ""
+        return Left()
     try:
         check_committable(tree, {})
         if commit != tree.head:
             _take_objects(tree, side, commit)
         _forward(tree, commit, wanted, tracking)
     except ScepsyError as error:
-        return blotted(error.message)
-    return ""
+        return Left(blotted(error.message), isinstance(error, _Edited))
+    return Left()
 
 
 def _take_objects(tree: WorkTree, side: SideTree, commit: str) -> None:
@@ -109,7 +134,7 @@ def _forward(tree: WorkTree, commit: str, ours: frozenset[PurePosixPath], tracki
             kept.append(path)
     if kept:
         names = ", ".join(str(path) for path in kept[:_SHOWN]) + (" ..." if len(kept) > _SHOWN else "")
-        raise _InTheWay(f"there are changes of yours in {names}")
+        raise _Edited(f"there are changes of yours in {names}")
     after = replace(tree, head=commit)
     contents = {path: read_at_head(after, path) for path in {*steps, *ours, *_strays(tree, between, steps)}}
     files = {path: data for path, data in contents.items() if data is not None}
