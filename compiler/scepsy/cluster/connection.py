@@ -67,8 +67,10 @@ def configuration(context: str | None, otherwise: str = "set KUBECONFIG to the f
     except Exception as error:  # the file is the user's, and its readers raise what they meet
         # In their own words there may be what stands in the file, such as a token.
         mark = getattr(error, "problem_mark", None)
-        said = error.strerror if isinstance(error, OSError) else f"line {mark.line + 1}" if mark else ""
-        raise ScepsyError(f"the kubeconfig cannot be read{f': {said}' if said else ''}", "mend the file") from error
+        said = f"line {mark.line + 1} is no YAML" if mark else getattr(error, "strerror", "") or "it is none"
+        raise ScepsyError(
+            f"the kubeconfig {_named()} cannot be read: {said}", "mend the file, or set KUBECONFIG to another"
+        ) from error
     return made
 
 
@@ -170,18 +172,37 @@ def _kubeconfig() -> str:
     return os.environ.get("KUBECONFIG") or "~/.kube/config"
 
 
+def _named() -> str:
+    """Return the file, or the files, as part of a message."""
+    return shown(" and ".join(path for path in _kubeconfig().split(os.pathsep) if path))
+
+
 def _is_there() -> bool:
     return any(os.path.exists(os.path.expanduser(path)) for path in _kubeconfig().split(os.pathsep) if path)
 
 
+def _contexts() -> list[str]:
+    """Return the names of the contexts, as far as they can be read, whether or not one of them can be used."""
+    merger = _config().kube_config.KubeConfigMerger
+    with suppress(Exception):  # the file is the user's
+        listed = merger(_kubeconfig()).config.value["contexts"]
+        return [str(entry.value["name"]) for entry in listed if "name" in entry.value]
+    return []
+
+
 def _missing(context: str | None, message: str, otherwise: str) -> ScepsyError:
-    config = _config()
-    names: list[str] = []
-    if _is_there():
-        with suppress(config.ConfigException, OSError, ValueError, TypeError, KeyError):
-            names = [str(entry["name"]) for entry in config.list_kube_config_contexts(_kubeconfig())[0]]
+    names = _contexts() if _is_there() else []
     if context is not None and names and context not in names:
         return ScepsyError(f'the kubeconfig has no context "{context}"', did_you_mean(context, names))
     if not _is_there():
-        return ScepsyError("there is no kubeconfig, and this is no pod of a cluster", otherwise)
-    return ScepsyError(f"the kubeconfig cannot be used: {shown(message)}", "name a context with --context")
+        if os.environ.get("KUBECONFIG"):
+            return ScepsyError(f"KUBECONFIG names {_named()}, which does not exist", otherwise)
+        return ScepsyError(f"there is no kubeconfig {_named()}, and this is no pod of a cluster", otherwise)
+    # The client names what it misses something in by its content, which may be a token.
+    reason = shown(message.partition("{")[0].removeprefix("Invalid kube-config").removeprefix(" file").lstrip(". "))
+    return ScepsyError(
+        f"the kubeconfig {_named()} cannot be used: {reason}",
+        f"name one of its contexts with --context: {shown(', '.join(sorted(names)))}"
+        if names
+        else "it has no contexts: set KUBECONFIG to a file that has",
+    )

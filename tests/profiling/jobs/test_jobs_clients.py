@@ -288,20 +288,44 @@ def test_an_address_without_a_scheme_is_https() -> None:
     assert ArgoJobs("argo.example.com:2746", TOKEN).place == "argo-server argo.example.com:2746"
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (None, "there is no kubeconfig, and this is no pod of a cluster"),
-    ("{", "the kubeconfig cannot be read: line 1"),
-    ("a: [b", "the kubeconfig cannot be read"),
-    ("[]", "the kubeconfig can"),
-    ("apiVersion: v1\nkind: Config\n", "the kubeconfig cannot be used"),
-    (f"users: [{{name: u, user: {{token: {TOKEN}}}}}]\ncurrent-context: 3\n", "the kubeconfig can"),
+CONTEXTS = "contexts: [{name: prod, context: {cluster: c, user: u}}, {name: lab, context: {cluster: c, user: u}}]\n"
+MEND, NO_CONTEXTS = (
+    "mend the file, or set KUBECONFIG to another",
+    "it has no contexts: set KUBECONFIG to a file that has",
+)
+
+
+@pytest.mark.parametrize(("content", "message", "hint"), [
+    (None, "KUBECONFIG names {path}, which does not exist", "set KUBECONFIG, or name an argo-server"),
+    ("{", "the kubeconfig {path} cannot be read: line 1 is no YAML", MEND),
+    ("a: 1\nb: [b", "the kubeconfig {path} cannot be read: line 2 is no YAML", MEND),
+    ("[]", "the kubeconfig {path} cannot be read: it is none", MEND),
+    ("", "the kubeconfig {path} cannot be used: {path} file is empty", NO_CONTEXTS),
+    ("apiVersion: v1\nkind: Config\n", "the kubeconfig {path} cannot be used: Expected key current-context", NO_CONTEXTS),
+    (CONTEXTS, "the kubeconfig {path} cannot be used: Expected key current-context", "name one of its contexts with --context: lab, prod"),
+    (CONTEXTS + "current-context: old\n", "the kubeconfig {path} cannot be used: Expected object with name old", "name one of its contexts with --context: lab, prod"),
+    # The client repeats the entry that has no key "user", and its token with it.
+    (CONTEXTS + f"clusters: [{{name: c, cluster: {{server: x}}}}]\nusers: [{{name: u, token: {TOKEN}}}]\ncurrent-context: lab\n", "the kubeconfig {path} cannot be used: Expected key user in {path}/", ""),
+    (f"users: [{{name: u, user: {{token: {TOKEN}}}}}]\ncurrent-context: 3\n", "the kubeconfig {path} can", ""),
 ])  # fmt: skip
-def test_kubeconfigs_that_are_none(content: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_kubeconfigs_that_are_none(content: str | None, message: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     path = tmp_path / "config"
     if content is not None:
         path.write_text(content)
     monkeypatch.setenv("KUBECONFIG", str(path))
     monkeypatch.delenv("ARGO_SERVER", raising=False)
-    with pytest.raises(ScepsyError, match=message) as error:
+    with pytest.raises(ScepsyError) as error:
         connect()
-    complaint(error)
+    assert complaint(error).startswith(message.format(path=path))
+    assert error.value.hint.startswith(hint)
+
+
+def test_no_kubeconfig_at_all_is_told_with_the_place_where_it_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("KUBECONFIG", "ARGO_SERVER", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ScepsyError) as error:
+        connect()
+    assert error.value.message == "there is no kubeconfig ~/.kube/config, and this is no pod of a cluster"
