@@ -470,7 +470,42 @@ def test_an_empty_project_says_what_is_missing(tmp_path: Path, scepsy: Scepsy) -
     assert scepsy("init", tmp_path / "new").code == 0
     ran = scepsy("compile", "--project", tmp_path / "new")
     assert ran.code == 1
-    assert 'there is no Workflow document: no .yaml file in "workflows"' in ran.err
+    said = ran.err.splitlines()
+    for what, hint in (
+        ('there is no Workflow document: no .yaml file in "workflows"', "scepsy init DIR --example makes a project"),
+        ('there is no Cluster document: no .yaml file in "clusters"', "scepsy cluster discover NAME --write"),
+        (
+            'there is no Profile document: no .yaml file in "profiles"',
+            "scepsy profile estimate MODEL --product PRODUCT",
+        ),
+    ):
+        [at] = [number for number, line in enumerate(said) if what in line]
+        assert any(hint in line for line in said[at + 1 : at + 4]), ran.err
+
+
+def test_the_examples_are_listed_without_a_directory(scepsy: Scepsy) -> None:
+    ran = scepsy("init", "--example", "list")
+    assert (ran.code, ran.err) == (0, "")
+    assert {"rag-reranker", "both"} <= {line.split()[0] for line in ran.out.splitlines()}
+    missing = scepsy("init", "--example", "both")
+    assert (missing.code, "Missing argument 'DIRECTORY'" in missing.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        (("compile",), "CompileResult"),
+        (("explain",), "ExplainResult"),
+        (("drift",), "DriftResult"),
+        (("profile", "plan"), "ProfilePlanResult"),
+        (("trace", "stats"), "TraceStatistics"),
+    ],
+    ids=" ".join,
+)
+def test_the_help_of_output_names_what_the_command_prints(command: tuple[str, ...], kind: str, scepsy: Scepsy) -> None:
+    words = " ".join(scepsy(*command, "--help").out.split())
+    assert f"json prints one versioned object (scepsy schema {kind})" in words
+    assert scepsy("schema", kind).code == 0
 
 
 def test_an_example_on_a_machine_where_git_knows_nobody_still_commits(

@@ -15,7 +15,7 @@ import click
 
 from scepsy import __version__
 from scepsy.cli.cluster import cluster
-from scepsy.cli.output import console, print_json, reporting
+from scepsy.cli.output import console, output_option, print_json, reporting
 from scepsy.cli.profile import profile
 from scepsy.cli.trace import trace
 from scepsy.errors import ScepsyError
@@ -33,13 +33,6 @@ _PROJECT = click.option(
     show_default="the current directory",
     help="Directory with scepsy.yaml.",
 )
-_OUTPUT = click.option(
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="How to print the result; json prints one versioned object (scepsy schema CompileResult, ExplainResult).",
-)
 
 ERROR = 1
 OUT_OF_DATE = 2
@@ -51,10 +44,23 @@ def cli() -> None:
     """Compile agentic workflows into Kubernetes manifests that share GPUs among their LLMs."""
 
 
+def _listing(context: click.Context, parameter: click.Parameter, example: str | None) -> str | None:
+    """Print the examples where they are asked for, and end."""
+    if example == "list":
+        from scepsy.cli.init import examples
+
+        for name, about in examples().items():
+            click.echo(f"{name:18} {about}")
+        context.exit()
+    return example
+
+
 @cli.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--example",
+    is_eager=True,  # `list` needs no DIRECTORY
+    callback=_listing,
     is_flag=False,
     flag_value="rag-reranker",
     default=None,
@@ -70,12 +76,8 @@ def cli() -> None:
 def init(directory: Path, example: str | None, gitops: bool) -> None:
     """Start a project in DIRECTORY: a Git repository with scepsy.yaml."""
     from scepsy.cli.gitops import add
-    from scepsy.cli.init import create, examples
+    from scepsy.cli.init import create
 
-    if example == "list":
-        for name, about in examples().items():
-            click.echo(f"{name:18} {about}")
-        return
     lines: list[str] = []
     if example is not None or not gitops or not (directory / "scepsy.yaml").exists():
         lines += create(directory, example)
@@ -101,7 +103,7 @@ def init(directory: Path, example: str | None, gitops: bool) -> None:
 @click.option("--timeout", metavar="DURATION", default="24h", show_default=True, help="How long --profile may wait.")
 @click.option("--context", metavar="NAME", help="For --profile: context of the kubeconfig.")
 @click.option("--argo-server", metavar="URL", help="For --profile: reach Argo through its server (token: ARGO_TOKEN).")
-@_OUTPUT
+@output_option("CompileResult")
 def compile_(
     project: Path,
     cluster: str | None,
@@ -173,7 +175,7 @@ def compile_(
 @click.argument("workflow", required=False)
 @_PROJECT
 @click.option("--cluster", metavar="NAME", help="The cluster; needed when the project has several.")
-@_OUTPUT
+@output_option("ExplainResult")
 def explain(workflow: str | None, project: Path, cluster: str | None, output: str) -> None:
     """Say why the allocation is as it is: latency shares, bottleneck, next-best options, other budgets."""
     from scepsy.cli.explain import run
@@ -239,7 +241,7 @@ def explain(workflow: str | None, project: Path, cluster: str | None, output: st
     show_default=True,
     help="With --watch: where /metrics is served.",
 )
-@_OUTPUT
+@output_option("DriftResult")
 def drift(
     project: Path,
     cluster: str | None,

@@ -18,6 +18,22 @@ if TYPE_CHECKING:
     from scepsy.documents.result import Failure
 
 R = TypeVar("R")
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def output_option(kind: str) -> Callable[[C], C]:
+    """Return the option `--output` of a command.
+
+    Args:
+        kind: what it prints as JSON.
+    """
+    return click.option(
+        "--output",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help=f"How to print the result; json prints one versioned object (scepsy schema {kind}).",
+    )
 
 
 def reporting(work: Callable[[], R], output: str, failed: Callable[[Failure], Any]) -> R:

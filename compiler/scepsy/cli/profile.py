@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from scepsy.cli.output import output_option
+
 
 @click.group()
 def profile() -> None:
@@ -19,13 +21,7 @@ def profile() -> None:
 @profile.command()
 @click.option("--cluster", metavar="NAME", help="The cluster; needed when the project has several.")
 @click.option("--project", type=click.Path(path_type=Path), default=Path(), help="Directory with scepsy.yaml.")
-@click.option(
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="How to print the result; json prints one versioned object (scepsy schema ProfilePlanResult).",
-)
+@output_option("ProfilePlanResult")
 def plan(cluster: str | None, project: Path, output: str) -> None:
     """Say which measurements the workflows and a cluster still need, and which profiles are stale."""
     from scepsy.cli.output import console, print_json, reporting

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from scepsy.cli.output import output_option
+
 
 @click.group()
 def trace() -> None:
@@ -86,13 +88,7 @@ def import_(
 @click.option(
     "--summary", type=click.Path(path_type=Path), metavar="FILE", help="Also write a small TraceSummary to commit."
 )
-@click.option(
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="How to print the result; json prints one versioned object (scepsy schema TraceStatistics).",
-)
+@output_option("TraceStatistics")
 def stats(file: Path, html: Path | None, summary: Path | None, output: str) -> None:
     """Say what FILE demands per execution, how sure that is, and how far executions differ."""
     from scepsy.cli.stats import run

@@ -179,6 +179,14 @@ def _open(directory: Path, root: Path) -> tuple[_Reader, Loaded[Project]]:
     return reader, reader.project(contained(root, PROJECT_FILE, directory))
 
 
+_FIRST = {
+    "Workflow": "write one; scepsy init DIR --example makes a project that has one",
+    "Cluster": "write what a cluster has: scepsy cluster discover NAME --write",
+    "Profile": "scepsy profile estimate MODEL --product PRODUCT writes one, scepsy profile plan says what to measure",
+}
+"""How the first document of a kind comes about."""
+
+
 class _Reader:
     """Reads files below a root and collects problems and digests."""
 
@@ -241,9 +249,8 @@ class _Reader:
         there = (folder.rglob("*") if deep else folder.glob("*")) if folder.is_dir() else ()
         files = sorted(p for p in there if p.suffix in (".yaml", ".yml"))
         if not files and needed:
-            self.problems.append(
-                project.problem(location, f'there is no {kind.__name__} document: no .yaml file in "{name}"')
-            )
+            message = f'there is no {kind.__name__} document: no .yaml file in "{name}"'
+            self.problems.append(project.problem(location, message, _FIRST.get(kind.__name__, "")))
         for path in files:
             shown = PurePosixPath(os.path.relpath(path, self.base)).as_posix()
             try:
