@@ -387,7 +387,9 @@ def metadata_after(scepsy: Scepsy, project: Path, server: GitServer) -> dict:
 def test_names_that_are_no_branches_are_refused(project: Path, scepsy: Scepsy) -> None:
     before = state(project)
     for name in ("", "-f", "a..b", "x:y", "a b", "x*", "../main", "refs/heads/x.lock"):
-        assert "is no name for a branch" in push(scepsy, project, f"--branch={name}", code=1)["error"]["message"]
+        error = push(scepsy, project, f"--branch={name}", code=1)["error"]
+        assert "is no name for a branch" in error["message"]
+        assert error["hint"] == "write one such as team/topic, without blanks and ~^:?*["
     assert state(project) == before
 
 

@@ -14,6 +14,10 @@ from tests.conftest import Scepsy, git
 from tests.push.steps import WORKFLOW, commit_all, edit, push, state
 from tests.repository.git_server import ASK, FETCH, PUSH, Fault, GitServer, hook
 
+from scepsy.repository.git import Said
+from scepsy.repository.remote import Remote
+from scepsy.repository.wire import _failure
+
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,6 +31,9 @@ TELLING = [
     ("404", [(ASK, 404)], "has no such repository"),
     ("503", [(ASK, 503)] * 3, "does not answer as it should"),
     ("503 on push", [("/git-receive-pack", 503)] * 4, "does not answer as it should"),
+    ("a page", [(ASK, "page")] * 9, "is no Git repository"),
+    ("a page on push", [("service=git-receive-pack", "page")] * 9, "is no Git repository"),
+    ("a line on push", [("service=git-receive-pack", "line")] * 9, "is no Git repository"),
     ("slow", [(ASK, "slow")], "took longer than 1 s to answer, and was given up"),
     ("slow on push", [("/git-receive-pack", "slow")], "took longer than 1 s to answer"),
     ("dropped", [("/git-receive-pack", "drop")] * 9, "does not answer as it should"),
@@ -49,6 +56,13 @@ def test_what_the_remote_does_is_told_nothing_changed_and_the_next_run_works(
     assert (state(project), git(remote, "rev-parse", "main")) == (before, there)
     monkeypatch.delenv("SCEPSY_GIT_TIMEOUT", raising=False)
     assert push(scepsy, project)["pushed"]["commit"] == git(remote, "rev-parse", "main")
+
+
+def test_what_git_says_and_nobody_foresaw_is_told_with_what_to_look_at() -> None:
+    remote = Remote("origin", "https://git.acme.com/a/b", "https")
+    error = _failure(remote, Said(128, "", "fatal: the disc is upside down\n"))
+    assert error.message == ("origin (https://git.acme.com/a/b) could not be used\n    fatal: the disc is upside down")
+    assert error.hint == "is the address right? see what git ls-remote origin says"
 
 
 @pytest.mark.parametrize(("where", "fault"), [(ASK, 503), (ASK, "drop"), (FETCH, 429), (FETCH, "drop"), (PUSH, 503)])

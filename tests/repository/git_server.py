@@ -22,7 +22,7 @@ class GitServer(ThreadingHTTPServer):
     Attributes:
         url: where.
         faults: what goes wrong next: (part of the path, fault), each once, in order. A fault is a status such as 503,
-            "slow" (no answer for as long as the server lives), "drop" (the connection ends before git sees the
+            "page" and "line" (200, with a page of HTML, or one line of it), "slow" (no answer for as long as the server lives), "drop" (the connection ends before git sees the
             request), "lost" (git does it, and the answer is lost), or a function that is called before git is.
         redirect: where 302 leads.
         login: user and password that are asked for, or None.
@@ -95,6 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
             if fault == 302:
                 return self._answer(fault, {"Location": self.server.redirect + self.path}, b"")
             return self._answer(fault, {"WWW-Authenticate": 'Basic realm="git"'} if fault == 401 else {}, b"")
+        if fault in ("page", "line"):
+            html = "<html>\n<p>Log in</p>\n</html>\n" if fault == "page" else "<html>Log in</html>"
+            return self._answer(200, {"Content-Type": "text/html"}, html.encode())
         if fault in ("slow", "drop"):
             return self._hang_up()
         if server.login is not None:

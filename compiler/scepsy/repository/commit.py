@@ -270,7 +270,9 @@ def check_branch_name(tree: WorkTree, branch: str) -> None:
         GitFailed: when git fails.
     """
     if branch.startswith("-") or ask(tree.root, "check-ref-format", f"refs/heads/{branch}") is None:
-        raise CannotCommit(f"{branch!r:.80} is no name for a branch", "name one such as profiles/new")
+        raise CannotCommit(
+            f"{branch!r:.80} is no name for a branch", "write one such as team/topic, without blanks and ~^:?*["
+        )
 
 
 def _existing(tree: WorkTree, reference: str, branch: str, files: Mapping[PurePosixPath, bytes]) -> str | None:

@@ -49,6 +49,12 @@ _TROUBLES: tuple[tuple[str, str, str, bool], ...] = (
         False,
     ),
     (
+        r"git-http-push failed|not valid: is this a git repository|bad line length character|invalid server response",
+        "is no Git repository",
+        "is the address right? a login page, or a shell that greets, may answer in its place",
+        False,
+    ),
+    (
         r"returned error: 30\d|unable to update url base from redirection",
         "has moved (redirected)",
         "git remote set-url NAME its new address",
@@ -220,7 +226,10 @@ def _failure(remote: Remote, said: Said) -> RemoteFailed:
     for pattern, what, remedy, again in _TROUBLES:
         if re.search(pattern, said.stderr):
             return RemoteFailed(f"{place} {what}{told}", remedy, again)
-    return RemoteFailed(f"{place} could not be used{told or f': exit status {said.status}'}")
+    return RemoteFailed(
+        f"{place} could not be used{told or f': exit status {said.status}'}",
+        f"is the address right? see what git ls-remote {remote.name} says",
+    )
 
 
 def _told(remote: Remote, text: str) -> str:
