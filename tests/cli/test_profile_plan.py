@@ -57,9 +57,19 @@ def test_the_text_says_what_to_measure_what_it_costs_and_what_is_ruled_out(proje
         "1 0.5 0.2 not profiled ~1.1",
     ]
     assert "In all 11 measurements, ~12.4 GPU-hours. An estimate: each takes its whole budget of 30min, and a share holds its whole GPU." in said  # fmt: skip
-    assert "Next: scepsy profile submit" in said
+    build = "build profiling-jobs/Dockerfile, push it, name it in spec.profiling.image"
+    assert f"Next: {build}, then: scepsy profile submit" in said
     refused = "generator H100-80GB-HBM3 1 0.2 the weights leave no memory for the KV cache (2.0 GiB short)"
     assert said[said.index("Ruled out:") + 3] == refused
+
+
+def test_with_an_image_of_the_jobs_the_next_step_is_to_submit(project: Path, scepsy: Scepsy) -> None:
+    edit(
+        project / "scepsy.yaml",
+        "namespace: llm-serving",
+        "namespace: llm-serving\n  profiling: {image: 'r.io/jobs:v1'}",
+    )
+    assert "Next: scepsy profile submit" in lines(scepsy("profile", "plan", "--project", project).out)
 
 
 def test_a_measured_profile_leaves_its_shapes_out(project: Path, scepsy: Scepsy) -> None:

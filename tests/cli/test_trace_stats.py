@@ -126,6 +126,31 @@ def test_what_is_not_as_recorded_is_counted(tmp_path: Path, scepsy: Scepsy) -> N
     assert "2 calls name a parent that is not in the trace" in out
 
 
+@pytest.mark.parametrize(
+    ("parents", "calls"),
+    [
+        ({"1": [], "2": "1", "3": ["1", "2"]}, 0),
+        ({"3": "3"}, 1),  # of itself
+        ({"1": "3", "2": "1", "3": "2"}, 1),  # in a circle
+        ({"1": ["2", "3"], "2": "3"}, 2),  # of what came later
+        ({"4": "3"}, 1),  # of what was still running
+        ({"3": "gone"}, 0),
+    ],
+)
+def test_parents_that_a_call_cannot_have_waited_for_are_counted(
+    parents: dict[str, object], calls: int, tmp_path: Path, scepsy: Scepsy
+) -> None:
+    times = {"1": (0, 1), "2": (1, 2), "3": (2, 3), "4": (2.5, 4)}
+    lines = [
+        line("a", "m", start, end, id=name, **({"parent": parents[name]} if name in parents else {}))
+        for name, (start, end) in times.items()
+    ]
+    file = written(tmp_path / "t.jsonl", lines)
+    assert figures(scepsy, file).get("unendedParents", 0) == calls
+    words = "a parent that had not ended when they began: there the times decide"
+    assert (words in stats(scepsy, file).out) == (calls > 0)
+
+
 def test_the_text_has_means_intervals_pictures_and_a_verdict_in_100_columns(tmp_path: Path, scepsy: Scepsy) -> None:
     out = stats(scepsy, written(tmp_path / "rag.jsonl", recorded())).out
     for words in (

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from scepsy.documents import Cluster, DocumentError, Profile, Project, Workflow, load_file
+from scepsy.documents.diagnostics import Diagnostic, Position
 from scepsy.documents.model import Document
 
 WORKFLOW = """\
@@ -151,6 +153,38 @@ def test_the_offending_line_is_shown_with_a_caret(tmp_path: Path) -> None:
     assert str(sorted(found)[1]) == (
         'w.yaml:5:3: unknown key "targte"\n  5 |   targte: {rate: 4/s}\n    |   ^\n  did you mean "target"?'
     )
+
+
+def test_what_is_no_file_is_said_to_be_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    for name, problem in (
+        ("pipe.yaml", "is not a regular file"),
+        ("folder.yaml", "is a directory"),
+        ("gone.yaml", "no such file"),
+    ):
+        with pytest.raises(DocumentError, match=f"^{name}:1:1: {problem}$"):
+            load_file(tmp_path / name, name, Workflow)
+
+
+LONG = "".join(f"{n:03}." for n in range(100))
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "shown"),
+    [
+        ("short: x", 8, ["  7 | short: x", "    |        ^"]),
+        (LONG, 1, [f"  7 | {LONG[:72]}…", "    | ^"]),
+        (LONG, 201, [f"  7 | …{LONG[164:236]}…", "    | " + " " * 37 + "^"]),
+        (LONG, 400, [f"  7 | …{LONG[328:]}", "    | " + " " * 72 + "^"]),
+        (LONG, 500, [f"  7 | …{LONG[328:]}"]),
+        ("a\x1b[b: x", 5, ["  7 | a\\x1b[b: x", "    |        ^"]),
+    ],
+)
+def test_of_a_long_line_what_is_around_the_caret_is_shown(text: str, column: int, shown: list[str]) -> None:
+    lines = str(Diagnostic(Position("w.yaml", 7, column, text), "wrong")).splitlines()
+    assert lines == [f"w.yaml:7:{column}: wrong", *shown]
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def result_of(workspace: Workspace, plan: ProfilePlan) -> ProfilePlanResult:
         cluster=plan.cluster,
         engine=settings.engine.version,
         budget=settings.profiling.budget,
+        image=settings.profiling.image,
         gpu_hours=round(plan.gpu_hours, 3),
         sweeps=tuple(_sweep(sweep) for sweep in plan.sweeps),
         covered=tuple(

@@ -485,7 +485,8 @@ def _inputs(options: Options) -> _Inputs:
         find_vllm()
     config = read_config(options.config or fetched(options.model, options.revision, "config.json"))
     with place.calls() as calls:
-        workload, digest = read_workload(calls, options.llm)
+        # The file of a job is a temporary one of ours.
+        workload, digest = read_workload(calls, options.llm, calls.name if isinstance(place, Job) else "")
     parameters = options.parameters
     if parameters is None and options.config is None:
         parameters = parameters_of(options.model, options.revision, config)

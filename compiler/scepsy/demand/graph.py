@@ -136,7 +136,7 @@ def _sum(trace: Trace, low: int, high: int, span: float) -> Graph:
 
 def _waits(trace: Trace, low: int, start: Floats, end: Floats) -> list[tuple[int, ...]]:
     """Return for every call of an execution those that it waited for, by position; equal ones are the same object."""
-    over = np.maximum(start + SHORTEST, end - np.minimum(SKEW, 0.1 * (end - start)))
+    over = ended(start, end)
     waits = _by_times(start, over)
     parents = trace.parents
     if parents is None:
@@ -149,6 +149,12 @@ def _waits(trace: Trace, low: int, start: Floats, end: Floats) -> list[tuple[int
             own = tuple(sorted(set(named)))
             waits[i] = shared.setdefault(own, own)
     return waits
+
+
+def ended(start: Floats, end: Floats) -> Floats:
+    """Return when calls count as ended for those that may have waited for them: `SKEW` before they did, at most."""
+    over: Floats = np.maximum(start + SHORTEST, end - np.minimum(SKEW, 0.1 * (end - start)))
+    return over
 
 
 def _by_times(start: Floats, end: Floats) -> list[tuple[int, ...]]:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from scepsy.errors import ScepsyError
 
+_EXCERPT = 72
+"""Characters of a line that are shown: with its number, they fit into a terminal of 80."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
@@ -48,14 +51,27 @@ class Diagnostic:
         lines = [printable(f"{self.position}: {self.message}")]
         if self.position.text.strip():
             number = str(self.position.line)
-            # A very long line would hide the message; the caret stays right because the cut is at the end.
-            text = self.position.text if len(self.position.text) <= 160 else self.position.text[:160] + "…"
-            lines.append(f"  {number} | {printable(text)}")
-            if self.position.column <= len(text):
-                lines.append(f"  {' ' * len(number)} | {' ' * (self.position.column - 1)}^")
+            text, caret = _excerpt(self.position.text, self.position.column - 1)
+            lines.append(f"  {number} | {text}")
+            if caret is not None:
+                lines.append(f"  {' ' * len(number)} | {' ' * caret}^")
         if self.hint:
             lines.append(f"  {printable(self.hint)}")
         return "\n".join(lines)
+
+
+def _excerpt(text: str, at: int) -> tuple[str, int | None]:
+    """Return a line, or of a long one what is around a place, as it can be printed, and where the place is in it.
+
+    Args:
+        text: the line.
+        at: 0-based index; there is no such place in it if that is beyond its end.
+    """
+    start = max(0, min(at - _EXCERPT // 2, len(text) - _EXCERPT))
+    end = start + _EXCERPT
+    before = ("…" if start else "") + printable(text[start:at])
+    behind = printable(text[max(at, start) : end]) + ("…" if end < len(text) else "")
+    return before + behind, len(before) if at < len(text) else None
 
 
 class DocumentError(ScepsyError):

@@ -317,6 +317,8 @@ class TraceStatistics(Document):
     """Calls of which a field was estimated, by field."""
     unknown_parents: int = 0
     """Calls that name a parent that is not in the trace."""
+    unended_parents: int = 0
+    """Calls that name a parent that had not ended when they began, as in a cycle; there the times decide."""
     llms: Items[LlmStatistics] = ()
     """Per LLM, by name."""
     outside: Estimate | None = None
@@ -469,5 +471,7 @@ class ProfilePlanResult(Document):
     """Profiles that no longer hold."""
     memory_unknown: Items[str] = ()
     """Models of which there is no profile: whether a shape has memory enough is found out by measuring."""
+    image: str | None = None
+    """Image of the jobs; without one (`spec.profiling.image`) nothing can be submitted."""
     error: Failure | None = None
     """Why it failed."""

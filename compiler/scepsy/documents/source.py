@@ -133,7 +133,8 @@ def read_bytes(path: Path, name: str, limit: int = MAX_BYTES) -> bytes:
     """
     try:
         if not path.is_file():
-            problem = "is a directory" if path.is_dir() else "no such file"
+            there = "is a directory" if path.is_dir() else "is not a regular file"
+            problem = there if path.exists() else "no such file"
             raise DocumentError([Diagnostic(Position(name), problem)])
         size = path.stat().st_size
         if size > limit:

@@ -84,7 +84,8 @@ def _show_cost(console: Console, result: ProfilePlanResult) -> None:
         models = ", ".join(result.memory_unknown)
         console.print(f"Memory unknown: there is no profile of {escape(models)}; the job finds out what fits.")
     console.print("To measure less: tensorParallel in the workflows, spec.profiling.shares in scepsy.yaml.")
-    console.print("Next: scepsy profile submit")
+    first = "" if result.image else "build profiling-jobs/Dockerfile, push it, name it in spec.profiling.image, then: "
+    console.print(f"Next: {first}scepsy profile submit", soft_wrap=True)
     console.print()
 
 

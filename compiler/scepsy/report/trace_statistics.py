@@ -9,6 +9,7 @@ import numpy as np
 
 from scepsy.demand.arrivals import arrivals_of, pauses_of
 from scepsy.demand.confidence import ratio_intervals
+from scepsy.demand.graph import ended
 from scepsy.demand.stability import Stability, stability_of, warnings
 from scepsy.demand.totals import Totals, groups_of, totals_of
 from scepsy.documents.model import API_VERSION
@@ -72,6 +73,7 @@ def examine(trace: Trace, name: str, digest: str) -> Examined:
             Counted(what=field, calls=trace.estimates(field)) for field in ESTIMABLE if trace.estimates(field)
         ),
         unknown_parents=_unknown_parents(trace),
+        unended_parents=_unended_parents(trace),
         llms=tuple(_llm(name, m, estimates, stability) for m, name in enumerate(trace.llms)),
         outside=outside,
         span=SpanStatistics(mean=span, p50=_figure(median), p95=_figure(late)),
@@ -170,6 +172,17 @@ def _unknown_parents(trace: Trace) -> int:
     missing = np.concatenate([[0], np.cumsum(trace.parents.calls < 0)])
     at = missing[trace.parents.offsets]
     return int(np.count_nonzero(at[1:] > at[:-1]))
+
+
+def _unended_parents(trace: Trace) -> int:
+    """Return how many calls name a parent that had not ended when they began; one of a cycle always does."""
+    if trace.parents is None:
+        return 0
+    child = np.repeat(np.arange(len(trace.start)), np.diff(trace.parents.offsets))
+    known = trace.parents.calls >= 0
+    child, parent = child[known], trace.parents.calls[known]
+    late = (parent >= child) | (ended(trace.start, trace.end)[parent] > trace.start[child])
+    return len(np.unique(child[late]))
 
 
 def _figure(value: float) -> float:

@@ -66,6 +66,10 @@ def _head(console: Console, figures: TraceStatistics) -> None:
     if figures.unknown_parents:
         verb = "names" if figures.unknown_parents == 1 else "name"
         console.print(f"  {_many(figures.unknown_parents, 'call')} {verb} a parent that is not in the trace")
+    if figures.unended_parents:
+        verb = "names" if figures.unended_parents == 1 else "name"
+        calls = _many(figures.unended_parents, "call")
+        console.print(f"  {calls} {verb} a parent that had not ended when they began: there the times decide")
     if figures.executions == 1:
         console.print("  one execution: there are no intervals, and nothing is known of how executions differ")
     console.print()

@@ -341,14 +341,21 @@ def test_an_output_that_is_there_is_not_replaced(run: Run, tmp_path: Path) -> No
         ({"date": "yesterday"}, '--date: "yesterday" is not a day'),
         ({"product": "my gpu"}, "--product: 'my gpu' is not a GPU product"),
         ({"llm": "generatr"}, 'no call to the LLM "generatr"'),
+        (
+            {"llm": "generatr", "trace": "./../{here}/trace.jsonl"},
+            '../{here}/trace.jsonl has no call to the LLM "generatr"',
+        ),
+        ({"trace": "../{here}/gone.jsonl"}, "../{here}/gone.jsonl:1:1: no such file"),
         ({"config": "missing.json"}, "cannot read missing.json"),
         ({"config": "trace.jsonl"}, "is not JSON"),
     ],
 )
-def test_wrong_arguments_are_told_before_anything_is_asked(run: Run, options: dict[str, str], message: str) -> None:
-    ran = run("http://127.0.0.1:1", **options)
+def test_wrong_arguments_are_told_before_anything_is_asked(
+    run: Run, tmp_path: Path, options: dict[str, str], message: str
+) -> None:
+    ran = run("http://127.0.0.1:1", **{name: text.format(here=tmp_path.name) for name, text in options.items()})
     assert ran.code == 1
-    assert message in ran.err
+    assert message.format(here=tmp_path.name) in ran.err
 
 
 def test_the_environment_of_a_job_says_what_ran(

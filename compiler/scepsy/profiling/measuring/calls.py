@@ -103,12 +103,13 @@ class Workload:
         return len(self.calls) / len(self.groups)
 
 
-def read_workload(path: Path, llm: str) -> tuple[Workload, str]:
+def read_workload(path: Path, llm: str, name: str = "") -> tuple[Workload, str]:
     """Read the calls to one LLM from a trace in the native format.
 
     Args:
         path: the trace.
         llm: the LLM's name in it.
+        name: what messages call the file; its path if empty.
 
     Returns:
         The calls, and the digest of the file.
@@ -116,10 +117,11 @@ def read_workload(path: Path, llm: str) -> tuple[Workload, str]:
     Raises:
         ScepsyError: the trace cannot be read, or has no call to the LLM.
     """
-    trace, digest = read_trace(path, path.name)
+    name = name or str(path)
+    trace, digest = read_trace(path, name)
     if llm not in trace.llms:
-        raise ScepsyError(f'{path.name} has no call to the LLM "{llm}"', did_you_mean(llm, trace.llms))
-    return workload_of(trace, llm, _prefixes(path)), digest
+        raise ScepsyError(f'{name} has no call to the LLM "{llm}"', did_you_mean(llm, trace.llms))
+    return workload_of(trace, llm, _prefixes(path, name)), digest
 
 
 def workload_of(trace: Trace, llm: str, prefixes: Sequence[Blocks] = ()) -> Workload:
@@ -158,7 +160,7 @@ def _tokens_per_block(calls: Sequence[Call]) -> float:
     return sum(call.input for call in hashed) / sum(len(call.prefix) + 0.5 for call in hashed) if hashed else BLOCK / 4
 
 
-def _prefixes(path: Path) -> list[Blocks]:
+def _prefixes(path: Path, shown: str) -> list[Blocks]:
     """Return the hashes of each call of a trace that `read_trace` accepts, in the order of `Trace`.
 
     Raises:
@@ -166,7 +168,7 @@ def _prefixes(path: Path) -> list[Blocks]:
     """
     found: list[tuple[str, float, float, str, int, Blocks]] = []
     began: dict[str, float] = {}
-    for number, line in enumerate(Lines(path, path.name)):
+    for number, line in enumerate(Lines(path, shown)):
         record = json.loads(line) if line.strip() else {}
         if "start" not in record or record.get("error") is not None:
             continue
@@ -176,7 +178,7 @@ def _prefixes(path: Path) -> list[Blocks]:
             continue
         prefix = record.get("prefix") or []
         if not isinstance(prefix, list) or not all(isinstance(item, str) for item in prefix):
-            raise ScepsyError(f'{path.name}:{number + 1}: "prefix" must be a list of strings')
+            raise ScepsyError(f'{shown}:{number + 1}: "prefix" must be a list of strings')
         found.append((name, start, float(record["end"]), record["model"], number, tuple(prefix)))
     found.sort(key=lambda call: (began[call[0]], *call[:5]))
     return [call[5] for call in found]
