@@ -466,6 +466,15 @@ def test_init_refuses_a_directory_with_something_in_it(tmp_path: Path, scepsy: S
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_an_example_inside_a_repository_is_one_of_its_own_and_says_so(tmp_path: Path, scepsy: Scepsy) -> None:
+    git(tmp_path, "init", "-q", "outer")
+    ran = scepsy("init", tmp_path / "outer" / "demo", "--example")
+    assert ran.code == 0
+    outer = f"It lies in the Git repository {tmp_path / 'outer'}, but is one of its own, which that one does not hold"
+    assert outer in ran.out.splitlines()
+    assert "Git repository" not in scepsy("init", tmp_path / "demo", "--example").out.replace("Made it a Git", "")
+
+
 def test_an_empty_project_says_what_is_missing(tmp_path: Path, scepsy: Scepsy) -> None:
     assert scepsy("init", tmp_path / "new").code == 0
     ran = scepsy("compile", "--project", tmp_path / "new")

@@ -142,6 +142,22 @@ def test_measured_and_estimated_are_told_apart_by_letter_and_word(project: Path,
     assert "\x1b" not in ran.out
 
 
+@pytest.mark.parametrize(
+    ("latencies", "capacity"),
+    [
+        ({1: 0.25}, "4"),  # one point alone: nobody knows
+        ({1: 1.0, 8: 2.0}, "4+"),  # 1/s, then 4/s
+        ({1: 1.0, 8: 2.0, 16: 3.9}, "4.1"),  # 4/s, then 4.1/s
+    ],
+)
+def test_a_plus_marks_throughput_that_still_rose_from_one_point_to_the_last(
+    latencies: dict[int, float], capacity: str, project: Path, scepsy: Scepsy
+) -> None:
+    ran = show(scepsy, holding(project, profile("p", "measured", series(latencies))))
+    assert rows(ran.out, "A  measured")[0][6] == capacity
+    assert ("throughput still rose at the last k" in ran.out) == capacity.endswith("+")
+
+
 def test_figures_with_busy_neighbours_are_told_from_those_of_an_idle_gpu(project: Path, scepsy: Scepsy) -> None:
     half = {1: 1.3, 8: 2.9}
     made = (

@@ -102,6 +102,13 @@ def test_a_limit_that_no_run_can_reach_leaves_an_open_loop_point() -> None:
         (arriving(4.0, 400, 1.5, burstiness=0.5), "arrivals with burstiness 0.5 are no Poisson arrivals"),
         (arriving(4.0, 400, 1.5, ramp_up_strategy="linear"), "the rate rose during the run"),
         (closed(4, 100, probe_completed=7), "probe requests ran beside"),
+        # More calls than there may be at a time, as after a mean in other units, or a limit from elsewhere.
+        (
+            closed(4, 100, detailed=False) | {"mean_e2el_ms": 1300.0},
+            "on average 4.52 calls would have run, of 4 at most at a time",
+        ),
+        (closed(4, 100) | {"max_concurrency": 3}, "calls would have run, of 3 at most at a time"),
+        (closed(4, 100) | {"max_concurrency": 1}, "calls would have run, of 1 at most at a time"),
     ],
 )
 def test_what_is_no_steady_state_is_refused(document: dict[str, Any], reason: str) -> None:

@@ -445,6 +445,17 @@ def test_a_port_in_use_is_explained(scepsy, tmp_path: Path) -> None:  # type: ig
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         ran = scepsy("trace", "record", "--listen", address, *LOCAL, "-o", tmp_path / "t")
     assert (ran.code, ran.err.splitlines()[0]) == (1, f"error: cannot listen on {address}: the port is in use")
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_port_is_free_again_where_the_file_cannot_be_written(scepsy, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = probe.getsockname()
+    ran = scepsy("trace", "record", "--listen", f"127.0.0.1:{address[1]}", *LOCAL, "-o", tmp_path)
+    assert (ran.code, "listening" in ran.err) == (1, False)
+    with socket.socket() as taken:
+        taken.bind(address)
 
 
 @pytest.mark.parametrize(

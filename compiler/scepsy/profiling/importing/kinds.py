@@ -17,6 +17,8 @@ LEAST_ROUNDS = 3
 fewer and fewer."""
 FULL = 0.9
 """Least mean number of calls in flight, as a part of `max_concurrency`, with which so many ran all the time."""
+MOST = 1.1
+"""Most of them; more than `max_concurrency` cannot run, by Little's law, but for what is rounded."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ def kind_of(result: Result, *, self_timed: bool = False) -> Closed | Open | str:
     if result.ramp:
         return "the rate rose during the run (--ramp-up-strategy): no steady state"
     cap = result.cap
+    if cap is not None and result.in_flight > MOST * cap:
+        return (
+            f"on average {significant(result.in_flight, 3)} calls would have run, of {cap} at most at a time: its "
+            "throughput, its mean latency and its limit contradict each other"
+        )
     if cap == 1:
         # One call at a time is R(1), however they arrive: the client holds the others back.
         return Closed(result, 1, _closed(result, 1))

@@ -81,7 +81,7 @@ class Recorder:
         self._stopping = asyncio.Event()
         around = Surroundings(upstreams, self._pools, self._scribe, settings.idle_gap, self._stopping.is_set)
         self._sessions: dict[asyncio.Task[None], Session] = {}
-        self._accept = lambda: _Client(now, around, self._sessions)
+        self._accept: Callable[[], Connection] = lambda: _Client(now, around, self._sessions)
         self._server: asyncio.Server | None = None
         self.address = settings.listen
 
@@ -96,14 +96,22 @@ class Recorder:
         Raises:
             ScepsyError: the file cannot be written, or the address not be listened on.
         """
-        recorder = cls(settings, say)
-        _allow_many_files()
+
+        def accept() -> Connection:
+            return recorder._accept()
+
+        # The port first: a file that is made for a recorder that does not run would be taken for a trace.
+        server = await _bound(settings.listen, accept)
         try:
-            recorder._server = await _listen(settings.listen, recorder._accept)
+            recorder = cls(settings, say)
         except ScepsyError:
-            recorder._journal.close()
+            server.close()
             raise
-        host, port = recorder._server.sockets[0].getsockname()[:2]
+        recorder._server = server
+        _allow_many_files()
+        with _told(settings.listen):
+            await server.start_serving()
+        host, port = server.sockets[0].getsockname()[:2]
         recorder.address = Address(host, port)
         return recorder
 
@@ -176,9 +184,19 @@ class _Signals:
         (self.second if self.first.is_set() else self.first).set()
 
 
-async def _listen(address: Address, factory: Callable[[], Connection]) -> asyncio.Server:
+async def _bound(address: Address, factory: Callable[[], Connection]) -> asyncio.Server:
+    """Return a server that has the port, and accepts nobody yet."""
+    with _told(address):
+        return await asyncio.get_running_loop().create_server(
+            factory, address.host, address.port, backlog=_BACKLOG, start_serving=False
+        )
+
+
+@contextlib.contextmanager
+def _told(address: Address) -> Iterator[None]:
+    """Within it, what keeps an address from being listened on is an error for people."""
     try:
-        return await asyncio.get_running_loop().create_server(factory, address.host, address.port, backlog=_BACKLOG)
+        yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         if "address already in use" in reason:
