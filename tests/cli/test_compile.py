@@ -492,6 +492,12 @@ def test_an_empty_project_says_what_is_missing(tmp_path: Path, scepsy: Scepsy) -
         assert any(hint in line for line in said[at + 1 : at + 4]), ran.err
 
 
+def test_what_stands_in_an_error_does_nothing_to_the_terminal(scepsy: Scepsy) -> None:
+    ran = scepsy("schema", "\x1b]0;owned\x07Plan\x9b2J")
+    assert ran.code == 1
+    assert ran.err.startswith('error: there is no kind "\\x1b]0;owned\\x07Plan\\x9b2J"\n  hint: ')
+
+
 def test_the_examples_are_listed_without_a_directory(scepsy: Scepsy) -> None:
     ran = scepsy("init", "--example", "list")
     assert (ran.code, ran.err) == (0, "")
