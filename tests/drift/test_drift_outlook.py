@@ -10,10 +10,12 @@ from tests.conftest import Scepsy
 from scepsy.cli.compile import open_project
 from scepsy.compilation import Inputs, compile_plan, gather
 from scepsy.documents import Plan, Workspace
+from scepsy.documents.workspace import with_observed
 from scepsy.drift.finding import Finding, Report, ordered
 from scepsy.drift.ledger import Settings
 from scepsy.drift.look import World, look, result_of
 from scepsy.drift.missing import Missing
+from scepsy.drift.observed import observed_files
 from scepsy.drift.outlook import Change, call_seconds, cost_of, gain_of
 from scepsy.errors import ScepsyError
 
@@ -40,7 +42,7 @@ def every(plan: Plan, factor: float) -> dict[str, float]:
 
 def test_as_planned_the_cost_is_what_the_plan_predicts_and_the_gain_is_nothing(compiled: Compiled) -> None:
     _, inputs, plan = compiled
-    for outlook in (cost_of(inputs, plan, Change()), gain_of(inputs, Change())):
+    for outlook in (cost_of(inputs, plan, Change()), gain_of(inputs)):
         figures = {own.workflow: own for own in outlook.workflows}
         for workflow in plan.spec.workflows:
             own = figures[workflow.name]
@@ -60,11 +62,12 @@ def test_more_load_costs_latency_not_capacity(compiled: Compiled) -> None:
 
 
 def test_ten_times_the_load_is_said_to_be_too_much(compiled: Compiled) -> None:
-    _, inputs, plan = compiled
+    workspace, inputs, plan = compiled
     cost = cost_of(inputs, plan, Change(calls=every(plan, 10)))
     assert [own.latency for own in cost.workflows] == [None] * len(cost.workflows)
     assert "beyond saturation" in cost.note
-    gain = gain_of(inputs, Change(calls=every(plan, 1000)))
+    files = observed_files(workspace, inputs, Change(calls=every(plan, 1000)), Missing(), 0.0)
+    gain = gain_of(gather(with_observed(workspace, files), inputs.cluster.metadata.name))
     assert gain.workflows == ()
     assert gain.note.startswith("no allocation carries it")
 
@@ -92,16 +95,6 @@ def test_latency_rises_with_the_load_until_there_is_none(compiled: Compiled) -> 
     seconds = call_seconds(inputs, plan.spec.llms[0], [0.1, 0.5, 1.0, 50.0], Change())
     assert not isinstance(seconds, str)
     assert seconds[0] <= seconds[1] <= seconds[2] < seconds[3] == float("inf")
-
-
-def test_lost_hardware_is_left_out(compiled: Compiled) -> None:
-    workspace, inputs, plan = compiled
-    instance = plan.spec.instances[0]
-    less = Missing(gpus=frozenset(instance.gpus)).inventory(workspace, plan.spec.cluster)
-    assert not {g for own in less.domains.values() for d in own for g in d.gpus} & set(instance.gpus)
-    every = frozenset(node.name for node in inputs.cluster.spec.nodes)
-    nothing = Missing(nodes=every).inventory(workspace, plan.spec.cluster)
-    assert gain_of(inputs, Change(), nothing).note == "no GPU is left"
 
 
 def test_findings_of_a_cluster_say_what_they_cost(compiled: Compiled) -> None:

@@ -98,8 +98,14 @@ class Site:
                     item["status"]["conditions"][0]["lastTransitionTime"] = moment
                 self.world.have(item)
 
-    def traffic(self, factor: float) -> None:
-        """A day as the plan at the remote has it, the last hour at so many times its load."""
+    def traffic(self, factor: float, longer: float = 1.0, idle: str = "") -> None:
+        """A day as the plan at the remote has it, the last hour at so many times its load.
+
+        Args:
+            factor: of calls per second.
+            longer: of generated tokens per call, the whole day.
+            idle: an LLM that nobody calls all day.
+        """
         rng = np.random.default_rng(3)
         for values in self.prometheus.series.values():
             values.clear()
@@ -111,12 +117,12 @@ class Site:
         shape[-60:] = factor
         tokens = {"generator": (1443.0, 126.0), "reranker": (510.0, 1.0), "verifier": (566.0, 1.0)}
         for llm in spec.llms:
-            load = llm.predicted.load
+            load = 0.0 if llm.name == idle else llm.predicted.load
             instances = [i.name for i in spec.instances if i.llm == llm.name]
             for name in instances:
                 engine = Engine(
                     llm.name, f"{name}-6c5d8f9b7-x2x4q", load * shape / len(instances),
-                    input=tokens[llm.name][0], output=tokens[llm.name][1], seconds=0.8 * calls[llm.name],
+                    input=tokens[llm.name][0], output=longer * tokens[llm.name][1], seconds=0.8 * calls[llm.name],
                 )  # fmt: skip
                 self.prometheus.add(engine.lines(NOW, rng))
             self.prometheus.add(gateway(llm.name, load * shape, NOW, rng))
@@ -451,3 +457,24 @@ def test_no_secret_is_in_anything_that_is_written_or_said(
         assert not any(secret in text for text in said)
         assert secret.encode() not in objects
         assert not any(secret.encode() in path.read_bytes() for path in written)
+
+
+def test_a_second_shift_is_planned_for_on_top_of_the_first(site: Site) -> None:
+    settings(site, "{minimumGain: 0, coolDown: 0s}")
+    site.traffic(1.6)
+    assert site.answered("--recompile", "--push")[1]["response"]["done"].startswith("pushed ")
+    site.traffic(1.0, longer=1.6)
+    _, document = site.answered("--recompile", "--push")
+    assert document["response"]["done"].startswith("pushed "), document["response"]
+    observed = YAML(typ="safe", pure=True).load(site.directory / "observed" / "rag-reranker.yaml")["spec"]
+    assert float(observed["rate"].removesuffix("/s")) == pytest.approx(1.6 * 12, rel=0.05)
+    generator = next(own for own in observed["llms"] if own["llm"] == "generator")
+    assert generator["outputTokens"] == pytest.approx(1.6 * 240, rel=0.1)
+
+
+def test_an_llm_that_nobody_calls_is_too_little_and_nothing_worse(site: Site) -> None:
+    settings(site, "{minimumGain: 0}")
+    site.traffic(1.0, idle="reranker")
+    code, document = site.answered("--recompile", "--push")
+    assert code == 2
+    assert ("reranker", "load-below") in {(f["subject"], f["kind"]) for f in document["findings"]}

@@ -33,7 +33,7 @@ def outlook(latency: float | None, note: str = "") -> Outlook:
 
 
 def seen(*findings: Finding, now: float | None = 2.0, then: float | None = 1.0) -> Look:
-    return Look(10_000.0, Report(findings), (), Change(), cost=outlook(now), gain=outlook(then))
+    return Look(10_000.0, Report(findings), (), Change(), cost=outlook(now), gain=outlook(then), news=True)
 
 
 NONE = Outlook(note="no allocation carries it: 2 GPUs are missing")
@@ -53,6 +53,8 @@ NONE = Outlook(note="no allocation carries it: 2 GPUs are missing")
         (seen(LOAD), 10_500.0, False, "the plan changed 0 min ago"),
         (seen(LOAD, now=None), 9_999.0, True, "rag would get through again"),
         (seen(LOAD, now=None, then=None), 1.0, False, "it would save 0.0%"),
+        (replace(seen(LOAD), news=False), None, False, "it is planned for already"),
+        (replace(seen(LOAD), news=False, edited=True), None, False, "documents already say so, and nobody compiled"),
         (seen(LOST, then=2.5), 9_999.0, True, "generator-1 lost their GPUs"),
         (seen(IDLE), None, False, "nothing was found that compiling again would mend"),
         (seen(BACK), None, True, "it saves"),
@@ -62,7 +64,7 @@ NONE = Outlook(note="no allocation carries it: 2 GPUs are missing")
     ],
     ids=[
         "nothing", "an object", "documents", "enough", "too little", "worse", "cooling down", "cooled down", "a clock ahead",
-        "an outage", "an outage without remedy", "lost hardware", "hardware without instances", "hardware back",
+        "an outage", "an outage without remedy", "no news", "no news, but edited", "lost hardware", "hardware without instances", "hardware back",
         "more than there is", "lost too much", "documents that do not compile",
     ],
 )  # fmt: skip
@@ -191,3 +193,65 @@ def test_what_was_written_already_is_not_written_again(both: tuple[Workspace, In
     assert {p.name: d for p, d in observed_files(then, again, Change(), Missing(), 1.9e9).items()} == {
         "two-nodes.yaml": None
     }
+
+
+def after_looks(
+    workspace: Workspace, inputs: Inputs, actual: dict[str, float], told: bool = False
+) -> tuple[Workspace, Inputs, list[int]]:
+    """Look and compile until nothing is written any more: what is 15 % off is found.
+
+    Args:
+        workspace: the project.
+        inputs: what the plan in force was compiled from.
+        actual: executions per second by workflow.
+        told: whether the gateway tells workflows apart, or only totals per LLM are known.
+    """
+    written = []
+    for _ in range(6):
+        if told:
+            planned = {name: w.spec.target.per_second for name, w in inputs.workflows.items()}
+            change = Change(executions={n: r / planned[n] for n, r in actual.items() if abs(r / planned[n] - 1) > 0.15})
+        else:
+            seen = {llm: totals(inputs, actual, llm) / load(inputs, llm) for llm in LLMS}
+            change = Change(calls={llm: factor for llm, factor in seen.items() if abs(factor - 1) > 0.15})
+        files = observed_files(workspace, inputs, change, Missing(), 1.8e9)
+        written.append(len(files))
+        if not files:
+            break
+        workspace = with_observed(workspace, files)
+        inputs = gather(workspace, "two-nodes")
+    return workspace, inputs, written
+
+
+LLMS = ("generator", "reranker", "verifier")
+
+
+def totals(inputs: Inputs, actual: dict[str, float], llm: str) -> float:
+    """Return the calls per second of so many executions, as the documents of people describe them."""
+    stated = {"rag-reranker": {"generator": 1.0, "reranker": 20.0}, "beam-search": BEAM}
+    return sum(rate * stated[name].get(llm, 0.0) for name, rate in actual.items())
+
+
+BEAM: dict[str, float] = {}
+
+
+@given(
+    levels=st.lists(st.tuples(st.floats(0.2, 3.0), st.floats(0.2, 3.0)), min_size=2, max_size=4),
+    told=st.booleans(),
+)
+@settings(max_examples=25, deadline=None)
+def test_traffic_that_goes_up_and_down_settles_at_what_it_needs_and_never_ratchets(
+    both: tuple[Workspace, Inputs], levels: list[tuple[float, float]], told: bool
+) -> None:
+    workspace, inputs = both
+    BEAM.update({llm: own.calls for llm, own in inputs.planned["beam-search"].llms.items()})
+    targets = {"rag-reranker": 12.0, "beam-search": 0.1}
+    for rag, beam in levels:
+        actual = {"rag-reranker": 12.0 * rag, "beam-search": 0.1 * beam}
+        workspace, inputs, written = after_looks(workspace, inputs, actual, told)
+        assert written[-1] == 0, written
+        for llm in LLMS:
+            need = totals(inputs, actual, llm)
+            assert load(inputs, llm) >= 0.84 * need
+            most = {name: max(rate, targets[name]) for name, rate in actual.items()}
+            assert load(inputs, llm) <= (1.2 if told else 1.5) * totals(inputs, most, llm)

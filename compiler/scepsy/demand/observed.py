@@ -5,30 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from scepsy.demand.statistics import Demand, LlmDemand, TokenUse
+from scepsy.demand.statistics import Demand, TokenUse
 from scepsy.documents import ObservedWorkflow
 
 
 def as_observed(demand: Demand, observed: ObservedWorkflow) -> Demand:
     """Return a demand with the calls and the token counts that were observed; LLMs that it lacks are ignored.
 
-    More calls per execution make its path longer by as much. Recorded executions are not changed: their makespans stay
-    those of the trace.
+    The path of an execution stays as it is: counts do not say what waits for what.
     """
     own = {name: (llm, observed.llm(name)) for name, llm in demand.llms.items()}
-    calls = {name: seen.calls / llm.calls for name, (llm, seen) in own.items() if seen.calls is not None}
-    more = demand.times({name: calls.get(name, 1.0) for name in own})
-    llms = {name: _longer_path(llm, calls.get(name, 1.0)) for name, llm in more.llms.items()}
-    given = {name: seen for name, (_, seen) in own.items()}
+    more = demand.times({name: seen.calls / llm.calls if seen.calls else 1.0 for name, (llm, seen) in own.items()})
     return longer(
-        replace(more, llms=llms),
-        {n: s.input_tokens / llms[n].input.mean for n, s in given.items() if s.input_tokens and llms[n].input.mean},
-        {n: s.output_tokens / llms[n].output.mean for n, s in given.items() if s.output_tokens and llms[n].output.mean},
+        more,
+        {n: s.input_tokens / llm.input.mean for n, (llm, s) in own.items() if s.input_tokens and llm.input.mean},
+        {n: s.output_tokens / llm.output.mean for n, (llm, s) in own.items() if s.output_tokens and llm.output.mean},
     )
-
-
-def _longer_path(llm: LlmDemand, factor: float) -> LlmDemand:
-    return replace(llm, steps=llm.steps * factor)
 
 
 def longer(demand: Demand, prompt: Mapping[str, float], output: Mapping[str, float]) -> Demand:

@@ -106,7 +106,12 @@ def with_observed(workspace: Workspace, files: Mapping[PurePosixPath, bytes | No
             workflow = validate(source, ObservedWorkflow)
             observed[workflow.spec.cluster, workflow.metadata.name] = Loaded(workflow, source)
         inputs[path.as_posix()] = digest(data)
-    return replace(workspace, observed=observed, missing=missing, inputs=dict(sorted(inputs.items())))
+    return replace(
+        workspace,
+        observed=dict(sorted(observed.items())),
+        missing=dict(sorted(missing.items())),
+        inputs=dict(sorted(inputs.items())),
+    )
 
 
 def digest(data: bytes) -> str:

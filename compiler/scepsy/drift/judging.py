@@ -24,6 +24,8 @@ SLOWER = 0.30
 """Part by which latency must differ from the prediction: at the same load predictions are not better than that."""
 _LOADS = np.array([0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.05, 1.15, 1.3, 1.5, 2.0])
 """Multiples of the planned load at which latency is predicted; between them it is interpolated."""
+LEAST = 1e-3
+"""Least factor that a change is taken for: without any call nothing could be predicted."""
 _SMOOTH = 15
 """Slots over which the load is averaged that latency is predicted for."""
 ROLLOUT = 900.0
@@ -108,7 +110,9 @@ def _load(look: Ledger, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traffi
     if found.direction == "below" and found.ratio * planned > (1 - MARGIN) * mean:
         return None  # planned for more than the mean on purpose
     explained = explained_by(inputs, llm.name, callers)
-    beyond = found.ratio / explained
+    # Of what the documents say now, which people may have changed since the Plan was compiled: a compile goes by these.
+    known = load_of(inputs, llm.name, callers)
+    beyond = max(LEAST, found.ratio * planned / known.calls if known is not None and known.calls else 1.0)
     if explained != 1 and (beyond < 1 + MARGIN if found.direction == "above" else beyond > 1 - MARGIN):
         return None
     utilisation = llm.predicted.utilisation * found.ratio
@@ -164,7 +168,7 @@ def _tokens(look: Ledger, inputs: Inputs, plan: Plan, llm: PlannedLlm, own: Traf
     severity: Severity = "warning" if shift.direction == "above" else "info"
     kind = f"{which}-tokens-{shift.direction}"
     look.find(kind, severity, llm.name, text, shift, instances_of(plan, llm.name))
-    return shift
+    return replace(shift, ratio=max(LEAST, shift.ratio))
 
 
 def _planned_tokens(inputs: Inputs, llm: PlannedLlm, which: str) -> float | None:

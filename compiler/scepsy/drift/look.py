@@ -10,15 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from scepsy.compilation import Inputs
-from scepsy.documents import API_VERSION, Plan, Workspace
+from scepsy.compilation import Inputs, gather
+from scepsy.documents import API_VERSION, DocumentError, Plan, Workspace
 from scepsy.documents.drift import DriftFigures, DriftFinding, DriftJudged, DriftOutlook, DriftResult
+from scepsy.documents.workspace import with_observed
 from scepsy.drift.finding import Area, Finding, Judged, Outlook, Report, ordered
 from scepsy.drift.judging import judge_latency, judge_traffic
 from scepsy.drift.ledger import Settings
 from scepsy.drift.missing import BACK, LOST, NOTHING, Missing, known_missing
+from scepsy.drift.observed import observed_files
 from scepsy.drift.observing import observe, observe_callers
-from scepsy.drift.outlook import Change, cost_of, gain_of
+from scepsy.drift.outlook import Change, cost_of, fewest_note, gain_of
 from scepsy.drift.profiles import judge_profiles
 from scepsy.drift.prometheus import Partial, Prometheus, PrometheusError
 from scepsy.drift.workflows import judge_workflows, notes_of
@@ -61,7 +63,9 @@ class Look:
         notes: what to know of all this.
         missing: what of the cluster is not to be used.
         cost: what is predicted with the committed allocation; None where nothing that was found bears on it.
-        gain: what compiling again would give; None where it would not change anything.
+        gain: what compiling again would give; None where nothing that was found bears on it.
+        news: whether Observed documents would change with what was seen.
+        edited: whether documents changed since the Plan was compiled.
         latency: by LLM, mean seconds of a call over the last hour: observed, and predicted at that load.
     """
 
@@ -73,6 +77,8 @@ class Look:
     missing: Missing = NOTHING
     cost: Outlook | None = None
     gain: Outlook | None = None
+    news: bool = False
+    edited: bool = False
     latency: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -104,21 +110,47 @@ def look(
         except ScepsyError as error:
             failed.append(error)
             report += Report(judged=(Judged(area, "", area, error.message),))
-    known = known_missing(workspace, plan.spec.cluster)
-    missing = known.after(report.findings)
-    cost: Outlook | None = None
-    gain: Outlook | None = None
-    if not isinstance(inputs, ScepsyError):
-        cost = _cost(report.findings, inputs, plan, change)
-        if any(f.area == "traffic" or f.kind in (*LOST, *BACK) for f in report.findings):
-            stock = inputs.inventory if missing == known else missing.inventory(workspace, plan.spec.cluster)
-            gain = gain_of(inputs, change, stock)
-        report = Report(_valued(report.findings, cost, gain), report.judged)
-    notes = notes_of(report.judged)
-    if not isinstance(inputs, ScepsyError):
-        notes += _edited(inputs, plan)
-    whole = Report(tuple(ordered(report.findings)), report.judged)
-    return Look(at, whole, tuple(failed), change, notes, missing, cost, gain, latency)
+    missing = known_missing(workspace, plan.spec.cluster).after(report.findings)
+    seen = Look(at, report, tuple(failed), change, notes_of(report.judged), missing, latency=latency)
+    return (
+        replace(seen, report=_sorted(report))
+        if isinstance(inputs, ScepsyError)
+        else _valued(seen, workspace, inputs, plan)
+    )
+
+
+def _sorted(report: Report) -> Report:
+    return Report(tuple(ordered(report.findings)), report.judged)
+
+
+def _valued(seen: Look, workspace: Workspace, inputs: Inputs, plan: Plan) -> Look:
+    """Say what the findings cost together, and what compiling again, with what was observed, would give."""
+    findings = seen.report.findings
+    cost = _cost(findings, inputs, plan, seen.change)
+    gain, news = None, False
+    if any(f.area == "traffic" or f.kind in (*LOST, *BACK) for f in findings):
+        files = observed_files(workspace, inputs, seen.change, seen.missing, seen.at)
+        gain, news = _compiled(with_observed(workspace, files), inputs, seen.change), bool(files)
+    edited = _edited(inputs, plan)
+    return replace(
+        seen,
+        report=_sorted(Report(_with_outlooks(findings, cost, gain), seen.report.judged)),
+        notes=seen.notes + edited,
+        cost=cost,
+        gain=gain,
+        news=news,
+        edited=bool(edited),
+    )
+
+
+def _compiled(workspace: Workspace, inputs: Inputs, change: Change) -> Outlook:
+    """Compile in memory with the Observed documents that would be written."""
+    try:
+        outlook = gain_of(gather(workspace, inputs.cluster.metadata.name))
+    except DocumentError as error:
+        return Outlook(note=f"it does not compile: {error.diagnostics[0].message}")
+    least = fewest_note(inputs, change)
+    return replace(outlook, note="; ".join(note for note in (outlook.note, least) if note))
 
 
 def _edited(inputs: Inputs, plan: Plan) -> tuple[str, ...]:
@@ -180,7 +212,7 @@ def _cost(findings: Sequence[Finding], inputs: Inputs, plan: Plan, traffic: Chan
     return cost_of(inputs, plan, change)
 
 
-def _valued(findings: Sequence[Finding], cost: Outlook | None, gain: Outlook | None) -> tuple[Finding, ...]:
+def _with_outlooks(findings: Sequence[Finding], cost: Outlook | None, gain: Outlook | None) -> tuple[Finding, ...]:
     """Return the findings with what they cost together, and what compiling again would give."""
     if cost is None:
         return tuple(findings)

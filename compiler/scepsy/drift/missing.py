@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scepsy.documents import Workspace
-from scepsy.documents.observed import without
 from scepsy.drift.finding import Finding
-from scepsy.placement import Inventory, inventory_of
 
 LOST = ("node-gone", "node-not-ready", "gpu-gone", "gpu-moved", "gpu-sick")
 """Kinds of findings about hardware that instances cannot run on any more."""
@@ -41,10 +39,6 @@ class Missing:
             (self.nodes | subjects(LOST, "node-")) - subjects(BACK, "node-"),
             (self.gpus | subjects(LOST, "gpu-")) - subjects(BACK, "gpu-"),
         )
-
-    def inventory(self, workspace: Workspace, cluster: str) -> Inventory:
-        """Return the GPUs that are left of a cluster."""
-        return inventory_of(without(workspace.clusters[cluster].document, self.nodes, self.gpus))
 
 
 NOTHING = Missing()

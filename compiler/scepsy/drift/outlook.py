@@ -33,7 +33,6 @@ from scepsy.pipeline import (
     makespans_of,
     predict,
 )
-from scepsy.placement import Inventory
 
 ALIKE = "taken as executions that come more or less often, in every workflow that calls the LLM alike"
 """What is assumed of a load of which only totals are known."""
@@ -242,31 +241,30 @@ def _gpus(plan: Plan) -> float:
     return round(sum(len(instance.gpus) * instance.share for instance in plan.spec.instances), 1)
 
 
-def gain_of(inputs: Inputs, change: Change, inventory: Inventory | None = None) -> Outlook:
-    """Compile in memory for the calls that are seen.
+def gain_of(after: Inputs) -> Outlook:
+    """Compile in memory.
 
     Whether instances may stay where they are is not looked at: this is the best that could be had. Slower engines and
     missing instances do not count: a compile rests on the profiles, and places every instance.
 
     Args:
-        inputs: what the Plan is compiled from.
-        change: how traffic differs.
-        inventory: the GPUs that are left; those of the Cluster document if None.
+        after: what the next Plan would be compiled from.
     """
-    stock = inputs.inventory if inventory is None else inventory
-    if not stock.domains:
-        return Outlook(note="no GPU is left")
-    demands = changed(inputs.planned, change)
-    problem = build_problem(inputs.workflows, demands, inputs.catalog, stock)
+    problem = build_problem(after.workflows, after.planned, after.catalog, after.inventory)
     try:
-        solution = solve(problem, stock)
+        solution = solve(problem, after.inventory)
     except Infeasible as error:
         return Outlook(note=f"no allocation carries it: {error.message}")
     outcomes = predict(solution.outcomes, problem.makespans)
-    figures = tuple(_workflow(inputs, name, own, change) for name, own in outcomes.items())
+    figures = tuple(_workflow(after, name, own, Change()) for name, own in outcomes.items())
     gpus = round(sum(placed.tenths * len(placed.gpus) for placed in solution.placed) / 10, 1)
-    least = ""
-    if change.load and max(change.load) < 1:
-        fewest = fewest_gpus(inputs.workflows, demands, inputs.catalog, stock)
-        least = f"the targets would be met on {fewest} GPUs"
-    return Outlook(figures, gpus, least)
+    return Outlook(figures, gpus)
+
+
+def fewest_note(inputs: Inputs, change: Change) -> str:
+    """Say on how few GPUs the targets would be met, where there is less load than planned and no more of anything."""
+    if not change.load or max(change.load) >= 1:
+        return ""
+    demands = changed(inputs.planned, change)
+    fewest = fewest_gpus(inputs.workflows, demands, inputs.catalog, inputs.inventory)
+    return f"the load that is seen would be met on {fewest} GPUs"

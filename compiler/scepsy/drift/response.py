@@ -53,6 +53,10 @@ def respond(
         return Response(False, seen.gain.note or "no allocation carries it")
     if lost:
         return Response(True, f"{', '.join(lost)} lost their GPUs")
+    if not seen.news:
+        if seen.edited:
+            return Response(False, "documents already say so, and nobody compiled them: scepsy compile --commit")
+        return Response(False, "it is planned for already: no more than the targets, or than what was observed before")
     after = {own.workflow: own.latency for own in seen.gain.workflows}
     restored = [own.workflow for own in seen.cost.workflows if own.latency is None and after.get(own.workflow)]
     if restored:

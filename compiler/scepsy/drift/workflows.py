@@ -8,6 +8,7 @@ taken for a lack. What several gateway pods counted is one count only as far as 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ from scepsy.documents.units import significant
 from scepsy.drift.counters import Floats
 from scepsy.drift.finding import Judged, Severity
 from scepsy.drift.identification import MISSING, hidden, identified
-from scepsy.drift.judging import Observed, explained_by, instances_of
+from scepsy.drift.judging import LEAST, Observed, explained_by, instances_of
 from scepsy.drift.ledger import Ledger, Settings, rate, tests_of
 from scepsy.drift.observing import Callers, Counted, Traffic
 from scepsy.drift.outlook import Change
@@ -145,15 +146,12 @@ class _Workflow:
         note = f"{rate(verdict.ratio * target)}, planned {rate(target)}{self.look.visible(target, verdict)}"
         self.look.tell("traffic", self.name, "executions", verdict, note)
         shift = verdict.shift
-        seen = Change(executions={} if shift is None else {self.name: shift.ratio})
+        seen = Change(executions={} if shift is None else {self.name: max(LEAST, shift.ratio)})
         calls = {llm: self._calls(llm) for llm in self.llms}
         # Where executions differ, so may their calls, which a lack is told of after a day only: as they are now.
-        factors = {
-            (self.name, llm): own.shift.ratio if own.shift is not None else own.ratio
-            for llm, own in calls.items()
-            if own.shift is not None or (shift is not None and abs(own.ratio - 1) > MARGIN)
-        }
-        seen = replace(seen, per_execution=factors)
+        factors = {llm: self._often(llm, own) for llm, own in calls.items() if own.shift or shift is not None}
+        differ = {llm: factor for llm, factor in factors.items() if calls[llm].shift or abs(factor - 1) > MARGIN}
+        seen = replace(seen, per_execution={(self.name, llm): factor for llm, factor in differ.items()})
         if shift is not None:
             what = f"{rate(shift.ratio * target)} executions instead of the planned {rate(target)}"
             self._find("executions", self.name, f"{what} ({shift.ratio - 1:+.0%})", shift, seen, self.llms)
@@ -164,6 +162,12 @@ class _Workflow:
                 what += f" {significant(planned, 3)} ({own.shift.ratio - 1:+.0%})"
                 self._find("calls", f"{self.name}/{llm}", what, own.shift, seen, [llm])
         return seen
+
+    def _often(self, llm: str, verdict: Verdict) -> float:
+        """Return by which factor an execution calls an LLM more often than the demand says: its mean, not the plan."""
+        planned, mean = (own[self.name].llms[llm].calls for own in (self.inputs.planned, self.inputs.demands))
+        ratio = verdict.shift.ratio if verdict.shift is not None else verdict.ratio
+        return max(LEAST, ratio * planned / mean) if math.isfinite(ratio) else 1.0
 
     def _calls(self, llm: str) -> Verdict:
         planned = self.inputs.planned[self.name].llms[llm].calls
