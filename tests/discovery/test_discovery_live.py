@@ -316,6 +316,30 @@ def test_of_a_pool_the_newest_generation_that_is_whole_counts(
     assert found.notes == notes
 
 
+@pytest.mark.parametrize(
+    ("metadata", "since"),
+    [
+        ({}, ""),
+        ({"creationTimestamp": "2026-05-01T08:00:00Z"}, "2026-05-01T08:00:00Z"),
+        (
+            {
+                "creationTimestamp": "2026-05-01T08:00:00Z",
+                "managedFields": [{"time": "2026-05-01T11:00:00Z"}, {"time": "2026-05-01T10:00:00Z"}, {}],
+            },
+            "2026-05-01T11:00:00Z",
+        ),
+        ({"creationTimestamp": None, "managedFields": "odd"}, ""),
+    ],
+    ids=["nothing says", "as it was made", "changed since", "odd"],
+)
+def test_when_the_driver_last_changed_what_it_publishes_of_a_node(metadata: Object, since: str) -> None:
+    objects = objects_of(document(a=1, b=1))
+    for item in objects:
+        if item["kind"] == "ResourceSlice" and item["spec"]["nodeName"] == "gpu-a":
+            item["metadata"] |= metadata
+    assert [n.published_since for n in live(read_of(objects)).nodes] == [since, ""]
+
+
 def test_a_gpu_counts_once_though_the_node_that_lost_it_still_publishes_it() -> None:
     items = objects_of(document(a=1, b=1))
     slices = [item for item in items if item["kind"] == "ResourceSlice"]

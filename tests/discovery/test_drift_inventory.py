@@ -11,8 +11,9 @@ from tests.discovery.world import live_of
 
 from scepsy.cluster.discovery import LiveCluster, LiveGpu, LiveNode, Trouble
 from scepsy.documents import Plan
-from scepsy.drift.finding import Judged
-from scepsy.drift.inventory import judge, unix
+from scepsy.drift.finding import Judged, unix
+from scepsy.drift.inventory import judge
+from scepsy.drift.missing import Missing
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC).timestamp()
 TWO = document(a=2, b=2)
@@ -209,6 +210,59 @@ def test_what_could_not_be_judged_is_said(there: LiveCluster, judged: list[Judge
     assert (first.subject, first.reason) == ("nodes", "")
     assert first.note.endswith("the document has 4 in 2")
     assert rest == judged
+
+
+WITHOUT_A1 = Missing(gpus=frozenset({"GPU-a1"}), at=NOW - 7200)
+WITHOUT_B = Missing(nodes=frozenset({"gpu-b"}), at=NOW - 7200)
+LONG_READY, JUST_READY = "2026-05-01T08:00:00Z", "2026-05-01T11:58:00Z"
+
+
+@pytest.mark.parametrize(
+    ("missing", "there", "back", "young"),
+    [
+        (WITHOUT_A1, live(), [("gpu-back", "GPU-a1", TEN)], []),
+        (replace(WITHOUT_A1, at=None), live(), [("gpu-back", "GPU-a1", None)], []),
+        (WITHOUT_A1, live(a=sick(A, "a1")), [], []),
+        (WITHOUT_A1, live(a=node("a", "a0"), b=node("b", "b0", "b1", "a1")), [], []),
+        (replace(WITHOUT_A1, at=NOW - 60), live(), [], [("GPU-a1", "well again for 60 s; counts after 600 s")]),
+        (replace(WITHOUT_A1, at=NOW + 60), live(), [], [("GPU-a1", "well again for 0 s; counts after 600 s")]),
+        (WITHOUT_A1, live(a=replace(A, ready_since=JUST_READY)), [],
+         [("GPU-a1", "well again for 120 s; counts after 600 s")]),
+        (WITHOUT_A1, live(a=replace(A, ready_since=LONG_READY, published_since=JUST_READY)), [],
+         [("GPU-a1", "well again for 120 s; counts after 600 s")]),
+        (WITHOUT_A1, live(a=replace(A, ready_since=LONG_READY, published_since="2026-05-01T11:00:00Z")),
+         [("gpu-back", "GPU-a1", ELEVEN)], []),
+        (WITHOUT_B, live(), [("node-back", "gpu-b", None)], []),
+        (WITHOUT_B, live(b=replace(B, ready_since="2026-05-01T10:00:00Z")), [("node-back", "gpu-b", TEN)], []),
+        (WITHOUT_B, live(b=replace(B, ready_since=JUST_READY)), [],
+         [("gpu-b", "ready again for 120 s; counts after 600 s")]),
+        (WITHOUT_B, live(b=replace(B, taints=("team=vision:NoSchedule",))), [], []),
+    ],
+    ids=[
+        "a GPU that is well", "nobody knows since when", "a sick GPU", "a GPU in another node", "missing since a minute",
+        "a clock ahead", "in a node that was away", "published anew a moment ago", "published anew an hour ago",
+        "a node", "a node that is ready since", "a node that was away", "a node that is tainted",
+    ],
+)  # fmt: skip
+def test_what_is_back_counts_where_it_belongs_and_once_it_has_been_well_for_long_enough(
+    missing: Missing,
+    there: LiveCluster,
+    back: list[tuple[str, str, float | None]],
+    young: list[tuple[str, str]],
+) -> None:
+    report = judge(TWO, PLAN, there, NOW, missing=missing)
+    assert [(f.kind, f.subject, f.since) for f in report.findings] == back
+    assert [(j.subject, j.reason) for j in report.judged if j.what == "return"] == young
+
+
+def test_a_gpu_that_moved_is_lost_once_and_stays_out() -> None:
+    there = live(a=node("a", "a0", ready_since=LONG_READY), b=node("b", "b0", "b1", "a1", ready_since=LONG_READY))
+    missing, seen = Missing(), []
+    for hour in range(4):
+        report = judge(TWO, PLAN, there, NOW + hour * 3600, missing=missing)
+        missing = replace(missing.after(report.findings), at=NOW + hour * 3600)
+        seen.append([f.kind for f in report.findings])
+    assert seen == [["gpu-moved", "gpu-new"], [], [], []]
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,8 @@ def test_the_token_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
         ),
         ("ftp://x", {}, "is not the address of a Prometheus"),
         ("http://x:99999", {}, "is not the address of a Prometheus"),
+        ("http://[::1", {}, '"http://[::1" is not the address of a Prometheus'),
+        ("http://[x]", {}, "is not the address of a Prometheus"),
         (f"//{SECRET}@", {}, "is not the address of a Prometheus"),
         ("https://x", {"PROMETHEUS_TOKEN": SECRET + "\nX-Other: 1"}, "is none: it has blanks"),
         ("https://x", {"PROMETHEUS_TOKEN_FILE": "/nonexistent"}, "cannot be read: No such file"),

@@ -21,8 +21,10 @@ from tests.drift.replayed import DAY, Engine, gateway
 from tests.repository import forge_api
 from tests.repository.git_server import GitServer, bare, serving
 
+from scepsy.cli.recompile import _reason, _told
 from scepsy.cluster.access import NODES, SLICES
-from scepsy.documents import Cluster, Plan, schema
+from scepsy.documents import API_VERSION, Cluster, Plan, schema
+from scepsy.documents.drift import DriftFinding, DriftResult
 from scepsy.documents.loading import validate
 from scepsy.documents.source import SourceFile, parse
 
@@ -177,13 +179,13 @@ def test_a_lost_node_is_planned_without_and_the_next_look_finds_nothing(site: Si
     assert "planned without gpu-b, as observed (observed/clusters/two-nodes.yaml)" in plan.spec.warnings
     assert not {path for path in paths(site) if path.startswith(("clusters/", "workflows/"))}
     message = git(site.remote, "log", "-1", "--format=%B", "main")
-    assert "Drift: gpu-b: node gpu-b is gone, with 8 GPUs" in message
+    assert "Drift: gpu-b: node-gone; hit: " in message
     assert git(site.directory, "rev-parse", "HEAD") == git(site.remote, "rev-parse", "main")
     assert site.answered("--recompile", "--push")[0] == 0
 
 
 def test_a_node_that_comes_back_is_used_again_once_it_has_settled(site: Site) -> None:
-    settings(site, "{coolDown: 0s, minimumGain: 0, settle: 10min}")
+    settings(site, "{coolDown: 0s, minimumGain: 0.9, settle: 10min}")
     site.lose()
     assert site.answered("--recompile", "--push")[1]["response"]["done"].startswith("pushed ")
     site.give_back(since=120)
@@ -200,6 +202,34 @@ def test_a_node_that_comes_back_is_used_again_once_it_has_settled(site: Site) ->
     assert {instance.node for instance in site.plan().spec.instances} == {"gpu-a", "gpu-b"}
     assert "observed/clusters/two-nodes.yaml" in paths(site)
     assert not (site.directory / "observed" / "clusters" / "two-nodes.yaml").exists()
+
+
+TRAP = "[skip ci] fixes #12 @all Signed-off-by: x"
+
+
+@pytest.mark.parametrize(
+    ("finding", "told"),
+    [
+        ({"area": "traffic", "kind": "load-above", "subject": "generator", "what": "54/s instead of 33.2/s (+63%)"},
+         "generator: 54/s instead of 33.2/s (+63%)"),
+        ({"area": "cluster", "kind": "gpu-sick", "subject": "GPU-a0", "what": f"GPU GPU-a0 is sick: device taint {TRAP}"},
+         "GPU-a0: gpu-sick"),
+        ({"area": "cluster", "kind": "node-gone", "subject": "gpu-b", "what": TRAP, "instances": tuple("abcdef")},
+         "gpu-b: node-gone; hit: a, b, c, d and 2 more"),
+        ({"area": "objects", "kind": "sync-failed", "subject": "scepsy", "what": f"the sync failed: {TRAP}"},
+         "scepsy: sync-failed"),
+        ({"area": "cluster", "kind": "gpu-new", "subject": TRAP, "what": TRAP},
+         "_skip_ci__fixes__12__all_Signed-off-by__x: gpu-new"),
+    ],
+    ids=["traffic", "a taint", "a lost node", "what Argo CD says", "a name that is none"],
+)  # fmt: skip
+def test_commits_and_titles_say_what_was_found_in_words_that_no_cluster_chose(finding: dict, told: str) -> None:
+    found = DriftFinding(severity="critical", **finding)
+    assert _told(found) == told
+    result = DriftResult(
+        api_version=API_VERSION, cluster="c", at="2026-05-01T12:00:00Z", drift=True, findings=(found,), alarms=1e-4
+    )
+    assert _reason(result) == f"Drift: {told}"
 
 
 def test_a_node_that_comes_back_waits_for_the_cool_down(site: Site) -> None:
@@ -301,7 +331,7 @@ def test_a_pull_request_proposes_the_commit_and_leaves_the_branch_as_it_is(site:
     ((path, _, body),) = forge.asked
     assert path == "/repos/acme/specs/pulls"
     assert (body["head"], body["base"]) == ("scepsy/drift-two-nodes", "main")
-    assert body["title"].startswith("scepsy: recompile two-nodes (node gpu-b is gone, with 8 GPUs")
+    assert body["title"].startswith("scepsy: recompile two-nodes (gpu-b: node-gone; hit: ")
     assert "| workflow | rate | mean latency now | then | capacity then |" in body["body"]
     assert TOKEN not in json.dumps(document)
 

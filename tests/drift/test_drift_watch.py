@@ -206,6 +206,9 @@ def test_nodes_are_watched_on_whatever_the_server_sends(events: list[object], mo
         (["--watch", "--interval", "0.1s"], "--interval: 0.1s is too short"),
         (["--watch", "--listen", "here"], '--listen: "here" is not an address'),
         (["--watch", "--listen", "203.0.113.1:9464"], "cannot be listened on"),
+        (["--watch", "--listen", "a..b:9464"], '--listen: "a..b" is not the name of a host'),
+        (["--watch", "--listen", f"{80 * 'a'}:9464"], f'--listen: "{60 * "a"}" is not the name of a host'),
+        (["--prometheus", "http://[::1"], "is not the address of a Prometheus"),
     ],
 )
 def test_options_that_make_no_sense_are_told(site: Site, options: list[str], message: str) -> None:

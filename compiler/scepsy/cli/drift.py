@@ -146,7 +146,7 @@ class Lookout:
             return {}
         from scepsy.drift import inventory, objects  # noqa: PLC0415 - slow to import
 
-        document, missing = workspace.cluster(cluster).document, known_missing(workspace, cluster)
+        document, missing = workspace.clusters[cluster].document, known_missing(workspace, cluster)
         returned = workspace.project.document.spec.drift.settle
         application = _application(self._options)
 

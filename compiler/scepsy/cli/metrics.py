@@ -51,6 +51,9 @@ class Metrics:
         self._looks = Counter("scepsy_looks", "Looks, by how they ended.", ("result",), registry=self._registry)
         try:
             self._server: Any = start_http_server(listen[1], addr=listen[0], registry=self._registry)
+        except UnicodeError as error:  # a name with an empty part, or with one that is too long
+            message = f'--listen: "{listen[0][:60]}" is not the name of a host'
+            raise ScepsyError(message, "write 127.0.0.1:9464, or :9464 for all") from error
         except OSError as error:
             place = f"{listen[0]}:{listen[1]}"
             raise ScepsyError(

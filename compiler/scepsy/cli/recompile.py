@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,7 @@ from scepsy.cli.publishing import AlreadyProposed, Amendment, Destination
 from scepsy.cli.publishing import run as publish
 from scepsy.compilation import Inputs
 from scepsy.documents import Workspace
-from scepsy.documents.drift import DriftResponse, DriftResult
+from scepsy.documents.drift import DriftFinding, DriftResponse, DriftResult
 from scepsy.documents.result import CompileResult
 from scepsy.documents.workspace import with_observed
 from scepsy.drift.observed import observed_files
@@ -31,6 +32,10 @@ How = Literal["write", "push", "propose"]
 _STALE = ("profile-outdated", "profile-gone", "profile-old")
 """Kinds of findings that a measurement mends."""
 _LISTED = 20
+_HIT = 4
+"""How many instances are named that a finding hits."""
+_UNNAMED, _LONGEST = re.compile(r"[^A-Za-z0-9._/-]"), 120
+"""What is in no name of a node, a GPU, an LLM or an object, and how long one may be: clusters give names too."""
 
 
 class Superseded(ScepsyError):
@@ -107,7 +112,7 @@ class Recompilation:
 
     @staticmethod
     def _proposed(forge: Forge, branch: str, into: str, result: DriftResult) -> str:
-        title = f"scepsy: recompile {result.cluster} ({result.findings[0].what})"
+        title = f"scepsy: recompile {result.cluster} ({_told(result.findings[0])})"
         try:
             return forge.open(branch, into, title, proposal(result))
         except ScepsyError as error:
@@ -160,10 +165,25 @@ def _check_newest(workspace: Workspace, looked: Looked) -> None:
 
 def _reason(result: DriftResult) -> str:
     """Return what was found, for the commit message."""
-    lines = [f"Drift: {one_line(f.subject)}: {one_line(f.what)}" for f in result.findings[:_LISTED]]
+    lines = [f"Drift: {_told(f)}" for f in result.findings[:_LISTED]]
     lines += [f"Drift: {len(result.findings) - _LISTED} more"] if len(result.findings) > _LISTED else []
     why = result.response.why if result.response is not None else ""
     return "\n".join([*lines, *([f"Compiled again: {one_line(why)}"] if why else [])])
+
+
+def _told(finding: DriftFinding) -> str:
+    """Return a finding for a commit message or a title, in words that none but the project and Scepsy chose.
+
+    Forges and CI read commands there (`[skip ci]`, `fixes #12`, `@all`, trailers), more of them than could be listed.
+    So what a cluster or its objects say of themselves stays out: what it is, of what, and which instances it hits. What
+    is found of traffic and profiles has figures, and names of the project only.
+    """
+    subject = _UNNAMED.sub("_", finding.subject)[:_LONGEST]
+    if finding.area in ("traffic", "profiles"):
+        return f"{subject}: {one_line(finding.what)}"
+    hit = ", ".join(finding.instances[:_HIT])
+    more = f" and {len(finding.instances) - _HIT} more" if len(finding.instances) > _HIT else ""
+    return f"{subject}: {finding.kind}" + (f"; hit: {hit}{more}" if hit else "")
 
 
 def proposal(result: DriftResult) -> str:

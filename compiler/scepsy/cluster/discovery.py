@@ -81,6 +81,7 @@ class LiveNode:
         incomplete: why the list of its GPUs may not be whole; empty if it is.
         connected: whether NVLink is known to connect all its GPUs.
         ready_since: since when it has been ready, as Kubernetes writes it; empty if it is not, or if nothing says.
+        published_since: when the driver last changed what it publishes of the node; empty if nothing says.
     """
 
     name: str
@@ -93,6 +94,7 @@ class LiveNode:
     incomplete: str = ""
     connected: bool = False
     ready_since: str = ""
+    published_since: str = ""
 
     @property
     def ready(self) -> bool:
@@ -187,8 +189,8 @@ def live(objects: Objects, driver: str | None = None) -> LiveCluster:
             others.add(name)
     for name in sorted(devices):
         notes.append(f"node {name} is gone, though GPUs of it are still published")
-    classes = {_name(item) for item in objects.classes}
-    nodes = tuple(_once(made, notes))
+    classes, changed = {_name(item) for item in objects.classes}, _changed(objects.slices, driver)
+    nodes = tuple(replace(n, published_since=changed.get(n.name, "")) for n in _once(made, notes))
     return LiveCluster(_version(objects.version), driver, nodes, frozenset(others), driver in classes, tuple(notes))
 
 
@@ -248,6 +250,26 @@ def _devices(slices: Sequence[Object], driver: str, notes: list[str]) -> tuple[d
                 if missing:
                     incomplete[name] = missing
     return devices, incomplete
+
+
+def _changed(slices: Sequence[Object], driver: str) -> dict[str, str]:
+    """Return by node when a driver last changed what it publishes of it; without those of which nothing says it.
+
+    The server notes the time of a writer's last change, not of writes that change nothing:
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+    """
+    changed: dict[str, str] = {}
+    for item in slices:
+        spec, metadata = mapping(item.get("spec")), mapping(item.get("metadata"))
+        if spec.get("driver") != driver:
+            continue
+        written = [metadata.get("creationTimestamp")]
+        written += [own.get("time") for own in mappings(metadata.get("managedFields"))]
+        newest = max(str(time or "") for time in written)
+        for own in (spec, *mappings(spec.get("devices"))):
+            name = str(own.get("nodeName") or "")
+            changed[name] = max(newest, changed.get(name, ""))
+    return changed
 
 
 def _is_whole(specs: list[Object]) -> bool:

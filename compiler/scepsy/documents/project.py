@@ -108,11 +108,12 @@ class DriftSettings(Model):
     """When `scepsy drift --recompile` compiles again. What ends an outage is neither weighed nor waited with."""
 
     minimum_gain: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Part of the predicted latency that compiling again must save: the mean over workflows, by their priority."""
+    """Part of the predicted latency that compiling again for other traffic must save: the mean over workflows, by their
+    priority."""
     cool_down: Annotated[Duration, Field(ge=0, le=30 * 86_400)] = 3600.0
     """How long after the plan last changed it stays as it is."""
     settle: Annotated[Duration, Field(ge=0, le=86_400)] = 600.0
-    """How long a node that was lost must be ready again before it is planned with."""
+    """How long a node that was lost must be ready again, a GPU well, before it is planned with."""
 
 
 class ProjectSpec(Model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 
 Area = Literal["traffic", "cluster", "objects", "profiles"]
@@ -123,3 +124,12 @@ def ordered(findings: Sequence[Finding]) -> list[Finding]:
     """Return findings, the worst first; equal ones in the order of areas, subjects and kinds."""
     areas = ("traffic", "cluster", "objects", "profiles")
     return sorted(findings, key=lambda f: (_ORDER[f.severity], areas.index(f.area), f.subject, f.kind))
+
+
+def unix(time: str) -> float | None:
+    """Return a time as Kubernetes writes it (RFC 3339) in Unix seconds; None if it is none."""
+    try:
+        made = datetime.fromisoformat(time)
+    except ValueError:
+        return None
+    return made.timestamp() if made.tzinfo is not None else None

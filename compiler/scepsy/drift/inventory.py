@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from scepsy.cluster.access import Reader
 from scepsy.cluster.differences import Difference, compare
 from scepsy.cluster.discovery import LiveCluster, LiveNode, Trouble, live, read
 from scepsy.cluster.document import driver_of
 from scepsy.documents import Cluster, Plan
+from scepsy.documents.observed import without
 from scepsy.documents.units import parse_memory
-from scepsy.drift.finding import Finding, Judged, Report, Severity
+from scepsy.drift.finding import Finding, Judged, Report, Severity, unix
 from scepsy.drift.missing import NOTHING, Missing
 
 SETTLE = 30.0
@@ -21,7 +21,7 @@ SETTLE = 30.0
 Kubernetes has given up on (`NodeStatusUnknown`) counts at once: it was silent for 40 seconds or more by then."""
 
 RETURNED = 600.0
-"""Seconds for which a node that was lost must be ready again before it is planned with, unless the project says so."""
+"""Seconds for which what was lost must be well again before it is planned with, unless the project says otherwise."""
 
 _UUID = re.compile(r"GPU-[A-Za-z0-9-]+")
 
@@ -31,11 +31,9 @@ class _Committed:
     """What was committed.
 
     Attributes:
-        cluster: the Cluster document.
         plan: the Plan.
     """
 
-    cluster: Cluster
     plan: Plan
 
     def on_node(self, node: str) -> tuple[str, ...]:
@@ -53,12 +51,12 @@ def look(
     """Read the live cluster and judge it.
 
     Args:
-        cluster: the committed Cluster document, less what is missing.
+        cluster: the committed Cluster document, with what is missing.
         plan: the committed Plan.
         reader: the live cluster.
         now: Unix seconds.
         missing: what is planned without.
-        returned: seconds for which a node that was missing must be ready.
+        returned: seconds for which what was missing must be well.
 
     Raises:
         ScepsyError: the cluster refuses, or cannot be reached.
@@ -79,16 +77,16 @@ def judge(
     """Return in what the live cluster differs from what the Plan was made for.
 
     Args:
-        cluster: the committed Cluster document, less what is missing.
+        cluster: the committed Cluster document, with what is missing.
         plan: the committed Plan.
         there: the live cluster, seen through the driver that the document's way of sharing uses.
         now: Unix seconds.
         settle: seconds for which a node may say that it is not ready.
         missing: what is planned without.
-        returned: seconds for which a node that was missing must be ready.
+        returned: seconds for which what was missing must be well.
     """
-    committed = _Committed(cluster, plan)
-    every = compare(cluster, there)
+    planned, committed = without(cluster, missing.nodes, missing.gpus), _Committed(plan)
+    every = compare(planned, there)
     # What is planned without is no news when it is there; that it is back may be.
     differences = [d for d in every if not _is_missing(d, there, missing)]
     findings: list[Finding] = []
@@ -100,13 +98,13 @@ def judge(
         if difference.kind in ("node-silent", "node-incomplete"):
             reason = difference.now or "no driver publishes GPUs of it"
             judged.append(Judged("cluster", difference.node, "GPUs", reason))
-    for node in cluster.spec.nodes:
+    for node in planned.spec.nodes:
         now_there = there.node(node.name)
         if now_there is not None:
-            found, young = _troubles(now_there, committed, now, settle)
+            found, young = _troubles(now_there, committed, now, settle, missing)
             findings += found
             judged += young
-    found, young = _back(there, missing, now, returned)
+    found, young = _back(cluster, there, missing, now, returned)
     findings += found
     judged += young
     if not there.has_class:
@@ -126,25 +124,56 @@ def _is_missing(difference: Difference, there: LiveCluster, missing: Missing) ->
     return difference.gpu in missing.gpus or difference.node in missing.nodes or whole
 
 
-def _back(there: LiveCluster, missing: Missing, now: float, returned: float) -> tuple[list[Finding], list[Judged]]:
+def _back(
+    cluster: Cluster, there: LiveCluster, missing: Missing, now: float, returned: float
+) -> tuple[list[Finding], list[Judged]]:
     """Return what is there again of that which is planned without, and what is not yet."""
     findings: list[Finding] = []
     judged: list[Judged] = []
     for node in there.nodes:
-        fit = node.ready and node.schedulable and bool(node.gpus) and not node.taints
-        if node.name in missing.nodes and fit:
-            since = unix(node.ready_since)
-            if since is not None and now - since < returned:
-                reason = f"ready again for {now - since:.0f} s; counts after {returned:.0f} s"
-                judged.append(Judged("cluster", node.name, "return", reason))
+        if not (node.ready and node.schedulable and node.gpus and not node.taints):
+            continue
+        ready = unix(node.ready_since)
+        if node.name in missing.nodes:
+            if young := _young("ready", ready, now, returned):
+                judged.append(Judged("cluster", node.name, "return", young))
                 continue
             what = f"node {node.name}, which the plan does without, is back with {_gpus(str(len(node.gpus)))}"
-            findings.append(replace(_finding("node-back", "info", node.name, what), since=since))
-        for gpu in node.gpus if fit else ():
-            if gpu.uuid in missing.gpus and gpu.sick is None:
-                what = f"GPU {gpu.uuid} of node {node.name}, which the plan does without, is well again"
-                findings.append(_finding("gpu-back", "info", gpu.uuid, what))
+            findings.append(replace(_finding("node-back", "info", node.name, what), since=ready))
+        well = _well_since(node, missing)
+        for uuid in _well_at_home(cluster, node, missing):
+            if young := _young("well", well, now, returned):
+                judged.append(Judged("cluster", uuid, "return", young))
+                continue
+            what = f"GPU {uuid} of node {node.name}, which the plan does without, is well again"
+            findings.append(replace(_finding("gpu-back", "info", uuid, what), since=well))
     return findings, judged
+
+
+def _well_at_home(cluster: Cluster, node: LiveNode, missing: Missing) -> list[str]:
+    """Return the missing GPUs of a node that are well, and in the node that the Cluster document has them in.
+
+    One in another node is no GPU that the plan could have back: there it would be found as moved, and be missing again.
+    """
+    home = {gpu.uuid for own in cluster.spec.nodes if own.name == node.name for gpu in own.gpus}
+    return [gpu.uuid for gpu in node.gpus if gpu.sick is None and gpu.uuid in missing.gpus & home]
+
+
+def _well_since(node: LiveNode, missing: Missing) -> float | None:
+    """Return since when the GPUs of a node have been well at most; None if nothing tells.
+
+    A taint that is gone leaves no time. But the GPU was not well when it was written to be missing, nor while the node
+    was not ready; and the driver has not set a taint, nor taken one away, since it last changed what it publishes.
+    """
+    times = (missing.at, unix(node.ready_since), unix(node.published_since))
+    return max((time for time in times if time is not None), default=None)
+
+
+def _young(how: str, since: float | None, now: float, returned: float) -> str:
+    """Return why something is back for too short a time to count; empty if it counts, or if nothing tells."""
+    if since is None or now - since >= returned:
+        return ""
+    return f"{how} again for {max(0.0, now - since):.0f} s; counts after {returned:.0f} s"
 
 
 def _of_difference(difference: Difference, committed: _Committed, there: LiveCluster) -> Finding | None:
@@ -183,8 +212,10 @@ def _of_difference(difference: Difference, committed: _Committed, there: LiveClu
             return None
 
 
-def _troubles(node: LiveNode, committed: _Committed, now: float, settle: float) -> tuple[list[Finding], list[Judged]]:
-    """Return what is wrong with a node that is there, and what is too young to count."""
+def _troubles(
+    node: LiveNode, committed: _Committed, now: float, settle: float, missing: Missing
+) -> tuple[list[Finding], list[Judged]]:
+    """Return what is wrong with a node that is there, less GPUs that are missing; and what is too young to count."""
     on_node = committed.on_node(node.name)
     findings: list[Finding] = []
     judged: list[Judged] = []
@@ -204,7 +235,7 @@ def _troubles(node: LiveNode, committed: _Committed, now: float, settle: float) 
         what = f"node {node.name} has the taint {taint}, which engines do not tolerate{_hit(on_node)}"
         findings.append(_finding("node-tainted", "warning", node.name, what, instances=on_node))
     for gpu in node.gpus:
-        if gpu.sick is not None:
+        if gpu.sick is not None and gpu.uuid not in missing.gpus:
             on_gpu = committed.on_gpus(gpu.uuid)
             what = f"GPU {gpu.uuid} of node {node.name} is sick: {gpu.sick.what}{_hit(on_gpu)}"
             findings.append(_finding("gpu-sick", _grave(on_gpu), gpu.uuid, what, gpu.sick, on_gpu))
@@ -255,12 +286,3 @@ def _counted(cluster: Cluster, there: LiveCluster) -> str:
     planned = sum(len(node.gpus) for node in cluster.spec.nodes)
     live_gpus = sum(len(node.gpus) for node in there.nodes)
     return f"{live_gpus} GPUs in {len(there.nodes)} nodes, the document has {planned} in {len(cluster.spec.nodes)}"
-
-
-def unix(time: str) -> float | None:
-    """Return a time as Kubernetes writes it (RFC 3339) in Unix seconds; None if it is none."""
-    try:
-        made = datetime.fromisoformat(time)
-    except ValueError:
-        return None
-    return made.timestamp() if made.tzinfo is not None else None

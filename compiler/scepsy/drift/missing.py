@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scepsy.documents import Workspace
-from scepsy.drift.finding import Finding
+from scepsy.drift.finding import Finding, unix
 
 LOST = ("node-gone", "node-not-ready", "gpu-gone", "gpu-moved", "gpu-sick")
 """Kinds of findings about hardware that instances cannot run on any more."""
@@ -21,10 +21,12 @@ class Missing:
     Attributes:
         nodes: names of nodes.
         gpus: UUIDs of single GPUs.
+        at: when that was written, Unix seconds; None if it is not. The same hardware is missing whenever that was.
     """
 
     nodes: frozenset[str] = frozenset()
     gpus: frozenset[str] = frozenset()
+    at: float | None = field(default=None, compare=False)
 
     def __bool__(self) -> bool:
         return bool(self.nodes or self.gpus)
@@ -54,4 +56,5 @@ def known_missing(workspace: Workspace, cluster: str) -> Missing:
     return Missing(
         frozenset(loaded.document.spec.missing_nodes) & {node.name for node in nodes},
         frozenset(loaded.document.spec.missing_gpus) & {gpu.uuid for node in nodes for gpu in node.gpus},
+        unix(loaded.document.spec.at),
     )

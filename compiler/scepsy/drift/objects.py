@@ -19,8 +19,7 @@ from typing import Any
 from scepsy.cluster.access import APPLICATIONS, CLAIMS, PODS, Object, Reader
 from scepsy.cluster.connection import Clock, mapping, mappings
 from scepsy.documents import Plan
-from scepsy.drift.finding import Finding, Judged, Report, Severity
-from scepsy.drift.inventory import unix
+from scepsy.drift.finding import Finding, Judged, Report, Severity, unix
 from scepsy.manifests.claim import claims
 
 SETTLE = 120.0

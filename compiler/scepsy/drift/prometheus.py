@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 
 from scepsy.documents.diagnostics import printable
 from scepsy.drift.counters import Samples, samples
@@ -68,12 +68,8 @@ def access_of(url: str, environment: Mapping[str, str] = os.environ) -> Access:
     Raises:
         PrometheusError: the address is none, would give the token away, or the file cannot be read.
     """
-    parts = urlsplit(url if "//" in url else f"http://{url}")
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+    parts = _parts(url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise PrometheusError(
             f"{_bare(url)} is not the address of a Prometheus", "write https://prometheus.example.com"
         )
@@ -98,6 +94,16 @@ def access_of(url: str, environment: Mapping[str, str] = os.environ) -> Access:
         )
     address = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
     return Access(address, token, environment.get(CA_FILE) or None)
+
+
+def _parts(url: str) -> SplitResult | None:
+    """Return the parts of an address, over HTTP where it does not say; None if it is none."""
+    try:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        _ = parts.port  # whether it is a port shows when it is asked for
+    except ValueError:
+        return None
+    return parts
 
 
 def _is_local(host: str) -> bool:

@@ -12,6 +12,8 @@ from scepsy.drift.missing import BACK, LOST
 
 _EDITED = ("engine-changed", "revision-changed")
 """Kinds of findings about documents that nobody has compiled yet: that is for those who changed them."""
+_NAMED = 4
+"""How many things a reason names."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,9 @@ def respond(
     """Decide whether to compile again.
 
     Instances that lost their GPUs, and workflows that no longer get through, are neither weighed nor waited with: so
-    long as there is something to be had. Everything else must save enough, and not come too soon after the last change.
+    long as there is something to be had. Everything else must not come too soon after the last change. Hardware that is
+    back is then planned with whatever that saves: left out, it would be drift for ever, and every later plan would lack
+    it. Other traffic must save enough.
 
     Args:
         seen: what was found.
@@ -66,6 +70,10 @@ def respond(
         ago, whole = age / 60, settings.cool_down / 60
         why = f"the plan changed {ago:.0f} min ago, and stays for {whole:.3g} min (spec.drift.coolDown)"
         return Response(False, why)
+    back = [f.subject for f in findings if f.kind in BACK]
+    if back:
+        more = f" and {len(back) - _NAMED} more" if len(back) > _NAMED else ""
+        return Response(True, f"{', '.join(back[:_NAMED])}{more} can be planned with again")
     saved = savings(seen.cost, seen.gain, priorities)
     least = f"{settings.minimum_gain:.0%} are asked for (spec.drift.minimumGain)"
     if saved < settings.minimum_gain:
