@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -293,7 +294,10 @@ def test_findings_about_a_plan_that_is_no_longer_the_newest_are_dropped(site: Si
     site.lose()
     code, document = site.answered("--recompile", "--push")
     assert code == 2
-    assert "is another one at the remote by now" in document["response"]["why"]
+    assert document["response"]["why"] == (
+        "the plan of cluster two-nodes is another one at the remote by now;"
+        " bring the checkout forward: git pull --ff-only origin main"
+    )
     assert git(site.remote, "rev-parse", "main") == head
 
 
@@ -319,6 +323,15 @@ def forge(site: Site, server: GitServer, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield api
 
 
+def proposed(site: Site) -> list[str]:
+    """The branches of proposals at the remote."""
+    return git(site.remote, "for-each-ref", "--format=%(refname:short)", "refs/heads/scepsy/").split()
+
+
+def ago(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - seconds))
+
+
 def test_a_pull_request_proposes_the_commit_and_leaves_the_branch_as_it_is(site: Site, forge: forge_api.Api) -> None:
     site.lose()
     head = git(site.remote, "rev-parse", "main")
@@ -327,10 +340,12 @@ def test_a_pull_request_proposes_the_commit_and_leaves_the_branch_as_it_is(site:
     assert document["response"]["done"].startswith("proposed ")
     assert document["response"]["pullRequest"] == "https://forge/pulls/7"
     assert git(site.remote, "rev-parse", "main") == head == git(site.directory, "rev-parse", "HEAD")
-    assert git(site.remote, "rev-parse", "scepsy/drift-two-nodes~") == head
+    (branch,) = proposed(site)
+    assert re.fullmatch("scepsy/drift-two-nodes-[0-9a-f]{8}", branch)
+    assert git(site.remote, "rev-parse", f"{branch}~") == head
     ((path, _, body),) = forge.asked
     assert path == "/repos/acme/specs/pulls"
-    assert (body["head"], body["base"]) == ("scepsy/drift-two-nodes", "main")
+    assert (body["head"], body["base"]) == (branch, "main")
     assert body["title"].startswith("scepsy: recompile two-nodes (gpu-b: node-gone; hit: ")
     assert "| workflow | rate | mean latency now | then | capacity then |" in body["body"]
     assert TOKEN not in json.dumps(document)
@@ -339,12 +354,119 @@ def test_a_pull_request_proposes_the_commit_and_leaves_the_branch_as_it_is(site:
 def test_one_proposal_at_a_time_until_somebody_decides(site: Site, forge: forge_api.Api) -> None:
     site.lose()
     site.answered("--recompile", "--pull-request")
-    branch = git(site.remote, "rev-parse", "scepsy/drift-two-nodes")
+    before = git(site.remote, "for-each-ref")
+    code, document = site.answered("--recompile", "--pull-request")
+    assert (code, document["response"]["compile"]) == (2, False)
+    assert document["response"]["why"] == "https://forge/pulls/7 is not decided yet; merge it, or close it"
+    assert git(site.remote, "for-each-ref") == before
+    assert len(forge.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("branch", "fork", "waits"),
+    [
+        ("scepsy/drift-two-nodes-0123abcd", False, True),
+        ("scepsy/drift-two-nodes-0123abcd-2", False, True),
+        ("scepsy/drift-two-nodes-0123abcd", True, False),
+        ("scepsy/drift-two-nodes-b-0123abcd", False, False),
+        ("scepsy/drift-two-nodes-notes", False, False),
+    ],
+    ids=["ours", "ours, numbered", "of a fork", "of another cluster", "of a person"],
+)
+def test_an_open_proposal_about_something_else_is_waited_for_and_that_is_said(
+    site: Site, forge: forge_api.Api, branch: str, fork: bool, waits: bool
+) -> None:
+    forge.have(branch, 5, fork)
+    site.lose()
+    code, document = site.answered("--recompile", "--pull-request")
+    why = "https://forge/pulls/5 is not decided yet, and it is about something else; merge it, or close it"
+    assert code == 2
+    assert (document["response"]["why"] == why) == waits
+    assert bool(proposed(site)) == (not waits)
+
+
+def test_a_forge_that_fails_once_gets_the_same_proposal_at_the_next_look(site: Site, forge: forge_api.Api) -> None:
+    forge.status = 503
+    site.lose()
+    ran = site.drift("--recompile", "--pull-request")
+    (branch,) = proposed(site)
+    assert ran.code == 1
+    assert f"the branch {branch} was pushed, but github at" in ran.err
+    commit = git(site.remote, "rev-parse", branch)
+    forge.status = 201
     code, document = site.answered("--recompile", "--pull-request")
     assert code == 2
-    assert "what was proposed there is not decided yet" in document["response"]["why"]
-    assert git(site.remote, "rev-parse", "scepsy/drift-two-nodes") == branch
-    assert len(forge.asked) == 1
+    assert document["response"]["pullRequest"] == "https://forge/pulls/7"
+    assert document["response"]["done"] == f"proposed {commit[:12]}"
+    assert [body["head"] for _, _, body in forge.asked] == [branch, branch]
+    assert git(site.remote, "rev-parse", branch) == commit
+    assert proposed(site) == [branch]
+
+
+def test_a_branch_that_was_left_behind_stays_and_a_new_one_is_proposed(site: Site, forge: forge_api.Api) -> None:
+    site.lose()
+    site.answered("--recompile", "--pull-request")
+    (branch,) = proposed(site)
+    left = git(site.remote, "rev-parse", branch)
+    # Merged a month ago and the branch not deleted; then the plan became what it had been, by hand.
+    git(site.directory, "fetch", "-q", "origin")
+    git(site.directory, "merge", "-q", "--no-ff", "-m", "Merge", f"origin/{branch}")
+    git(site.directory, "revert", "--no-edit", "-m", "1", "HEAD")
+    git(site.directory, "push", "-q")
+    forge_api.decide(forge.requests[0], ago(30 * 86_400), merge=True)
+    code, document = site.answered("--recompile", "--pull-request")
+    assert code == 2
+    assert document["response"]["pullRequest"] == "https://forge/pulls/7", document["response"]
+    assert proposed(site) == [branch, f"{branch}-2"]
+    assert git(site.remote, "rev-parse", branch) == left
+    assert git(site.remote, "rev-parse", f"{branch}-2~") == git(site.remote, "rev-parse", "main")
+
+
+@pytest.mark.parametrize(
+    ("days", "merged", "opened", "why"),
+    [
+        (1, False, 0, "https://forge/pulls/7 was for the same and was closed; that is an answer for 7 days"),
+        (8, False, 1, "lost their GPUs"),
+        (1, True, 1, "lost their GPUs"),
+    ],
+    ids=["closed yesterday", "closed last week", "merged"],
+)
+def test_what_a_person_closed_is_not_proposed_again_for_a_week(
+    site: Site, forge: forge_api.Api, days: int, merged: bool, opened: int, why: str
+) -> None:
+    site.lose()
+    site.answered("--recompile", "--pull-request")
+    forge_api.decide(forge.requests[0], ago(days * 86_400), merged)
+    code, document = site.answered("--recompile", "--pull-request")
+    assert code == 2
+    assert why in document["response"]["why"]
+    assert len(forge.asked) == 1 + opened
+
+
+def test_what_else_is_found_is_proposed_although_something_was_closed(site: Site, forge: forge_api.Api) -> None:
+    settings(site, "{minimumGain: 0, coolDown: 0s}")
+    site.traffic(1.6)
+    assert site.answered("--recompile", "--pull-request")[1]["response"]["done"].startswith("proposed ")
+    forge_api.decide(forge.requests[0], ago(60))
+    site.traffic(1.7)
+    assert "was closed" in site.answered("--recompile", "--pull-request")[1]["response"]["why"]
+    site.lose()
+    _, document = site.answered("--recompile", "--pull-request")
+    assert "lost their GPUs" in document["response"]["why"]
+    assert document["response"]["done"].startswith("proposed ")
+    assert len(set(proposed(site))) == 2
+
+
+def test_a_forge_that_cannot_be_asked_for_proposals_is_an_error_and_nothing_is_pushed(
+    site: Site, forge: forge_api.Api
+) -> None:
+    forge.listing = 503, {"message": f"down for {TOKEN}"}
+    site.lose()
+    ran = site.drift("--recompile", "--pull-request")
+    assert ran.code == 1
+    assert "lists no pull requests (503)" in ran.err
+    assert TOKEN not in ran.out + ran.err
+    assert proposed(site) == []
 
 
 def test_a_forge_that_refuses_is_an_error_that_says_the_branch_is_there(site: Site, forge: forge_api.Api) -> None:
@@ -352,7 +474,7 @@ def test_a_forge_that_refuses_is_an_error_that_says_the_branch_is_there(site: Si
     site.lose()
     ran = site.drift("--recompile", "--pull-request")
     assert ran.code == 1
-    assert "the branch scepsy/drift-two-nodes was pushed, but github at" in ran.err
+    assert f"the branch {proposed(site)[0]} was pushed, but github at" in ran.err
     assert "permission to write pull requests" in ran.err
     assert TOKEN not in ran.out + ran.err
 

@@ -16,6 +16,7 @@ from scepsy.errors import ScepsyError
 from scepsy.repository import CannotCommit, WorkTree, WouldOverwrite, check_committable, open_worktree_or_none
 from scepsy.repository.commit import check_branch_name
 from scepsy.repository.forward import Left, bring_forward
+from scepsy.repository.git import ask
 from scepsy.repository.hydrated import METADATA, metadata, start_of
 from scepsy.repository.publication import (
     Output,
@@ -88,7 +89,17 @@ class Amendment:
 
 
 class AlreadyProposed(ScepsyError):
-    """The branch of a proposal exists: nobody has decided on it yet."""
+    """The branch of a proposal exists.
+
+    Args:
+        message: what is wrong.
+        commit: what the branch is at.
+        current: whether that was made on top of what the branch of the specs has now.
+    """
+
+    def __init__(self, message: str, commit: str, current: bool) -> None:
+        super().__init__(message)
+        self.commit, self.current = commit, current
 
 
 def run(
@@ -215,10 +226,8 @@ class _Job:
 
         def make(base: str) -> str | None:
             if seen[0] is not None:
-                raise AlreadyProposed(
-                    f"the branch {branch} of {remote.name} exists: what was proposed there is not decided yet",
-                    "merge its pull request, or close it, and delete the branch",
-                )
+                current = ask(side.root, "rev-parse", "-q", "--verify", f"{seen[0]}^1") == base
+                raise AlreadyProposed(f"the branch {branch} of {remote.name} exists", seen[0], current)
             tree = side.at(base)
             self.last = self._compiled(upstream, tree, tree)
             return self.last.commit

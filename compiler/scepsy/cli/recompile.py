@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from scepsy.cli.compile import build
 from scepsy.cli.drift import Looked, plan_path
-from scepsy.cli.publishing import AlreadyProposed, Amendment, Destination
+from scepsy.cli.publishing import AlreadyProposed, Amendment, Change, Destination
 from scepsy.cli.publishing import run as publish
 from scepsy.compilation import Inputs
 from scepsy.documents import Workspace
 from scepsy.documents.drift import DriftFinding, DriftResponse, DriftResult
 from scepsy.documents.result import CompileResult
 from scepsy.documents.workspace import with_observed
+from scepsy.drift.missing import BACK, LOST
 from scepsy.drift.observed import observed_files
 from scepsy.errors import ScepsyError
 from scepsy.repository.forge import Forge, forge_of
 from scepsy.repository.message import one_line
 from scepsy.repository.publication import apply, compare
 from scepsy.repository.remote import find_remote
-from scepsy.repository.worktree import read_at_head
+from scepsy.repository.worktree import WorkTree, read_at_head
 
 How = Literal["write", "push", "propose"]
 """What becomes of the result: files in the checkout, a commit on the branch of the specs, or a pull request."""
@@ -36,10 +39,16 @@ _HIT = 4
 """How many instances are named that a finding hits."""
 _UNNAMED, _LONGEST = re.compile(r"[^A-Za-z0-9._/-]"), 120
 """What is in no name of a node, a GPU, an LLM or an object, and how long one may be: clusters give names too."""
+_REFUSED = 7 * 86_400.0
+"""Seconds for which a pull request that a person closed is an answer."""
 
 
 class Superseded(ScepsyError):
     """The plan that was judged is no longer the newest."""
+
+
+class Undecided(ScepsyError):
+    """A pull request is open, or was closed by a person: nothing is proposed."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +83,9 @@ class Recompilation:
             return result
         try:
             return self._compiled(looked, looked.inputs, result, response)
-        except AlreadyProposed as error:
-            waiting = response.model_copy(update={"compile": False, "why": error.message})
-            return result.model_copy(update={"response": waiting})
-        except Superseded as error:
-            return result.model_copy(
-                update={"response": response.model_copy(update={"compile": False, "why": error.message})}
-            )
+        except (Superseded, Undecided) as error:
+            why = f"{error.message}; {error.hint}" if error.hint else error.message
+            return result.model_copy(update={"response": response.model_copy(update={"compile": False, "why": why})})
 
     def _compiled(self, looked: Looked, inputs: Inputs, result: DriftResult, response: DriftResponse) -> DriftResult:
         cluster = looked.plan.spec.cluster
@@ -102,13 +107,34 @@ class Recompilation:
             raise ScepsyError("a pull request needs a branch of a Git repository", "check one out")
         # Whether one can be asked for shows before anything is pushed.
         forge = forge_of(find_remote(looked.tree, None))
-        branch = f"scepsy/drift-{cluster}"
-        compiled = publish(self.project, cluster, Destination(), False, Amendment(change, reason, branch))
-        if compiled.pushed is None:
-            return _with(result, response, compiled, "the branch has it already")
+        occasion = _occasion(looked, looked.tree)
+        _check_undecided(forge, cluster, occasion, looked.seen.at)
+        branch, commit, made = self._branch(cluster, occasion, change, reason)
+        if commit is None:
+            return _with(result, response, made, "the branch has it already")
+        if made is None:  # whoever pushed it may have opened one meanwhile
+            _check_undecided(forge, cluster, occasion, looked.seen.at)
         url = self._proposed(forge, branch, looked.tree.branch, result)
-        made = response.model_copy(update={"done": f"proposed {compiled.pushed.commit[:12]}", "pull_request": url})
-        return result.model_copy(update={"response": made, "compiled": compiled})
+        response = response.model_copy(update={"pull_request": url})
+        return _with(result, response, made, f"proposed {commit[:12]}")
+
+    def _branch(
+        self, cluster: str, occasion: str, change: Change, reason: str
+    ) -> tuple[str, str | None, CompileResult | None]:
+        """Push to a branch that is not there yet, or take one that was pushed for this and got no pull request.
+
+        Returns:
+            The branch, its commit (None if there is nothing to propose), and what was compiled.
+        """
+        for branch in _branches(cluster, occasion):
+            try:
+                compiled = publish(self.project, cluster, Destination(), False, Amendment(change, reason, branch))
+            except AlreadyProposed as there:
+                if there.current:
+                    return branch, there.commit, None
+            else:
+                return branch, compiled.pushed.commit if compiled.pushed is not None else None, compiled
+        raise ScepsyError(f"too many branches begin with {_PREFIX}{cluster}-{occasion}", "delete those that are merged")
 
     @staticmethod
     def _proposed(forge: Forge, branch: str, into: str, result: DriftResult) -> str:
@@ -117,7 +143,7 @@ class Recompilation:
             return forge.open(branch, into, title, proposal(result))
         except ScepsyError as error:
             message = f"the branch {branch} was pushed, but {error.message}"
-            raise ScepsyError(message, error.hint or "open the pull request by hand, or delete the branch") from error
+            raise ScepsyError(message, error.hint or "run again, or open the pull request by hand") from error
 
     def _measured(self, looked: Looked) -> tuple[str, ...]:
         """Submit the measurement of profiles that no longer hold, where the project says how; say what became of it."""
@@ -134,7 +160,7 @@ class Recompilation:
             return (f"nothing was measured anew: {error.message}",)
 
 
-def _with(result: DriftResult, response: DriftResponse, compiled: CompileResult, done: str) -> DriftResult:
+def _with(result: DriftResult, response: DriftResponse, compiled: CompileResult | None, done: str) -> DriftResult:
     return result.model_copy(update={"response": response.model_copy(update={"done": done}), "compiled": compiled})
 
 
@@ -158,9 +184,47 @@ def _check_newest(workspace: Workspace, looked: Looked) -> None:
     newest = workspace.root / plan_path(workspace, cluster)
     mine = read_at_head(looked.tree, plan_path(looked.workspace, cluster)) if looked.tree is not None else None
     if not newest.is_file() or newest.read_bytes() != mine:
+        tree = looked.tree
+        where = [] if tree is None else [find_remote(tree, None).name, tree.branch or "HEAD"]
+        pull = shlex.join(["git", "pull", "--ff-only", *where])
         raise Superseded(
-            f"the plan of cluster {cluster} is another one at the remote by now", "bring the checkout forward: git pull"
+            f"the plan of cluster {cluster} is another one at the remote by now", f"bring the checkout forward: {pull}"
         )
+
+
+_PREFIX = "scepsy/drift-"
+
+
+def _occasion(looked: Looked, tree: WorkTree) -> str:
+    """Return a name for what compiling again is proposed for: the plan, and what is wrong with it, without figures."""
+    findings = looked.result.findings
+    lost = [f for f in findings if f.kind in LOST and f.instances]
+    about = lost or [f for f in findings if f.area == "traffic" or f.kind in BACK]
+    plan = read_at_head(tree, plan_path(looked.workspace, looked.plan.spec.cluster)) or b""
+    text = json.dumps(sorted((f.kind, f.severity, f.subject) for f in about))
+    return hashlib.sha256(hashlib.sha256(plan).digest() + text.encode()).hexdigest()[:8]
+
+
+def _branches(cluster: str, occasion: str) -> Iterator[str]:
+    """Yield the names that a branch for it may have: the first that is free is taken."""
+    yield f"{_PREFIX}{cluster}-{occasion}"
+    yield from (f"{_PREFIX}{cluster}-{occasion}-{count}" for count in range(2, 100))
+
+
+def _check_undecided(forge: Forge, cluster: str, occasion: str, at: float) -> None:
+    """Check that no pull request about the cluster is open, and that nobody closed one for the same of late.
+
+    Raises:
+        Undecided: there is one.
+    """
+    name = rf"{re.escape(_PREFIX + cluster)}-([0-9a-f]{{8}})(-[0-9]{{1,2}})?"
+    for request in forge.pending():
+        if found := re.fullmatch(name, request.branch):
+            about = "" if found[1] == occasion else ", and it is about something else"
+            raise Undecided(f"{request.url} is not decided yet{about}", "merge it, or close it")
+    for request in forge.refused(at - _REFUSED):
+        if (found := re.fullmatch(name, request.branch)) and found[1] == occasion:
+            raise Undecided(f"{request.url} was for the same and was closed; that is an answer for 7 days")
 
 
 def _reason(result: DriftResult) -> str:
