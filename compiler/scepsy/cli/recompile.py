@@ -221,10 +221,12 @@ def _check_undecided(forge: Forge, cluster: str, occasion: str, at: float) -> No
     for request in forge.pending():
         if found := re.fullmatch(name, request.branch):
             about = "" if found[1] == occasion else ", and it is about something else"
-            raise Undecided(f"{request.url} is not decided yet{about}", "merge it, or close it")
+            raise Undecided(f"{request.url or request.branch} is not decided yet{about}", "merge it, or close it")
     for request in forge.refused(at - _REFUSED):
         if (found := re.fullmatch(name, request.branch)) and found[1] == occasion:
-            raise Undecided(f"{request.url} was for the same and was closed; that is an answer for 7 days")
+            raise Undecided(
+                f"{request.url or request.branch} was for the same and was closed; that is an answer for 7 days"
+            )
 
 
 def _reason(result: DriftResult) -> str:
