@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ class Ran:
 
 
 Scepsy = Callable[..., Ran]
+Demo = Callable[..., Path]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -68,6 +71,39 @@ def scepsy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
         return Ran(code if isinstance(code, int) else 0, printed.out, printed.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where every example is made and compiled once, to be copied for every test."""
+    return tmp_path_factory.mktemp("demos")
+
+
+@pytest.fixture
+def demo(scepsy: Scepsy, _demos: Path, monkeypatch: pytest.MonkeyPatch) -> Demo:
+    """Lay down an example, with its Git repository: `demo(path, "both", compiled=True)`.
+
+    It is as `scepsy init --example` leaves it, or `scepsy compile --commit` after that, so many days ago.
+    """
+
+    def lay(path: Path, name: str = "rag-reranker", *, compiled: bool = False, days: int = 0) -> Path:
+        made = _demos / f"{name}-{'compiled' if compiled else 'new'}-{days}"
+        if not made.exists():
+            # Known by its name only once it is whole.
+            draft = _demos / f"draft-of-{made.name}"
+            shutil.rmtree(draft, ignore_errors=True)
+            if compiled:
+                lay(draft, name)
+                with monkeypatch.context() as patch:
+                    patch.setenv("GIT_COMMITTER_DATE", f"@{int(time.time()) - days * 86400} +0000")
+                    ran = scepsy("compile", "--project", draft, "--commit")
+            else:
+                ran = scepsy("init", draft, "--example", name)
+            assert ran.code == 0, ran.err
+            draft.rename(made)
+        return Path(shutil.copytree(made, path, symlinks=True))
+
+    return lay
 
 
 def git(directory: Path, *arguments: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
 import yaml
+from jsonschema.validators import validator_for
 
 from tests.argo.sweep import SHARED
 
@@ -13,12 +15,21 @@ CRDS = SHARED / "crds"
 needs_crds = pytest.mark.skipif(not CRDS.is_dir(), reason=f"no CRDs of Argo at {CRDS}")
 
 
-def schema(kind: str) -> Any:
-    """Return the schema of a kind of Argo Workflows or Argo CD, which takes nothing that it does not name."""
+def validate(item: Any, kind: str) -> None:
+    """Hold an object to the schema of a kind of Argo Workflows or Argo CD, which takes nothing that it does not name."""
+    _validator(kind).validate(item)
+
+
+@cache
+def _validator(kind: str) -> Any:
+    """Read a CRD once: they are large."""
     [path] = [p for p in (CRDS / f"argo-{kind.lower()}s.yaml", CRDS / f"argocd-{kind.lower()}.yaml") if p.exists()]
     text = path.read_text(encoding="utf-8")
     [version] = yaml.load(text, Loader=_Loader)["spec"]["versions"]
-    return closed(version["schema"]["openAPIV3Schema"])
+    schema = closed(version["schema"]["openAPIV3Schema"])
+    made = validator_for(schema)
+    made.check_schema(schema)
+    return made(schema)
 
 
 class _Loader(yaml.CSafeLoader):

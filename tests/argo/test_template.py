@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from scepsy.cli.profile import profile
-from tests.argo.schemas import needs_crds, schema
+from tests.argo.schemas import needs_crds, validate
 from tests.argo.sweep import TEMPLATE, Object, claim, parts, point, template, workflow
 
 POINTS = [point(1, 10, "sweep-one"), point(2, 5, "sweep-two", shm="2Gi", resume="packed")]
@@ -34,7 +34,7 @@ def container() -> Object:
 @needs_crds
 @pytest.mark.parametrize(("kind", "item"), [("WorkflowTemplate", template()), ("Workflow", EXAMPLE)])
 def test_the_crds_know_every_field(kind: str, item: Object) -> None:
-    jsonschema.validate(item, schema(kind))
+    validate(item, kind)
 
 
 @needs_crds
@@ -55,7 +55,7 @@ def test_a_typo_would_be_found(path: tuple[str | int, ...]) -> None:
         found = found[step]
     found[path[-1]] = {}
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(item, schema("WorkflowTemplate"))
+        validate(item, "WorkflowTemplate")
 
 
 @pytest.mark.parametrize(("kind", "item"), [("WorkflowTemplate", template()), ("Workflow", EXAMPLE)])

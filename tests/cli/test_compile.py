@@ -12,17 +12,15 @@ from pathlib import Path
 import jsonschema
 import pytest
 from ruamel.yaml import YAML
-from tests.conftest import Scepsy, git
+from tests.conftest import Demo, Scepsy, git
 
 from scepsy.documents import schema
 
 
 @pytest.fixture
-def project(tmp_path: Path, scepsy: Scepsy) -> Path:
+def project(tmp_path: Path, demo: Demo) -> Path:
     """The example, committed, nothing compiled yet."""
-    ran = scepsy("init", tmp_path / "demo", "--example")
-    assert ran.code == 0, ran.err
-    return tmp_path / "demo"
+    return demo(tmp_path / "demo")
 
 
 def edit(path: Path, old: str, new: str) -> None:

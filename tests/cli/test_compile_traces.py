@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-from tests.conftest import Scepsy
+from tests.conftest import Demo, Scepsy
 
 
 @pytest.fixture
-def project(tmp_path: Path, scepsy: Scepsy) -> Path:
-    assert scepsy("init", tmp_path / "p", "--example", "coding-agent").code == 0
-    return tmp_path / "p"
+def project(tmp_path: Path, demo: Demo) -> Path:
+    return demo(tmp_path / "p", "coding-agent")
 
 
 def edit(project: Path, old: str, new: str) -> None:

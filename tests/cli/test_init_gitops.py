@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.conftest import Scepsy, git
+from tests.conftest import Demo, Scepsy, git
 
 GITOPS = Path(__file__).resolve().parents[2] / "gitops"
 COMPONENTS = ("applicationset", "argocd", "drift", "events", "installation", "namespace", "observe", "priority")
@@ -17,10 +17,9 @@ needs_kubectl = pytest.mark.skipif(KUBECTL is None, reason="no kubectl on the PA
 
 
 @pytest.fixture
-def project(tmp_path: Path, scepsy: Scepsy) -> Path:
+def project(tmp_path: Path, demo: Demo) -> Path:
     """An example, whose remote is named with a token in its address."""
-    directory = tmp_path / "llms"
-    assert scepsy("init", directory, "--example").code == 0
+    directory = demo(tmp_path / "llms")
     git(directory, "remote", "add", "origin", "https://me:ghp_secret@git.example.com/team/llms.git")
     git(directory, "branch", "-m", "live")
     return directory

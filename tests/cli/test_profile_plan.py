@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from tests.conftest import Scepsy
+from tests.conftest import Demo, Scepsy
 
 from scepsy.documents import schema
 
@@ -17,10 +17,9 @@ MODEL = "Qwen/Qwen3-0.6B"
 
 
 @pytest.fixture
-def project(tmp_path: Path, scepsy: Scepsy) -> Path:
+def project(tmp_path: Path, demo: Demo) -> Path:
     """The example, with estimated profiles, and a reranker that runs on single GPUs only."""
-    ran = scepsy("init", tmp_path / "demo", "--example")
-    assert ran.code == 0, ran.err
+    demo(tmp_path / "demo")
     edit(tmp_path / "demo" / "workflows" / "rag-reranker.yaml", "maxModelLen: 4096", "maxModelLen: 4096\n      tensorParallel: [1]")  # fmt: skip
     return tmp_path / "demo"
 

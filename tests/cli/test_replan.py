@@ -8,17 +8,15 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 from tests.cli.test_compile import commit_all, edit, tree
-from tests.conftest import Scepsy
+from tests.conftest import Demo, Scepsy
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
-def project(tmp_path: Path, scepsy: Scepsy) -> Path:
+def project(tmp_path: Path, demo: Demo) -> Path:
     """The example `both`, compiled and committed."""
-    assert scepsy("init", tmp_path / "demo", "--example", "both").code == 0
-    assert scepsy("compile", "--project", tmp_path / "demo", "--commit").code == 0
-    return tmp_path / "demo"
+    return demo(tmp_path / "demo", "both", compiled=True)
 
 
 def plan(project: Path) -> dict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
-from tests.conftest import Ran, Scepsy, git
+from tests.conftest import Demo, Ran, Scepsy, git
 from tests.drift.answering import Answer, Fake, answering, success
 from tests.drift.replayed import DAY, Engine, constant, gateway
 
@@ -24,23 +23,10 @@ SECRET = "s3cret-token-of-the-platform-team"
 STEADY = constant(1.0)
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the example is compiled once, to be copied for every test."""
-    return tmp_path_factory.mktemp("compiled") / "demo"
-
-
 @pytest.fixture
-def project(tmp_path: Path, scepsy: Scepsy, compiled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, demo: Demo) -> Path:
     """The example, compiled and committed two days ago."""
-    if not compiled.exists():
-        assert scepsy("init", compiled, "--example").code == 0
-        with monkeypatch.context() as patch:
-            patch.setenv("GIT_COMMITTER_DATE", f"@{int(time.time()) - 2 * 86400} +0000")
-            ran = scepsy("compile", "--project", compiled, "--commit")
-        assert ran.code == 0, ran.err
-    shutil.copytree(compiled, tmp_path / "demo")
-    return tmp_path / "demo"
+    return demo(tmp_path / "demo", compiled=True, days=2)
 
 
 @dataclass

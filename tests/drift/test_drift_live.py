@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from ruamel.yaml import YAML
-from tests.conftest import Scepsy
+from tests.conftest import Demo, Scepsy
 from tests.discovery.world import World, objects_of
 
 from scepsy.cluster.access import NODES, SLICES
@@ -18,12 +18,9 @@ from scepsy.documents.source import SourceFile, parse
 
 
 @pytest.fixture
-def project(tmp_path: Path, scepsy: Scepsy) -> Path:
+def project(tmp_path: Path, demo: Demo) -> Path:
     """Two workflows on two nodes, compiled and committed."""
-    assert scepsy("init", tmp_path / "demo", "--example", "both").code == 0
-    ran = scepsy("compile", "--project", tmp_path / "demo", "--commit")
-    assert ran.code == 0, ran.err
-    return tmp_path / "demo"
+    return demo(tmp_path / "demo", "both", compiled=True)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
-from tests.conftest import Scepsy
+from tests.conftest import Demo, Scepsy
 from tests.drift.replayed import INSTALLED, MISSING, Engine, Workflow, constant, gateway, page, prometheus, text
 
 from scepsy.documents import Plan
@@ -28,11 +28,8 @@ pytestmark = pytest.mark.skipif(not INSTALLED, reason=MISSING)
 
 
 @pytest.fixture
-def project(tmp_path: Path, scepsy: Scepsy) -> Path:
-    scepsy("init", tmp_path / "demo", "--example")
-    ran = scepsy("compile", "--project", tmp_path / "demo", "--commit")
-    assert ran.code == 0, ran.err
-    return tmp_path / "demo"
+def project(tmp_path: Path, demo: Demo) -> Path:
+    return demo(tmp_path / "demo", compiled=True)
 
 
 def history(project: Path, end: float, shape: np.ndarray, **more: object) -> str:

@@ -15,7 +15,7 @@ import jsonschema
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
-from tests.conftest import Ran, Scepsy, git
+from tests.conftest import Demo, Ran, Scepsy, git
 from tests.discovery.world import World, objects_of
 from tests.drift.answering import Fake, answering
 from tests.drift.replayed import DAY, Engine, gateway
@@ -50,12 +50,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield disk
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the example is compiled once."""
-    return tmp_path_factory.mktemp("compiled") / "demo"
 
 
 @dataclass
@@ -133,16 +127,11 @@ class Site:
 
 @pytest.fixture
 def site(
-    tmp_path: Path, scepsy: Scepsy, server: GitServer, world: World, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scepsy: Scepsy, demo: Demo, server: GitServer, world: World, kubeconfig: Path
 ) -> Iterator[Site]:
     """Two workflows on two nodes, compiled and pushed two days ago; the cluster is as its document says."""
     (server.root / "acme").mkdir()
-    directory, remote = tmp_path / "demo", bare(server.root / "acme")
-    assert scepsy("init", directory, "--example", "both").code == 0
-    with monkeypatch.context() as patch:
-        patch.setenv("GIT_COMMITTER_DATE", f"@{int(NOW) - 2 * 86400} +0000")
-        ran = scepsy("compile", "--project", directory, "--commit")
-        assert ran.code == 0, ran.err
+    directory, remote = demo(tmp_path / "demo", "both", compiled=True, days=2), bare(server.root / "acme")
     git(directory, "remote", "add", "origin", f"{server.url}/acme/{remote.name}")
     git(directory, "push", "-q", "-u", "origin", "main")
     data = (directory / "clusters" / "two-nodes.yaml").read_bytes()

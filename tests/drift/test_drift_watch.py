@@ -17,11 +17,11 @@ import pytest
 from tests.conftest import Scepsy, git
 from tests.drift.answering import Answer
 from tests.drift.replayed import free_port
-from tests.drift.test_drift_recompile import LOST, Site, compiled, server, site
+from tests.drift.test_drift_recompile import LOST, Site, server, site
 
 from scepsy.cli.watch import Bell, Watching, watch
 
-__all__ = ["compiled", "server", "site"]
+__all__ = ["server", "site"]
 
 
 @dataclass

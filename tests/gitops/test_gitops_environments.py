@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
-from tests.argo.schemas import needs_crds, schema
+from tests import kubernetes_schemas
+from tests.argo.schemas import needs_crds, validate
 
 ROOT = Path(__file__).resolve().parents[2]
 GITOPS = ROOT / "gitops"
@@ -108,12 +108,12 @@ def test_kubernetes_and_the_crds_know_every_field(
     for kind, _, name in (found := everything | all_clusters):
         item = found[kind, _, name]
         if kind in ARGO:
-            jsonschema.validate(item, schema(kind))
+            validate(item, kind)
         elif kind not in UNKNOWN:
-            kubernetes_validate.validate(item, "1.36", strict=True)
+            kubernetes_schemas.validate(item, "1.36")
     assert {kind for kind, _, _ in found} >= ARGO | UNKNOWN
     told = of(everything, "Sensor")["spec"]["triggers"][0]["template"]["k8s"]["source"]["resource"]
-    jsonschema.validate(told, schema("Workflow"))
+    validate(told, "Workflow")
 
 
 @needs_crds
@@ -134,7 +134,7 @@ def test_a_typo_would_be_found(kind: str, file: str, path: tuple[str | int, ...]
         found = found[step]
     found["typo"] = {}
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(item, schema(kind))
+        validate(item, kind)
 
 
 # ---- values in one place

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
+from tests import kubernetes_schemas
 from tests.manifests.manifest_values import CLUSTER, plan_values
 
 from scepsy.documents import Cluster, Plan, Project
@@ -78,7 +78,7 @@ def test_the_slice_looks_like_the_whole_card_and_mps_is_out_of_the_way(objects: 
 @pytest.mark.parametrize("version", ["1.36", "1.37"])
 def test_the_objects_are_valid_by_the_strict_schema(objects: dict[str, Any], version: str) -> None:
     for item in objects.values():
-        kubernetes_validate.validate(item, version, strict=True)
+        kubernetes_schemas.validate(item, version)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import kubernetes_validate
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from manifest_values import cluster, gpu, llm, plan, plan_values, project, with_pod_template
+from tests import kubernetes_schemas
 
 from scepsy.documents import Plan, Project
 from scepsy.documents.source import SourceFile, parse
@@ -83,7 +83,7 @@ def test_the_same_plan_gives_the_same_bytes_in_the_same_order() -> None:
 def test_kubernetes_accepts_every_object(version: str, settings: Project) -> None:
     for key, item in objects(settings=settings, kubernetes=version).items():
         if not key.startswith("podmonitor-"):
-            kubernetes_validate.validate(item, version, strict=True)
+            kubernetes_schemas.validate(item, version)
 
 
 def test_the_prometheus_operator_accepts_pod_monitors() -> None:
@@ -371,7 +371,7 @@ def test_long_names_stay_names() -> None:
     found = objects(plan(values))
     assert max(len(item["metadata"]["name"]) for key, item in found.items() if key.startswith("service-")) == 63
     for item in found.values():
-        kubernetes_validate.validate(item, "1.36", strict=True)
+        kubernetes_schemas.validate(item, "1.36")
 
 
 # ---- what a podTemplate adds

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from tests.conftest import Scepsy
+from tests.conftest import Demo, Scepsy
 
 MEASURE = "(scepsy profile plan lists what to measure)"
 
 
 @pytest.fixture
-def project(tmp_path: Path, scepsy: Scepsy) -> Path:
+def project(tmp_path: Path, demo: Demo) -> Path:
     """The example `beam-search`: its generator's calls have 262 computed and 62 output tokens."""
-    assert scepsy("init", tmp_path / "demo", "--example", "beam-search").code == 0
-    return tmp_path / "demo"
+    return demo(tmp_path / "demo", "beam-search")
 
 
 def measured(project: Path, **changes: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import Scepsy, git
+from tests.conftest import Demo, git
 from tests.repository.git_server import GitServer, bare, serving
 
 
@@ -23,10 +23,9 @@ def remote(server: GitServer) -> Path:
 
 
 @pytest.fixture
-def project(tmp_path: Path, server: GitServer, remote: Path, scepsy: Scepsy) -> Path:
+def project(tmp_path: Path, server: GitServer, remote: Path, demo: Demo) -> Path:
     """The example, pushed, nothing compiled yet."""
-    made = tmp_path / "demo"
-    assert scepsy("init", made, "--example").code == 0
+    made = demo(tmp_path / "demo")
     git(made, "remote", "add", "origin", f"{server.url}/{remote.name}")
     git(made, "push", "-q", "-u", "origin", "main")
     return made

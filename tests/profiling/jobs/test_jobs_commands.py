@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-from tests.conftest import Ran, Scepsy, git
+from tests.conftest import Demo, Ran, Scepsy, git
 from tests.profiling.jobs.test_jobs_workflow import job
 from tests.profiling.jobs.world import NAMESPACE, TOKEN, World, measure, parameters, points
 
@@ -30,10 +30,9 @@ IMAGE = "registry.example.com/scepsy-vllm:v0.24.0"
 
 
 @pytest.fixture
-def project(tmp_path: Path, scepsy: Scepsy, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, demo: Demo, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A new project: two LLMs of one workflow, a cluster of four GPUs, nothing measured or estimated."""
-    directory = tmp_path / "demo"
-    assert scepsy("init", directory, "--example").code == 0
+    directory = demo(tmp_path / "demo")
     shutil.rmtree(directory / "profiles")
     with (directory / "scepsy.yaml").open("a") as file:
         file.write(f"  profiling:\n    image: {IMAGE}\n    shares: [0.5]\n")

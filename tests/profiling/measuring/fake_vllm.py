@@ -13,9 +13,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from aiohttp import web
-from tests.profiling.measuring.simulated import Behaviour, application
-
 
 def main() -> None:
     """Do what vLLM's command line does with `--version` and `serve`."""
@@ -41,6 +38,10 @@ def main() -> None:
         print(line, file=sys.stderr, flush=True)
     if "status" in told:
         sys.exit(told["status"])
+    # It takes a quarter of a second, and `--version` and failures end before it.
+    from aiohttp import web  # noqa: PLC0415
+    from tests.profiling.measuring.simulated import Behaviour, application  # noqa: PLC0415
+
     print(f"INFO 11-21 17:00:00 [api.py:1] key {os.environ['VLLM_API_KEY']}", flush=True)
     flags = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[3:] if "=" in word)
     does = Behaviour(**told.get("does", {}), key=os.environ["VLLM_API_KEY"], model=flags["served-model-name"])

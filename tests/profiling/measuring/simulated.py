@@ -18,12 +18,13 @@ import sys
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 
-from scepsy.profiling.measuring.engine import Answer, CallFailed
-from scepsy.profiling.measuring.metrics import Snapshot
+if TYPE_CHECKING:
+    from scepsy.profiling.measuring.engine import Answer
+    from scepsy.profiling.measuring.metrics import Snapshot
 
 T = TypeVar("T")
 BLOCK = 16
@@ -170,6 +171,9 @@ class Simulated:
     # What the runner asks of a server
 
     async def call(self, prompt: list[int], output: int) -> Answer:
+        # A server has no need of it, and the import takes half a second.
+        from scepsy.profiling.measuring.engine import Answer, CallFailed  # noqa: PLC0415
+
         sent = self._loop.time()
         first = self._loop.create_future()
         at: list[float] = []
@@ -181,6 +185,8 @@ class Simulated:
         return Answer(sent, at[0] if at else ended, ended, output)
 
     async def snapshot(self) -> Snapshot | None:
+        from scepsy.profiling.measuring.metrics import Snapshot  # noqa: PLC0415
+
         if not self.does.metrics:
             return None
         usage = self._running / self.does.limit / 2
