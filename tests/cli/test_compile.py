@@ -9,12 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jsonschema
 import pytest
 from ruamel.yaml import YAML
+from tests import published
 from tests.conftest import Demo, Scepsy, git
-
-from scepsy.documents import schema
 
 
 @pytest.fixture
@@ -69,7 +67,7 @@ def test_compile_writes_a_plan_and_manifests_and_says_what_to_do_next(project: P
 def test_the_plan_holds_what_is_promised_of_it(project: Path, scepsy: Scepsy) -> None:
     scepsy("compile", "--project", project)
     document = plan(project)
-    jsonschema.validate(document, schema("Plan"))
+    published.validate(document, "Plan")
     spec = document["spec"]
     workflow = spec["workflows"][0]
     assert workflow["target"] == {"rate": "12/s"}
@@ -219,7 +217,7 @@ def test_staged_and_other_changes_of_the_user_are_not_touched(project: Path, sce
 def test_json_output_is_one_documented_object_and_nothing_else(project: Path, scepsy: Scepsy) -> None:
     ran = scepsy("compile", "--project", project, "--output", "json")
     result = json.loads(ran.out)
-    jsonschema.validate(result, schema("CompileResult"))
+    published.validate(result, "CompileResult")
     assert (result["apiVersion"], result["kind"]) == ("scepsy.dev/v1alpha1", "CompileResult")
     assert result["clusters"][0]["plan"]["cluster"] == "one-node"
     assert ran.err == ""
@@ -230,7 +228,7 @@ def test_json_output_of_an_error_is_an_object_too_with_positions(project: Path, 
     ran = scepsy("compile", "--project", project, "--output", "json")
     assert ran.code == 1
     result = json.loads(ran.out)
-    jsonschema.validate(result, schema("CompileResult"))
+    published.validate(result, "CompileResult")
     problem = result["error"]["problems"][0]
     assert (problem["path"], problem["line"], problem["column"]) == ("workflows/rag-reranker.yaml", 9, 12)
 
@@ -238,7 +236,7 @@ def test_json_output_of_an_error_is_an_object_too_with_positions(project: Path, 
 def test_a_result_with_fractions_satisfies_its_schema(tmp_path: Path, scepsy: Scepsy) -> None:
     scepsy("init", tmp_path / "o", "--example", "oversubscribed")
     result = json.loads(scepsy("compile", "--project", tmp_path / "o", "--output", "json").out)
-    jsonschema.validate(result, schema("CompileResult"))
+    published.validate(result, "CompileResult")
     assert {i["share"] for i in result["clusters"][0]["plan"]["instances"]} < {n / 10 for n in range(1, 10)}
 
 
@@ -448,7 +446,7 @@ def test_explain_says_why(project: Path, scepsy: Scepsy) -> None:
     for words in ("is the bottleneck", "outside LLMs", "Next-best options", "What one GPU less, or one more"):
         assert words in ran.out
     result = json.loads(scepsy("explain", "rag-reranker", "--project", project, "--output", "json").out)
-    jsonschema.validate(result, schema("ExplainResult"))
+    published.validate(result, "ExplainResult")
     assert sum(part["fraction"] for part in result["workflows"][0]["parts"]) == pytest.approx(1.0)
     fewer, more = result["budgets"]
     assert (fewer["gpus"], more["gpus"]) == (3, 5)

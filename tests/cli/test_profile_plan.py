@@ -6,11 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-import jsonschema
 import pytest
+from tests import published
 from tests.conftest import Demo, Scepsy
-
-from scepsy.documents import schema
 
 GPU = "NVIDIA-H100-80GB-HBM3"
 MODEL = "Qwen/Qwen3-0.6B"
@@ -108,7 +106,7 @@ def test_the_json_satisfies_its_schema_and_adds_up(project: Path, scepsy: Scepsy
     as_measured(project, "0.23.0")
     ran = scepsy("profile", "plan", "--project", project, "--output", "json")
     result = json.loads(ran.out)
-    jsonschema.validate(result, schema("ProfilePlanResult"))
+    published.validate(result, "ProfilePlanResult")
     assert (ran.code, result["kind"], result["cluster"]) == (0, "ProfilePlanResult", "one-node")
     assert (result["engine"], result["budget"]) == ("0.24.0", 1800)
     reranker, generator = result["sweeps"]
@@ -130,7 +128,7 @@ def test_the_json_satisfies_its_schema_and_adds_up(project: Path, scepsy: Scepsy
 def test_json_is_written_for_errors_too(project: Path, scepsy: Scepsy) -> None:
     ran = scepsy("profile", "plan", "--project", project, "--cluster", "one-nod", "--output", "json")
     result = json.loads(ran.out)
-    jsonschema.validate(result, schema("ProfilePlanResult"))
+    published.validate(result, "ProfilePlanResult")
     assert result["error"] == {"message": 'there is no cluster "one-nod"', "hint": 'did you mean "one-node"?'}
     assert ran.code == 1
 

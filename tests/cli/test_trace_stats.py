@@ -11,14 +11,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from tests import published
 from tests.conftest import Ran, Scepsy
 
-from scepsy.documents import schema
 from scepsy.report.trace_page import page
 from scepsy.report.trace_pictures import concurrency
 from scepsy.report.trace_statistics import examine
@@ -70,7 +69,7 @@ def figures(scepsy: Scepsy, file: Path) -> dict[str, Any]:
     ran = stats(scepsy, file, "--output", "json")
     assert ran.code == 0, ran.err
     result = json.loads(ran.out)
-    jsonschema.validate(result, schema("TraceStatistics"))
+    published.validate(result, "TraceStatistics")
     return result
 
 
@@ -285,7 +284,7 @@ def test_bad_input_is_explained(tmp_path: Path, scepsy: Scepsy, text: str, says:
     ran = stats(scepsy, file, "--output", "json")
     failure = json.loads(ran.out)
     assert failure["error"]["message"].endswith("in the documents")
-    jsonschema.validate(failure, schema("TraceStatistics"))
+    published.validate(failure, "TraceStatistics")
 
 
 def test_a_damaged_gzip_file_is_called_that_and_a_good_one_is_read(tmp_path: Path, scepsy: Scepsy) -> None:

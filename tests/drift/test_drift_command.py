@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
+from tests import published
 from tests.conftest import Demo, Ran, Scepsy, git
 from tests.drift.answering import Answer, Fake, answering, success
 from tests.drift.replayed import DAY, Engine, constant, gateway
 
-from scepsy.documents import schema
 from scepsy.documents.units import parse_duration
 
 SECRET = "s3cret-token-of-the-platform-team"
@@ -95,7 +94,7 @@ def drift(scepsy: Scepsy, project: Path, fake: Fake, *more: object) -> Ran:
 
 def result(ran: Ran) -> dict:
     document = json.loads(ran.out)
-    jsonschema.validate(document, schema("DriftResult"))
+    published.validate(document, "DriftResult")
     return document
 
 

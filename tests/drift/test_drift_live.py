@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import jsonschema
 import pytest
 from ruamel.yaml import YAML
+from tests import published
 from tests.conftest import Demo, Scepsy
 from tests.discovery.world import World, objects_of
 
 from scepsy.cluster.access import NODES, SLICES
-from scepsy.documents import Cluster, schema
+from scepsy.documents import Cluster
 from scepsy.documents.loading import validate
 from scepsy.documents.source import SourceFile, parse
 
@@ -33,7 +33,7 @@ def there(project: Path, world: World, kubeconfig: Path) -> World:
 def looked(scepsy: Scepsy, project: Path, *more: object) -> tuple[int, dict, str]:
     ran = scepsy("drift", "--project", project, "--context", "here", "--output", "json", *more)
     document = json.loads(ran.out)
-    jsonschema.validate(document, schema("DriftResult"))
+    published.validate(document, "DriftResult")
     return ran.code, document, ran.err
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import jsonschema
+from tests import published
 from tests.conftest import Scepsy, git
-
-from scepsy.documents import schema
 
 WORKFLOW = "workflows/rag-reranker.yaml"
 
@@ -28,7 +26,7 @@ def push(scepsy: Scepsy, project: Path, *more: object, code: int = 0) -> dict:
     ran = scepsy("compile", "--project", project, "--commit", "--push", "--output", "json", *more)
     assert ran.code == code, ran.err + ran.out
     result = json.loads(ran.out)
-    jsonschema.validate(result, schema("CompileResult"))
+    published.validate(result, "CompileResult")
     return result
 
 

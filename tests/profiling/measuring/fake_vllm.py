@@ -26,7 +26,7 @@ def main() -> None:
     if told.get("stubborn"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Like the workers of an engine; it inherits what is done with SIGTERM.
-    worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    worker = subprocess.Popen(["sleep", "600"])
     own = {
         "arguments": sys.argv[1:],
         "environment": dict(os.environ),
