@@ -18,6 +18,7 @@ import sys
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import asdict, dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
@@ -187,10 +188,15 @@ class Simulated:
     async def snapshot(self) -> Snapshot | None:
         from scepsy.profiling.measuring.metrics import Snapshot  # noqa: PLC0415
 
-        if not self.does.metrics:
-            return None
+        return Snapshot(**vars(self.figures())) if self.does.metrics else None
+
+    def figures(self) -> SimpleNamespace:
+        """Return what a snapshot holds, for a server, which must not import it while it is measured."""
         usage = self._running / self.does.limit / 2
-        return Snapshot(self._loop.time(), self._running, len(self._waiting), usage, self.queries, self.hits)
+        return SimpleNamespace(
+            at=self._loop.time(), running=self._running, waiting=len(self._waiting), kv_usage=usage,
+            queries=self.queries, hits=self.hits,
+        )  # fmt: skip
 
     async def healthy(self) -> str | None:
         return None
@@ -251,7 +257,7 @@ def application(does: Behaviour) -> web.Application:
         return web.json_response({"version": "0.24.0"})
 
     async def metrics(_: web.Request) -> web.Response:
-        s = await state["engine"].snapshot()
+        s = state["engine"].figures() if does.metrics else None
         if s is None:
             return web.Response(status=404)
         labels = '{engine="0",model_name="tiny"}'
