@@ -18,14 +18,12 @@ import sys
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import asdict, dataclass, field
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import web
 
-if TYPE_CHECKING:
-    from scepsy.profiling.measuring.engine import Answer
-    from scepsy.profiling.measuring.metrics import Snapshot
+from scepsy.profiling.measuring.engine import Answer, CallFailed
+from scepsy.profiling.measuring.metrics import Snapshot
 
 T = TypeVar("T")
 BLOCK = 16
@@ -172,9 +170,6 @@ class Simulated:
     # What the runner asks of a server
 
     async def call(self, prompt: list[int], output: int) -> Answer:
-        # A server has no need of it, and the import takes half a second.
-        from scepsy.profiling.measuring.engine import Answer, CallFailed  # noqa: PLC0415
-
         sent = self._loop.time()
         first = self._loop.create_future()
         at: list[float] = []
@@ -186,17 +181,10 @@ class Simulated:
         return Answer(sent, at[0] if at else ended, ended, output)
 
     async def snapshot(self) -> Snapshot | None:
-        from scepsy.profiling.measuring.metrics import Snapshot  # noqa: PLC0415
-
-        return Snapshot(**vars(self.figures())) if self.does.metrics else None
-
-    def figures(self) -> SimpleNamespace:
-        """Return what a snapshot holds, for a server, which must not import it while it is measured."""
+        if not self.does.metrics:
+            return None
         usage = self._running / self.does.limit / 2
-        return SimpleNamespace(
-            at=self._loop.time(), running=self._running, waiting=len(self._waiting), kv_usage=usage,
-            queries=self.queries, hits=self.hits,
-        )  # fmt: skip
+        return Snapshot(self._loop.time(), self._running, len(self._waiting), usage, self.queries, self.hits)
 
     async def healthy(self) -> str | None:
         return None
@@ -257,7 +245,7 @@ def application(does: Behaviour) -> web.Application:
         return web.json_response({"version": "0.24.0"})
 
     async def metrics(_: web.Request) -> web.Response:
-        s = state["engine"].figures() if does.metrics else None
+        s = await state["engine"].snapshot()
         if s is None:
             return web.Response(status=404)
         labels = '{engine="0",model_name="tiny"}'
