@@ -23,7 +23,6 @@ import yaml
 from tests.cluster.cluster import ClusterUnderTest
 from tests.cluster.programs import programs
 from tests.cluster.project import ScepsyProject
-from tests.cluster.test_loop import lose
 from tests.conftest import git
 from tests.drift.replayed import free_port
 from tests.repository.git_server import let_push, serving
@@ -86,7 +85,7 @@ def measure(cluster: ClusterUnderTest, times: int) -> None:
             for _ in range(times):
                 busy = sorted({instance.node for instance in project.plan.spec.instances})
                 before = git(project.remote, "rev-parse", "main")
-                lose(cluster, busy[-1])
+                cluster.lose(busy[-1])
                 took.append(wait(moved(project, before)))
                 wait(lambda: project.head == git(project.remote, "rev-parse", "main"))
                 time.sleep(3)

@@ -83,12 +83,18 @@ class ClusterUnderTest:
         return self.api.get("v1", "Node", name) or {"status": {"conditions": []}}
 
     def forget_node(self, name: str) -> None:
-        """Have the next `with_nodes` make a node, and what its driver publishes, anew."""
-        self._nodes = {
+        """Have the next `with_nodes` make a node anew."""
+        self._nodes = {path: item for path, item in self._nodes.items() if item["metadata"]["name"] != name}
+
+    def lose(self, name: str) -> None:
+        """Have a node vanish, and what its driver published with it, as the garbage collector sees to."""
+        gone = {
             path: item
             for path, item in self._nodes.items()
-            if name not in (item["metadata"]["name"], item.get("spec", {}).get("nodeName"))
+            if name in (item["metadata"]["name"], item.get("spec", {}).get("nodeName"))
         }
+        for path in gone:
+            self.api.delete(self._nodes.pop(path))
 
     def syncing(self, project: ScepsyProject) -> Environment:
         """Have Argo CD sync a repository; what it deployed is removed when the test ends."""

@@ -125,7 +125,7 @@ def test_a_push_a_lost_node_and_a_shift_of_traffic_each_end_in_what_runs(
         time.sleep(8)  # a look that finds nothing
         before = head(project)
         lost = time.monotonic()
-        lose(cluster, "gpu-b")
+        cluster.lose("gpu-b")
         eventually(lambda: head(project) != before, within=60, why="nothing was pushed")
         took = time.monotonic() - lost
         eventually(lambda: project.head == head(project), within=30, why="the checkout does not follow")
@@ -151,12 +151,3 @@ def test_a_push_a_lost_node_and_a_shift_of_traffic_each_end_in_what_runs(
     assert workflow.target.per_second == pytest.approx(1.6 * rate, rel=0.05)
     assert (project.directory / "observed/rag-reranker.yaml").is_file()
     deployed(environment, project)
-
-
-def lose(cluster: ClusterUnderTest, name: str) -> None:
-    """Have a node vanish, and its driver's ResourceSlice with it, as the garbage collector sees to."""
-    for item in cluster.api.list("resource.k8s.io/v1", "ResourceSlice"):
-        if item["spec"].get("nodeName") == name:
-            cluster.api.delete({**item, "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice"})
-    cluster.api.delete({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
-    cluster.forget_node(name)
