@@ -91,6 +91,14 @@ def observed(project: Path, *entries: str, name: str = "rag-reranker") -> None:
     (project / "observed" / f"{name}.yaml").write_text(head + spec)
 
 
+def test_a_time_that_is_none_is_told_as_one_would_say_it(project: Path) -> None:
+    observed(project)
+    path = project / "observed" / "rag-reranker.yaml"
+    path.write_text(path.read_text().replace("2026-11-21T20:00:00Z", "yesterday"))
+    with pytest.raises(DocumentError, match="'yesterday' is not a time such as 2026-11-21T20:00:00Z"):
+        load_workspace(project, project)
+
+
 @pytest.mark.parametrize(
     ("target", "seen", "planned"),
     [("12/s", "19.2/s", 19.2), ("12/s", "7/s", 12.0), ("12/s", None, 12.0)],

@@ -12,11 +12,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from scepsy.documents.cluster import Cluster, Node
-from scepsy.documents.model import Document, GpuUuid, Items, KubernetesName, Metadata, Model, NodeName
+from scepsy.documents.model import Document, GpuUuid, Items, KubernetesName, Metadata, Model, NodeName, text_like
 from scepsy.documents.units import Rate
 
 Amount = Annotated[float, Field(gt=0, le=1e9)]
-Moment = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
+_moment = text_like(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", "a time such as 2026-11-21T20:00:00Z", 20
+)
+Moment = Annotated[str, _moment[0], _moment[1]]
 
 
 class ObservedLlm(Model):
