@@ -32,6 +32,8 @@ from scepsy.repository.worktree import WorkTree, read_at_head
 How = Literal["write", "push", "propose"]
 """What becomes of the result: files in the checkout, a commit on the branch of the specs, or a pull request."""
 
+_PREFIX = "scepsy/drift-"
+"""How the names of branches with proposals begin."""
 _STALE = ("profile-outdated", "profile-gone", "profile-old")
 """Kinds of findings that a measurement mends."""
 _LISTED = 20
@@ -91,7 +93,7 @@ class Recompilation:
         cluster = looked.plan.spec.cluster
         if self.how == "write":
             compiled = _written(looked, inputs)
-            done = f"observed values and the plan of cluster {cluster} are written; look at them: git diff"
+            done = f"observed values and the plan of cluster {cluster} are written; look at them: git status, git diff"
             return _with(result, response, compiled, done)
 
         def change(workspace: Workspace) -> Mapping[PurePosixPath, bytes | None]:
@@ -190,9 +192,6 @@ def _check_newest(workspace: Workspace, looked: Looked) -> None:
         raise Superseded(
             f"the plan of cluster {cluster} is another one at the remote by now", f"bring the checkout forward: {pull}"
         )
-
-
-_PREFIX = "scepsy/drift-"
 
 
 def _occasion(looked: Looked, tree: WorkTree) -> str:
