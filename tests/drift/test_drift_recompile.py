@@ -19,8 +19,10 @@ from tests.conftest import Demo, Ran, Scepsy, git
 from tests.discovery.world import World, objects_of
 from tests.drift.answering import Fake, answering
 from tests.drift.replayed import DAY, Engine, gateway
+from tests.push.conftest import server
 from tests.repository import forge_api
-from tests.repository.git_server import GitServer, bare, serving
+from tests.repository.git_server import GitServer, bare
+from tests.small_disk import mounted
 
 from scepsy.cli.recompile import _reason, _told
 from scepsy.cluster.access import NODES, SLICES
@@ -29,6 +31,8 @@ from scepsy.documents.drift import DriftFinding, DriftResult
 from scepsy.documents.loading import validate
 from scepsy.documents.source import SourceFile, parse
 
+__all__ = ["server"]
+
 NOW = float(int(time.time()))
 LOST = "gpu-b"
 _AS_PLANNED: dict[str, list] = {}
@@ -36,22 +40,10 @@ _AS_PLANNED: dict[str, list] = {}
 
 
 @pytest.fixture
-def server(tmp_path: Path, git_home: Path) -> Iterator[GitServer]:
-    (tmp_path / "served").mkdir()
-    with serving(tmp_path / "served") as running:
-        yield running
-
-
-@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(disk)], check=False).returncode:
-        pytest.skip("needs the right to mount a small file system")
-    try:
+    """A file system of four megabytes."""
+    with mounted(tmp_path / "disk", "4m") as disk:
         yield disk
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @dataclass

@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import Scepsy, git
 from tests.push.steps import WORKFLOW, commit_all, edit, push, state
 from tests.repository.git_server import ASK, FETCH, PUSH, Fault, GitServer, hook
+from tests.small_disk import mounted
 
 from scepsy.repository.git import Said
 from scepsy.repository.remote import Remote
@@ -150,15 +151,8 @@ def test_a_timeout_that_is_no_number_is_said(project: Path, scepsy: Scepsy, monk
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of two megabytes."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], check=False, capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip("a small file system cannot be mounted here: " + mounted.stderr.decode().strip())
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    with mounted(tmp_path / "disk", "2m") as disk:
+        yield disk
 
 
 def test_on_a_full_disk_nothing_changes_and_with_room_it_works(

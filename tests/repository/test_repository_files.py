@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 import pytest
+from tests.small_disk import mounted
 
 from scepsy.repository import Busy, Changes, WouldOverwrite, WriteFailed, plan_changes, write
 
@@ -53,15 +54,9 @@ def compiled(root: Path) -> Path:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A repository on a file system of its own, of 256 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)], check=False).returncode:
-        pytest.skip("mounting needs root")
-    try:
+    with mounted(tmp_path / "disk", "256k") as disk:
         (disk / ".git").mkdir()
         yield disk
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_a_first_compile_adds_everything_with_mode_0644(root):
