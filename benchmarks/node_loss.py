@@ -27,20 +27,9 @@ from tests.conftest import git
 from tests.drift.replayed import free_port
 from tests.repository.git_server import let_push, serving
 
-from benchmarks.sync import run_scepsy
+from benchmarks.sync import GPUS, cluster_text, run_scepsy
 
-NODES, GPUS = 8, 8
-
-
-def cluster_text() -> str:
-    """Return the Cluster document: 64 H100."""
-    lines = ["apiVersion: scepsy.dev/v1alpha1", "kind: Cluster", "metadata: {name: two-nodes}", "spec:"]
-    lines += ["  sharing: dra-mps", "  nodes:"]
-    for n in range(NODES):
-        gpus = ", ".join(f"{{uuid: GPU-{n}-{g}, memory: 80Gi}}" for g in range(GPUS))
-        lines += [f"    - name: gpu-{n}", "      product: NVIDIA-H100-80GB-HBM3", f"      gpus: [{gpus}]"]
-        lines += [f"      nvlinkDomains: [[{', '.join(map(str, range(GPUS)))}]]"]
-    return "\n".join(lines) + "\n"
+NODES = 8
 
 
 def wait(condition: Callable[[], object], within: float = 120.0) -> float:
@@ -57,7 +46,7 @@ def measure(cluster: ClusterUnderTest, times: int) -> None:
     """Lose a node so many times, one after the other, and print how long the answers took."""
     directory = Path(tempfile.mkdtemp())
     made = ScepsyProject.from_example(directory, "both", "bench", run_scepsy)
-    (made.directory / "clusters/two-nodes.yaml").write_text(cluster_text(), encoding="utf-8")
+    (made.directory / "clusters/two-nodes.yaml").write_text(cluster_text(NODES, connected=True), encoding="utf-8")
     began = time.monotonic()
     made.compile()
     alone = time.monotonic() - began

@@ -30,13 +30,14 @@ NODES, GPUS = 64, 8
 ETCD_LIMIT = 1.5 * 2**20
 
 
-def cluster_text() -> str:
-    """Return the Cluster document."""
+def cluster_text(nodes: int = NODES, connected: bool = False) -> str:
+    """Return the Cluster document: nodes with eight H100 each, which NVLink connects if asked for."""
     lines = ["apiVersion: scepsy.dev/v1alpha1", "kind: Cluster", "metadata: {name: two-nodes}", "spec:"]
     lines += ["  sharing: dra-mps", "  nodes:"]
-    for n in range(NODES):
+    for n in range(nodes):
         gpus = ", ".join(f"{{uuid: GPU-{n}-{g}, memory: 80Gi}}" for g in range(GPUS))
         lines += [f"    - name: gpu-{n}", "      product: NVIDIA-H100-80GB-HBM3", f"      gpus: [{gpus}]"]
+        lines += [f"      nvlinkDomains: [{list(range(GPUS))}]"] if connected else []
     return "\n".join(lines) + "\n"
 
 
