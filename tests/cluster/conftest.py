@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.cluster.cluster import ClusterUnderTest
 from tests.cluster.processes import ProgramEnded
+from tests.cluster.profiling import CONTROLLER, start_controller
 from tests.cluster.programs import MissingTool, programs
 from tests.cluster.project import MakeProject, ScepsyProject
 from tests.conftest import Scepsy
@@ -42,6 +44,17 @@ def cluster(shared_cluster: ClusterUnderTest) -> Iterator[ClusterUnderTest]:
     shared_cluster.processes.alive()
     yield shared_cluster
     shared_cluster.remove_environments()
+
+
+@pytest.fixture(scope="module")
+def controller(shared_cluster: ClusterUnderTest) -> Iterator[None]:
+    """A real workflow-controller of Argo Workflows, where there is one."""
+    program = shutil.which(CONTROLLER)
+    if program is None:
+        pytest.skip(f"no {CONTROLLER} on the PATH")
+    start_controller(shared_cluster, program)
+    yield None
+    shared_cluster.processes.stop_one(CONTROLLER)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tests.cluster.cluster import ClusterUnderTest
 from tests.cluster.drift_checks import TOKEN, Checks, DriftChecks, ends
 from tests.cluster.environment import Environment
 from tests.cluster.processes import eventually
-from tests.cluster.profiling import ARGO, CONTROLLER, CRDS, End, outputs, start_controller
+from tests.cluster.profiling import ARGO, CRDS, End, outputs
 from tests.cluster.project import MakeProject
 from tests.conftest import git
 from tests.repository.git_server import identity, serving
@@ -57,17 +57,6 @@ def checks(cluster: ClusterUnderTest, environment: Environment, certificate: Pat
         made.install()
         yield made
         made.remove()
-
-
-@pytest.fixture(scope="module")
-def controller(shared_cluster: ClusterUnderTest) -> Iterator[None]:
-    """The workflow-controller."""
-    program = shutil.which(CONTROLLER)
-    if program is None:
-        pytest.skip(f"no {CONTROLLER} on the PATH")
-    start_controller(shared_cluster, program)
-    yield None
-    shared_cluster.processes.stop_one(CONTROLLER)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,14 +20,12 @@ from tests.cluster.processes import eventually
 from tests.cluster.profiling import (
     ARGO,
     CLAIM,
-    CONTROLLER,
     CRDS,
     DEADLINE,
     ArgoWorkflows,
     End,
     Profiling,
     outputs,
-    start_controller,
 )
 
 pytestmark = pytest.mark.skipif(not CRDS.is_dir(), reason=f"no CRDs of Argo Workflows at {CRDS}")
@@ -66,17 +63,6 @@ def profiling(cluster: ClusterUnderTest) -> Iterator[Profiling]:
     made.install()
     yield made
     made.remove()
-
-
-@pytest.fixture(scope="module")
-def controller(shared_cluster: ClusterUnderTest) -> Iterator[None]:
-    """The workflow-controller."""
-    program = shutil.which(CONTROLLER)
-    if program is None:
-        pytest.skip(f"no {CONTROLLER} on the PATH")
-    start_controller(shared_cluster, program)
-    yield None
-    shared_cluster.processes.stop_one(CONTROLLER)
 
 
 @pytest.fixture
