@@ -56,6 +56,7 @@ NONE = Outlook(note="no allocation carries it: 2 GPUs are missing")
         (replace(seen(LOAD), news=False), None, False, "it is planned for already"),
         (replace(seen(LOAD), news=False, edited=True), None, False, "documents already say so, and nobody compiled"),
         (seen(LOST, then=2.5), 9_999.0, True, "generator-1 lost their GPUs"),
+        (seen(replace(LOST, instances=tuple("abcdef"))), None, True, "a, b, c, d and 2 more lost their GPUs"),
         (seen(IDLE), None, False, "nothing was found that compiling again would mend"),
         (seen(BACK), None, True, "gpu-b can be planned with again"),
         (seen(BACK, then=2.0), 6_400.0, True, "gpu-b can be planned with again"),
@@ -69,7 +70,7 @@ NONE = Outlook(note="no allocation carries it: 2 GPUs are missing")
     ],
     ids=[
         "nothing", "an object", "documents", "enough", "too little", "worse", "cooling down", "cooled down", "a clock ahead",
-        "an outage", "an outage without remedy", "no news", "no news, but edited", "lost hardware",
+        "an outage", "an outage without remedy", "no news", "no news, but edited", "lost hardware", "much lost hardware",
         "hardware without instances", "hardware back",
         "hardware back that saves nothing", "hardware back, cooling down", "much hardware back",
         "hardware back that is not enough", "more than there is", "lost too much", "documents that do not compile",

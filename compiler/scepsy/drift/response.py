@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scepsy.documents.project import DriftSettings
@@ -56,7 +56,7 @@ def respond(
     if not seen.gain.workflows:
         return Response(False, seen.gain.note or "no allocation carries it")
     if lost:
-        return Response(True, f"{', '.join(lost)} lost their GPUs")
+        return Response(True, f"{_some(lost)} lost their GPUs")
     if not seen.news:
         if seen.edited:
             return Response(False, "documents already say so, and nobody compiled them: scepsy compile --commit")
@@ -64,7 +64,7 @@ def respond(
     after = {own.workflow: own.latency for own in seen.gain.workflows}
     restored = [own.workflow for own in seen.cost.workflows if own.latency is None and after.get(own.workflow)]
     if restored:
-        return Response(True, f"{', '.join(restored)} would get through again")
+        return Response(True, f"{_some(restored)} would get through again")
     age = settings.cool_down if changed is None else max(0.0, seen.at - changed)
     if age < settings.cool_down:
         ago, whole = age / 60, settings.cool_down / 60
@@ -72,13 +72,18 @@ def respond(
         return Response(False, why)
     back = [f.subject for f in findings if f.kind in BACK]
     if back:
-        more = f" and {len(back) - _NAMED} more" if len(back) > _NAMED else ""
-        return Response(True, f"{', '.join(back[:_NAMED])}{more} can be planned with again")
+        return Response(True, f"{_some(back)} can be planned with again")
     saved = savings(seen.cost, seen.gain, priorities)
     least = f"{settings.minimum_gain:.0%} are asked for (spec.drift.minimumGain)"
     if saved < settings.minimum_gain:
         return Response(False, f"it would save {max(0.0, saved):.1%} of the predicted latency; {least}")
     return Response(True, f"it saves {saved:.1%} of the predicted latency; {least}")
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first of some names, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def savings(cost: Outlook, gain: Outlook, priorities: Mapping[str, float]) -> float:
