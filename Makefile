@@ -20,11 +20,11 @@ test: $(STAMP)
 # Builds a real Kubernetes and Argo CD from Go modules, once per version, and runs them on loopback. Needs Go, git and
 # redis-server; SCEPSY_TEST_KUBECONFIG names a cluster to use instead.
 test-cluster: $(STAMP)
-	@$(BIN)/python -m pytest tests/cluster
+	@$(BIN)/python -m pytest tests/end_to_end
 
 # Eight compilers that push 25 changes each, and 200 runs of compile --push that are killed: a quarter of an hour.
 test-push: $(STAMP)
-	@$(BIN)/python -m pytest tests/push tests/push_at_length
+	@$(BIN)/python -m pytest tests/publishing tests/publishing_at_length
 
 # Installs a real vLLM for CPUs, once per version, and runs the recorder between an agent and two servers of it: 6 GB of
 # disk and 6 GB of memory.

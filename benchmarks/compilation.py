@@ -8,11 +8,11 @@ from pathlib import Path
 from benchmarks.measure import HEAD, cpu_ms, row
 from scepsy.allocation import build_problem, solve
 from scepsy.cli.init import create, examples
-from scepsy.compilation import compile_plan, gather
+from scepsy.compilation.compiler import compile_plan, gather
 from scepsy.documents import load_workspace
 from scepsy.manifests import check, render
 from scepsy.repository import open_worktree
-from scepsy.repository.publication import compare, output_of
+from scepsy.repository.outputs import compare, output_of
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from scepsy.drift.traffic import DAY, MARGIN, Floats, exceeds, lack_of, needed, statistics_of, threshold
+from scepsy.drift.change_detection import DAY, MARGIN, Floats, exceeds, lack_of, needed, statistics_of, threshold
 
 HOURS = 1000
 LIMITS = 4

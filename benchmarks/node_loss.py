@@ -20,12 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import yaml
-from tests.cluster.cluster import ClusterUnderTest
-from tests.cluster.programs import programs
-from tests.cluster.project import ScepsyProject
 from tests.conftest import git
-from tests.drift.replayed import free_port
-from tests.repository.git_server import let_push, serving
+from tests.drift.replayed_traffic import free_port
+from tests.end_to_end.cluster import ClusterUnderTest
+from tests.end_to_end.programs import programs
+from tests.end_to_end.project import ScepsyProject
+from tests.publishing.git_server import let_push, serving
 
 from benchmarks.sync import GPUS, cluster_text, run_scepsy
 

@@ -15,12 +15,12 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from tests.cluster.api import Object
-from tests.cluster.cluster import ClusterUnderTest
-from tests.cluster.programs import programs
-from tests.cluster.project import ScepsyProject
-from tests.cluster.test_changes import plan_of
 from tests.conftest import Ran
+from tests.end_to_end.api import Object
+from tests.end_to_end.cluster import ClusterUnderTest
+from tests.end_to_end.programs import programs
+from tests.end_to_end.project import ScepsyProject
+from tests.end_to_end.test_changes import plan_of
 
 from scepsy.cli import main as scepsy_main
 from scepsy.documents import Cluster

@@ -35,9 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave the tests on a real cluster and on a real vLLM, and those that take minutes, to their own targets."""
     if collection_path.parent != Path(__file__).parent or collection_path.name not in (
-        "cluster",
+        "end_to_end",
         "vllm",
-        "push_at_length",
+        "publishing_at_length",
     ):
         return None
     named = any(collection_path.name in Path(str(argument)).parts for argument in config.args)

@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scepsy.allocation import Enumeration, Infeasible, OptionTable, Problem, replan, solution, solve
+from scepsy.allocation import Enumeration, Infeasible, OptionTable, Problem, replan, solve
+from scepsy.allocation import branch_and_place as solution
 from scepsy.allocation.problem import RESOLUTION
 from scepsy.allocation.search import Limit
 from scepsy.documents import Llm
 from scepsy.documents.plan import Instance
 from scepsy.performance import InstanceMemory
 from scepsy.pipeline import InstanceModel, LlmLoad, Shape
-from scepsy.placement import Domain, Inventory, Placed, Request, bins, place
+from scepsy.placement import Domain, Inventory, Placed, Request, place
+from scepsy.placement import bin_packing as bins
 
 Row = tuple[int, int, int, int, float, float]  # product, tp, tenths, replicas, bandwidth, reserve
 

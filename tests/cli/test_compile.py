@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from tests import published
+from tests import published_schemas as published
 from tests.conftest import Demo, Scepsy, git
 
 

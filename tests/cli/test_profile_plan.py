@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests import published
+from tests import published_schemas as published
 from tests.conftest import Demo, Scepsy
 
 GPU = "NVIDIA-H100-80GB-HBM3"

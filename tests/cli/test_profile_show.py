@@ -17,11 +17,11 @@ from rich.console import Console
 from tests.conftest import Ran, Scepsy
 
 from scepsy.documents import API_VERSION, Profile, emit
-from scepsy.report.profile_figures import Curve, Groups, known_of
+from scepsy.report.profile_comparison import Curve, Groups, known_of
 from scepsy.report.profile_page import page
 from scepsy.report.profile_terminal import show_profiles
 from scepsy.report.text_plot import Line, beside, text_plot
-from scepsy.report.trace_words import brief
+from scepsy.report.trace_text import brief
 
 H100, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-L40S"
 ENGINE = "0.24.0"

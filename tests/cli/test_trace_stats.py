@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tests import published
+from tests import published_schemas as published
 from tests.conftest import Ran, Scepsy
 
 from scepsy.report.trace_page import page
-from scepsy.report.trace_pictures import concurrency
+from scepsy.report.trace_plot_data import concurrency
 from scepsy.report.trace_statistics import examine
 from scepsy.traces.call import Call
 from scepsy.traces.columns import trace_of

@@ -1,74 +1,28 @@
-"""A cluster, and repositories that Argo CD syncs into it."""
+"""The server, and a kubeconfig for it."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import shutil
-import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-
-from tests.cluster.cluster import ClusterUnderTest
-from tests.cluster.processes import ProgramEnded
-from tests.cluster.profiling import CONTROLLER, start_controller
-from tests.cluster.programs import MissingTool, programs
-from tests.cluster.project import MakeProject, ScepsyProject
-from tests.conftest import Scepsy
-
-_numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def shared_cluster(request: pytest.FixtureRequest) -> Iterator[ClusterUnderTest]:
-    """The one cluster of all tests."""
-    # CI cancels with SIGTERM, of which pytest alone would die without cleaning up.
-    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
-    try:
-        made = ClusterUnderTest(programs())
-    except (MissingTool, ProgramEnded) as error:
-        pytest.exit(str(error), returncode=1)
-    try:
-        yield made
-    finally:
-        failed = request.session.testsfailed > 0
-        made.stop(keep=failed)
-        if failed:
-            print(f"\nThe cluster's logs are in {made.processes.logs}")
+from tests.cluster.kubernetes_api import World
+from tests.profiling.jobs.conftest import write_kubeconfig
 
 
 @pytest.fixture
-def cluster(shared_cluster: ClusterUnderTest) -> Iterator[ClusterUnderTest]:
-    """The cluster, and nothing in it that another test deployed."""
-    shared_cluster.processes.alive()
-    yield shared_cluster
-    shared_cluster.remove_environments()
-
-
-@pytest.fixture(scope="module")
-def controller(shared_cluster: ClusterUnderTest) -> Iterator[None]:
-    """A real workflow-controller of Argo Workflows, where there is one."""
-    program = shutil.which(CONTROLLER)
-    if program is None:
-        pytest.skip(f"no {CONTROLLER} on the PATH")
-    start_controller(shared_cluster, program)
-    yield None
-    shared_cluster.processes.stop_one(CONTROLLER)
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def project(tmp_path_factory: pytest.TempPathFactory, scepsy: Scepsy) -> MakeProject:
-    """Make a project from an example, compiled, committed and pushed, in a namespace of its own."""
-
-    def make(example: str, push: bool = True, sharing: str = "") -> ScepsyProject:
-        number = next(_numbers)
-        # The process id keeps two runs apart that use the same cluster.
-        namespace = f"scepsy-tests-{os.getpid()}-{number}"
-        # Not tmp_path: interrupted while it is set up, pytest 9 fails to take it down.
-        made = ScepsyProject.from_example(tmp_path_factory.mktemp("project"), example, namespace, scepsy, sharing)
-        if push:
-            made.push()
-        return made
-
-    return make
+def kubeconfig(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A kubeconfig with two contexts: `here` is the server, `elsewhere` nothing."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    path = tmp_path / "kubeconfig"
+    write_kubeconfig(path, world.url)
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    return path

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import Scepsy
 
-from scepsy.compilation import gather
+from scepsy.compilation.compiler import gather
 from scepsy.documents import Cluster, DocumentError, load_workspace
 from scepsy.documents.loading import validate
 from scepsy.documents.observed import without

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
-from tests import published
+from tests import published_schemas as published
 from tests.conftest import Demo, Ran, Scepsy, git
-from tests.drift.answering import Answer, Fake, answering, success
-from tests.drift.replayed import DAY, Engine, constant, gateway
+from tests.drift.prometheus_server import Answer, Fake, answering, success
+from tests.drift.replayed_traffic import DAY, Engine, constant, gateway
 
 from scepsy.documents.units import parse_duration
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from tests.drift.answering import Answer, Fake, answering, success
+from tests.drift.prometheus_server import Answer, Fake, answering, success
 
 from scepsy.drift.prometheus import Access, Partial, Prometheus, PrometheusError, access_of, selector
 

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 from tests.conftest import Demo, Scepsy
-from tests.drift.replayed import INSTALLED, MISSING, Engine, Workflow, constant, gateway, page, prometheus, text
+from tests.drift.replayed_traffic import INSTALLED, MISSING, Engine, Workflow, constant, gateway, page, prometheus, text
 
 from scepsy.documents import Plan
 from scepsy.documents.units import parse_duration
 from scepsy.drift.counters import increments
-from scepsy.drift.observing import observe_callers
 from scepsy.drift.prometheus import Access, Prometheus, PrometheusError
+from scepsy.drift.series import observe_callers
 from scepsy.manifests import COUNTS_PATH, EXECUTION_HEADER, Backend, Server, gateway_config
 
 pytestmark = pytest.mark.skipif(not INSTALLED, reason=MISSING)

@@ -11,16 +11,16 @@ import pytest
 from tests.conftest import Scepsy
 
 from scepsy.cli.compile import open_project
-from scepsy.compilation import Inputs, compile_plan, gather
+from scepsy.compilation.compiler import Inputs, compile_plan, gather
 from scepsy.documents import Plan
-from scepsy.drift import ledger
+from scepsy.drift import collector as ledger
+from scepsy.drift.change_detection import DAY, SLOT
+from scepsy.drift.collector import Settings
 from scepsy.drift.counters import Slots
-from scepsy.drift.judging import judge_traffic
-from scepsy.drift.ledger import Settings
-from scepsy.drift.observing import Callers, Counted, Traffic
-from scepsy.drift.outlook import ALIKE, BESIDE, Change, cost_of, fewest_note
-from scepsy.drift.recounting import dispersion_of, most_often
-from scepsy.drift.traffic import DAY, SLOT
+from scepsy.drift.double_counting import dispersion_of, most_often
+from scepsy.drift.impact import ALIKE, BESIDE, Change, cost_of, fewest_note
+from scepsy.drift.llms import judge_traffic
+from scepsy.drift.series import Callers, Counted, Traffic
 from scepsy.drift.workflows import judge_workflows, notes_of
 from scepsy.manifests.gateway import PARTS
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 from tests.conftest import Ran, git
-from tests.repository.git_server import GitServer, bare, serving
+from tests.publishing.git_server import GitServer, bare, serving
 
 from scepsy import __version__
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.conftest import Ran, git
-from tests.repository.git_server import GitServer, bare, identity, serving
+from tests.publishing.git_server import GitServer, bare, identity, serving
 
 from scepsy.cli.main import cli
 

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 from tests import kubernetes_schemas
-from tests.argo.schemas import needs_crds, validate
+from tests.profiling_jobs.argo_schemas import needs_crds, validate
 
 ROOT = Path(__file__).resolve().parents[2]
 GITOPS = ROOT / "gitops"

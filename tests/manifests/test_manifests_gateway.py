@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from manifest_values import cluster, plan, project
+from tests.manifests.manifest_values import cluster, plan, project
 
 from scepsy.documents.source import SourceFile, parse
 from scepsy.manifests import (

@@ -12,8 +12,8 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from manifest_values import cluster, gpu, llm, plan, plan_values, project, with_pod_template
 from tests import kubernetes_schemas
+from tests.manifests.manifest_values import cluster, gpu, llm, plan, plan_values, project, with_pod_template
 
 from scepsy.documents import Plan, Project
 from scepsy.documents.source import SourceFile, parse

@@ -557,7 +557,7 @@ def test_locks_that_a_killed_run_left_go_and_those_of_others_stay(root: Path, gi
         return (git_dir / "refs/heads/main.lock").exists()
 
     def check_committable_after_clearing(root: Path) -> None:
-        from scepsy.repository.workshop import opened, workshop_in  # noqa: PLC0415
+        from scepsy.repository.staging import opened, workshop_in  # noqa: PLC0415
 
         with opened(workshop_in(root / ".git")):
             pass

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.processes import ProgramEnded
+from tests.end_to_end.processes import ProgramEnded
 from tests.vllm.environment import Unavailable, vllm_python
-from tests.vllm.recorder import Line, RunningRecorder
+from tests.vllm.recorder_process import Line, RunningRecorder
 from tests.vllm.server import KEY, Counters, VllmProcesses, VllmServer, start, write_model
 
 AGENT = Path(__file__).parent / "agent.py"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.processes import Processes, free_ports
+from tests.end_to_end.processes import Processes, free_ports
 
 KEY = "sk-of-the-tests"
 """What the servers ask for; it must not turn up in a trace."""

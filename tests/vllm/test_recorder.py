@@ -16,7 +16,7 @@ import pytest
 
 from scepsy.traces.native import read_trace
 from tests.vllm.conftest import Record, Recorded, Servers, run_agent
-from tests.vllm.recorder import RunningRecorder, Totals, by_kind, most_at_once
+from tests.vllm.recorder_process import RunningRecorder, Totals, by_kind, most_at_once
 from tests.vllm.server import KEY, Counters
 
 GENERATOR, RERANKER = "generator", "reranker"

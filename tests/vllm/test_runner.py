@@ -21,8 +21,8 @@ from scepsy.performance import Catalog, Stream, latencies
 from scepsy.performance.catalog import Mix
 from scepsy.performance.queueing import rounds
 from scepsy.profiling.measuring import Engine, read_workload
-from scepsy.profiling.measuring.calls import Prompts, endless, poisson
-from scepsy.profiling.measuring.loads import Time, open_loop, settle
+from scepsy.profiling.measuring.load_generators import Time, open_loop, settle
+from scepsy.profiling.measuring.workload import Prompts, endless, poisson
 from tests.vllm.server import KEY, VllmProcesses, VllmServer, start, write_model
 
 MOST = 16

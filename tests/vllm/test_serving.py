@@ -15,7 +15,7 @@ import pytest
 
 from scepsy.documents import Profile, load_file
 from scepsy.documents.profile import ProfileSpec
-from scepsy.profiling.packing import pack, unpack
+from scepsy.profiling.jobs.compression import pack, unpack
 from tests.vllm.environment import version
 from tests.vllm.server import write_model
 

@@ -3,15 +3,15 @@
 Section 2.4 of the model: a multiple-choice knapsack over GPU units, solved exactly.
 """
 
-from scepsy.allocation.fewest import fewest_gpus
+from scepsy.allocation.branch_and_place import Solution
+from scepsy.allocation.cutting_planes import solve
+from scepsy.allocation.fewest_gpus import fewest_gpus
 from scepsy.allocation.infeasible import Infeasible
-from scepsy.allocation.optimum import solve
 from scepsy.allocation.options import Option, OptionTable, option_tables
 from scepsy.allocation.problem import OBJECTIVE, Bound, Problem, beyond_reach, build_problem, reweighed
 from scepsy.allocation.remedy import remedy
 from scepsy.allocation.replan import Replanned, replan
 from scepsy.allocation.search import Candidate, Enumeration
-from scepsy.allocation.solution import Solution
 
 __all__ = [
     "OBJECTIVE",

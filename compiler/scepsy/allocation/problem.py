@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from scepsy.allocation.dynamic_program import best_rows, suffix_values
 from scepsy.allocation.options import OptionTable, only, option_tables
-from scepsy.allocation.programme import best_rows, suffix_values
 from scepsy.demand import CriticalPath, Demand, Makespans
 from scepsy.documents import Workflow
 from scepsy.performance import Catalog

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from scepsy.allocation.cutting_planes import solve
 from scepsy.allocation.infeasible import Infeasible
-from scepsy.allocation.optimum import solve
 from scepsy.allocation.options import OptionTable, option_tables
 from scepsy.allocation.problem import beyond_reach, build_problem
 from scepsy.demand import Demand

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from scepsy.allocation.dynamic_program import NEVER, suffix_values
 from scepsy.allocation.options import OptionTable
 from scepsy.allocation.problem import Problem
-from scepsy.allocation.programme import NEVER, suffix_values
 from scepsy.performance.shares import Array
 from scepsy.pipeline.instance import Ints
 from scepsy.placement import TP_SIZES, Inventory, halved, volume

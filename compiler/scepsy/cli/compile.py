@@ -8,15 +8,15 @@ from pathlib import Path, PurePosixPath
 
 from rich.console import Console
 
-from scepsy.compilation import Compilation, compile_plan
+from scepsy.compilation.compiler import Compilation, compile_plan
 from scepsy.documents import API_VERSION, Workspace, load_workspace
-from scepsy.documents.result import ClusterResult, CompileResult, FileChanges, GoneCluster
+from scepsy.documents.command_results import ClusterResult, CompileResult, FileChanges, GoneCluster
 from scepsy.errors import ScepsyError
 from scepsy.manifests import check as check_manifests
 from scepsy.manifests import render
 from scepsy.report import show_plan, show_state
 from scepsy.repository import WorkTree, open_worktree_or_none
-from scepsy.repository.publication import (
+from scepsy.repository.outputs import (
     Output,
     State,
     apply,

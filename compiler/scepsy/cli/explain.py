@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from scepsy.cli.compile import open_project
-from scepsy.compilation import compile_plan
+from scepsy.compilation.compiler import compile_plan
 from scepsy.documents import did_you_mean
-from scepsy.documents.result import ExplainResult
+from scepsy.documents.command_results import ExplainResult
 from scepsy.errors import ScepsyError
 from scepsy.explanation import explain
-from scepsy.repository.publication import previous_plans
+from scepsy.repository.outputs import previous_plans
 
 
 def run(project: Path, cluster: str | None, workflow: str | None) -> ExplainResult:

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 import click
 
 from scepsy import __version__
-from scepsy.cli.cluster import cluster
+from scepsy.cli.cluster.group import cluster
 from scepsy.cli.output import console, output_option, print_json, reporting
-from scepsy.cli.profile import profile
-from scepsy.cli.trace import trace
+from scepsy.cli.profile.group import profile
+from scepsy.cli.trace.group import trace
 from scepsy.errors import ScepsyError
 
 if TYPE_CHECKING:
-    from scepsy.cli.recompile import How
-    from scepsy.documents.drift import DriftResult
-    from scepsy.documents.result import CompileResult, ExplainResult, Failure
+    from scepsy.documents.command_results import CompileResult, ExplainResult, Failure
+    from scepsy.documents.drift_result import DriftResult
+    from scepsy.reconcile.recompile import How
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 _PROJECT = click.option(
@@ -75,8 +75,8 @@ def _listing(context: click.Context, parameter: click.Parameter, example: str | 
 )
 def init(directory: Path, example: str | None, gitops: bool) -> None:
     """Start a project in DIRECTORY: a Git repository with scepsy.yaml."""
-    from scepsy.cli.gitops import add
     from scepsy.cli.init import create
+    from scepsy.cli.init_gitops import add
 
     lines: list[str] = []
     if example is not None or not gitops or not (directory / "scepsy.yaml").exists():
@@ -137,7 +137,7 @@ def compile_(
     if (context or argo_server) and not measure:
         raise click.UsageError("--context and --argo-server are for --profile")
     from scepsy.documents import API_VERSION
-    from scepsy.documents.result import CompileResult
+    from scepsy.documents.command_results import CompileResult
 
     def failed(failure: Failure) -> CompileResult:
         return CompileResult(api_version=API_VERSION, checked=check, error=failure)
@@ -147,15 +147,15 @@ def compile_(
             from scepsy.cli.compile import run
 
             return run(project, cluster, check, commit, force)
-        from scepsy.cli.publishing import Destination
-        from scepsy.cli.publishing import run as publish
+        from scepsy.publishing.publish import Destination
+        from scepsy.publishing.publish import run as publish
 
         return publish(project, cluster, Destination(remote, branch, repository), force)
 
     def work() -> CompileResult:
         if not measure:
             return compiled()
-        from scepsy.cli.profile_jobs import Where, measured_first
+        from scepsy.profiling.jobs.lifecycle import Where, measured_first
 
         where = Where(project, cluster, context, argo_server)
         return measured_first(where, timeout, commit, compiled)
@@ -180,7 +180,7 @@ def explain(workflow: str | None, project: Path, cluster: str | None, output: st
     """Say why the allocation is as it is: latency shares, bottleneck, next-best options, other budgets."""
     from scepsy.cli.explain import run
     from scepsy.documents import API_VERSION
-    from scepsy.documents.result import ExplainResult
+    from scepsy.documents.command_results import ExplainResult
 
     def failed(failure: Failure) -> ExplainResult:
         return ExplainResult(api_version=API_VERSION, error=failure)
@@ -269,10 +269,10 @@ def drift(
         raise click.UsageError("--push and --pull-request are for --recompile")
     if push and pull_request:
         raise click.UsageError("--push and --pull-request both say what becomes of a compile: give one")
-    from scepsy.cli.drift import Lookout, Options
-    from scepsy.cli.recompile import Recompilation
     from scepsy.documents import API_VERSION
-    from scepsy.documents.drift import DriftResult
+    from scepsy.documents.drift_result import DriftResult
+    from scepsy.reconcile.check import Lookout, Options
+    from scepsy.reconcile.recompile import Recompilation
 
     def failed(failure: Failure) -> DriftResult:
         return DriftResult(api_version=API_VERSION, cluster=cluster or "", error=failure)
@@ -289,8 +289,8 @@ def drift(
     how: How = "push" if push else "propose" if pull_request else "write"
     recompilation = Recompilation(project, how, context) if recompile else None
     if watch:
-        from scepsy.cli.watch import watch as look_on
-        from scepsy.cli.watch import watching
+        from scepsy.reconcile.watch import watch as look_on
+        from scepsy.reconcile.watch import watching
 
         look_on(project, Lookout(options), recompilation, watching(interval, listen), show)
         return

@@ -14,8 +14,8 @@ from scepsy.errors import ScepsyError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from scepsy.documents.command_results import Failure
     from scepsy.documents.model import Document
-    from scepsy.documents.result import Failure
 
 R = TypeVar("R")
 C = TypeVar("C", bound=Callable[..., Any])
@@ -51,7 +51,7 @@ def reporting(work: Callable[[], R], output: str, failed: Callable[[Failure], An
         return work()
     except ScepsyError as error:
         if output == "json":
-            from scepsy.documents.failure import failure_of  # noqa: PLC0415
+            from scepsy.documents.failure import failure_of
 
             print_json(failed(failure_of(error)))
         raise
@@ -64,6 +64,6 @@ def print_json(result: Document) -> None:
 
 def console() -> Console:
     """Return where text is printed; tables must not depend on the width of a terminal that is not there."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)

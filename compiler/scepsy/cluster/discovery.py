@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from scepsy.cluster.access import CLASSES, NODES, SLICES, Object, Reader
 from scepsy.cluster.connection import mapping, mappings
+from scepsy.cluster.kubernetes import CLASSES, NODES, SLICES, Object, Reader
 from scepsy.documents.units import parse_memory
-from scepsy.manifests.claim import HAMI, NVIDIA
+from scepsy.manifests.resource_claims import HAMI, NVIDIA
 
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 CLIQUE_LABEL = "nvidia.com/gpu.clique"

@@ -1,6 +1,6 @@
 """What a live cluster has → a Cluster document: a new one, or one that is there with nothing changed that need not be.
 
-Values only; :mod:`scepsy.cluster.layout` makes text of them.
+Values only; :mod:`scepsy.cluster.yaml_layout` makes text of them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 from scepsy.cluster.differences import Difference, compare
 from scepsy.cluster.discovery import LiveCluster, LiveNode
-from scepsy.cluster.layout import new_indices, shown
 from scepsy.cluster.topology import Links
+from scepsy.cluster.yaml_layout import new_indices, shown
 from scepsy.documents import API_VERSION, Cluster, Node
 from scepsy.documents.cluster import KubernetesVersion
 from scepsy.documents.units import format_memory
 from scepsy.errors import ScepsyError
-from scepsy.manifests.claim import HAMI, NVIDIA
+from scepsy.manifests.resource_claims import HAMI, NVIDIA
 
 _VERSIONS: tuple[str, ...] = typing.get_args(KubernetesVersion)
 

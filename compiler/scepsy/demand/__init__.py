@@ -4,9 +4,9 @@ Section 2.1 of the model: calls per execution, in-request parallelism, groups of
 call, and the time outside LLMs; and of recorded executions the call graphs, how far they differ, and how they arrive.
 """
 
-from scepsy.demand.graph import CriticalPath, Graph, Makespans, Step, graphs_of
+from scepsy.demand.call_graph import CriticalPath, Graph, Makespans, Step, graphs_of
 from scepsy.demand.observed import as_observed, longer
-from scepsy.demand.source import demand_of
+from scepsy.demand.resolve import demand_of
 from scepsy.demand.statistics import (
     Demand,
     LlmDemand,

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 
 from scepsy.demand.arrivals import Arrivals, arrivals_of
-from scepsy.demand.graph import MAX_CALLS, CriticalPath, Graph, Makespans, graphs_of
-from scepsy.demand.totals import Groups, Totals, groups_of, totals_of
+from scepsy.demand.call_graph import MAX_CALLS, CriticalPath, Graph, Makespans, graphs_of
+from scepsy.demand.per_execution import Groups, Totals, groups_of, totals_of
 from scepsy.documents.workflow import Statistics
 from scepsy.traces.call import ESTIMABLE
 from scepsy.traces.trace import Floats, Ints, Trace

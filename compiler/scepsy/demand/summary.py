@@ -7,11 +7,11 @@ import re
 import numpy as np
 
 from scepsy.demand.arrivals import Arrivals
-from scepsy.demand.graph import Graph, Step
+from scepsy.demand.call_graph import Graph, Step
 from scepsy.demand.statistics import Demand, LlmDemand, Recorded, TokenUse, notes, sampled
 from scepsy.documents import API_VERSION, Diagnostic, DocumentError, Loaded
 from scepsy.documents.model import FileMetadata
-from scepsy.documents.summary import (
+from scepsy.documents.trace_summary import (
     ArrivalSummary,
     ExecutionSummary,
     GroupSize,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from scepsy.documents.command_results import Failure, Problem
 from scepsy.documents.diagnostics import DocumentError
-from scepsy.documents.result import Failure, Problem
 from scepsy.errors import ScepsyError
 
 

@@ -17,7 +17,7 @@ from scepsy.documents.plan import Plan
 from scepsy.documents.profile import Profile
 from scepsy.documents.project import Project
 from scepsy.documents.source import Node, Source, SourceFile, parse, read_bytes
-from scepsy.documents.summary import TraceSummary
+from scepsy.documents.trace_summary import TraceSummary
 from scepsy.documents.workflow import Workflow
 
 KINDS: dict[str, type[Document]] = {

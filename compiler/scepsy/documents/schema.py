@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from scepsy.documents.drift import DriftResult
+from scepsy.documents.command_results import CompileResult, ExplainResult, ProfilePlanResult, TraceStatistics
+from scepsy.documents.drift_result import DriftResult
 from scepsy.documents.loading import KINDS
 from scepsy.documents.model import Document
-from scepsy.documents.result import CompileResult, ExplainResult, ProfilePlanResult, TraceStatistics
 
 PUBLISHED: dict[str, type[Document]] = {
     **KINDS,

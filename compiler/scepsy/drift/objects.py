@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scepsy.cluster.access import APPLICATIONS, CLAIMS, PODS, Object, Reader
 from scepsy.cluster.connection import Clock, mapping, mappings
+from scepsy.cluster.kubernetes import APPLICATIONS, CLAIMS, PODS, Object, Reader
 from scepsy.documents import Plan
 from scepsy.drift.finding import Finding, Judged, Report, Severity, unix
-from scepsy.manifests.claim import claims
+from scepsy.manifests.resource_claims import claims
 
 SETTLE = 120.0
 """Seconds for which an Application may be OutOfSync, unhealthy or syncing before that counts."""

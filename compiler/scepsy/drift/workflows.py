@@ -14,19 +14,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scepsy.compilation import Inputs
+from scepsy.compilation.compiler import Inputs
 from scepsy.documents import Plan
 from scepsy.documents.plan import PlannedWorkflow
 from scepsy.documents.units import significant
+from scepsy.drift.attribution import MISSING, hidden, identified
+from scepsy.drift.change_detection import DAY, MARGIN, SLOT, Shift, Verdict, judge
+from scepsy.drift.collector import Ledger, Settings, rate, tests_of
 from scepsy.drift.counters import Floats
+from scepsy.drift.double_counting import dispersion_of, most_often
 from scepsy.drift.finding import Judged, Severity
-from scepsy.drift.identification import MISSING, hidden, identified
-from scepsy.drift.judging import LEAST, Observed, explained_by, instances_of
-from scepsy.drift.ledger import Ledger, Settings, rate, tests_of
-from scepsy.drift.observing import Callers, Counted, Traffic
-from scepsy.drift.outlook import Change
-from scepsy.drift.recounting import dispersion_of, most_often
-from scepsy.drift.traffic import DAY, MARGIN, SLOT, Shift, Verdict, judge
+from scepsy.drift.impact import Change
+from scepsy.drift.llms import LEAST, Observed, explained_by, instances_of
+from scepsy.drift.series import Callers, Counted, Traffic
 from scepsy.performance import MAX_UTILISATION
 
 LONGER = 3

@@ -11,8 +11,8 @@ from scepsy.manifests.gateway import (
     Server,
     gateway_config,
 )
+from scepsy.manifests.plan_checks import UnsafePlan, check
 from scepsy.manifests.render import render
-from scepsy.manifests.safety import UnsafePlan, check
 from scepsy.manifests.template import Templates
 
 __all__ = [

@@ -13,7 +13,7 @@ from scepsy.documents.project import EngineSettings
 from scepsy.documents.units import format_memory
 from scepsy.documents.workflow import PodTemplate
 from scepsy.errors import ScepsyError
-from scepsy.manifests.claim import is_shared
+from scepsy.manifests.resource_claims import is_shared
 
 PORT = 8000
 """Port of the OpenAI API, `/health` and `/metrics`."""

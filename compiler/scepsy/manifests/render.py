@@ -13,8 +13,9 @@ from scepsy.documents.emit import emit
 from scepsy.documents.plan import Instance, Plan, PlannedLlm
 from scepsy.documents.project import Project
 from scepsy.documents.units import format_memory
-from scepsy.manifests import claim, engine, gateway
-from scepsy.manifests.safety import check
+from scepsy.manifests import engine, gateway
+from scepsy.manifests import resource_claims as claim
+from scepsy.manifests.plan_checks import check
 from scepsy.manifests.template import Templates
 
 PART_OF = {"app.kubernetes.io/part-of": "scepsy", "app.kubernetes.io/managed-by": "scepsy"}

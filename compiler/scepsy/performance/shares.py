@@ -19,7 +19,7 @@ instances share a GPU only if for each of them
 
 what the others leave on average is what it was assumed to have. That is a mean field, right to first order for tenants
 that are busy at independent times: of two that decode on half a card each, it predicts the latency within 5 %, where
-either alone would be 31 % faster at averages of 0.4 (a simulation, `tests/performance/test_instances.py`).
+either alone would be 31 % faster at averages of 0.4 (a simulation, `tests/pipeline/test_instances.py`).
 
 All bandwidths here are parts of what a whole GPU reads at in the engine's kernels (`roofline.MEMORY` of the data
 sheet's), so that two instances held to one half each read together as fast as one with the whole GPU. That kernels of

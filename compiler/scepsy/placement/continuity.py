@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from scepsy.documents.plan import Instance
-from scepsy.placement.bins import Undecided
+from scepsy.placement.bin_packing import Undecided
 from scepsy.placement.inventory import Inventory
 from scepsy.placement.packing import Placed, Request, place
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from scepsy.placement.bins import WHOLE, Part, Size, Undecided, fewest_bins, joined, lower_bound
+from scepsy.placement.bin_packing import WHOLE, Part, Size, Undecided, fewest_bins, joined, lower_bound
 from scepsy.placement.inventory import Domain, Inventory
 
 TP_SIZES = (8, 4, 2, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.markup import escape
 
-from scepsy.documents.drift import DriftFinding, DriftOutlook, DriftResponse, DriftResult
+from scepsy.documents.drift_result import DriftFinding, DriftOutlook, DriftResponse, DriftResult
 from scepsy.documents.units import format_duration, format_rate, significant
 
 _COLOUR = {"critical": "bold red", "warning": "yellow", "info": "cyan"}

@@ -10,8 +10,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from scepsy.report import profile_plots as plots
-from scepsy.report import trace_words as words
-from scepsy.report.profile_figures import Known, Panel
+from scepsy.report import trace_text as words
+from scepsy.report.profile_comparison import Known, Panel
 from scepsy.report.trace_page import STYLE
 
 TEMPLATE = "profile.html.j2"

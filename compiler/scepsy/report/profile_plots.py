@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from scepsy.documents.profile import Point
-from scepsy.report.profile_figures import Curve, Panel
+from scepsy.report.profile_comparison import Curve, Panel
 from scepsy.report.svg import COLOURS, INK, NARROW, plain, plot, svg
-from scepsy.report.trace_words import brief
+from scepsy.report.trace_text import brief
 
 _MARKERS = {"measured": "o", "imported": "D", "estimated": "o"}
 _DASHES = (0, (4, 2.5))

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from scepsy.documents.profile import Series
-from scepsy.report import trace_words as words
-from scepsy.report.profile_figures import LETTERS, Compared, Curve, Known, Panel
+from scepsy.report import trace_text as words
+from scepsy.report.profile_comparison import LETTERS, Compared, Curve, Known, Panel
 from scepsy.report.text_plot import Line, beside, text_plot
 
 LEAST, MOST = 72, 200

@@ -8,8 +8,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from scepsy.report import trace_plots as plots
-from scepsy.report import trace_words as words
-from scepsy.report.trace_pictures import typical
+from scepsy.report import trace_text as words
+from scepsy.report.trace_plot_data import typical
 from scepsy.report.trace_statistics import Examined
 
 TEMPLATE = "trace.html.j2"

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from scepsy.report.svg import COLOURS, FAINT, INK, NARROW, WIDE, plain, plot, svg
-from scepsy.report.trace_pictures import calls_of, concurrency, shares_of, spans_edges, typical
+from scepsy.report.trace_plot_data import calls_of, concurrency, shares_of, spans_edges, typical
 from scepsy.report.trace_statistics import Examined
-from scepsy.report.trace_words import cut
+from scepsy.report.trace_text import cut
 from scepsy.traces.trace import Floats
 
 OTHER = "#8c8c8c"

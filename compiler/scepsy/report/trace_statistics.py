@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from scepsy.demand.arrivals import arrivals_of, pauses_of
-from scepsy.demand.confidence import ratio_intervals
-from scepsy.demand.graph import ended
+from scepsy.demand.bootstrap import ratio_intervals
+from scepsy.demand.call_graph import ended
+from scepsy.demand.per_execution import Totals, groups_of, totals_of
 from scepsy.demand.stability import Stability, stability_of, warnings
-from scepsy.demand.totals import Totals, groups_of, totals_of
-from scepsy.documents.model import API_VERSION
-from scepsy.documents.result import (
+from scepsy.documents.command_results import (
     ArrivalStatistics,
     Counted,
     Estimate,
@@ -24,6 +23,7 @@ from scepsy.documents.result import (
     SpanStatistics,
     TraceStatistics,
 )
+from scepsy.documents.model import API_VERSION
 from scepsy.traces.call import ESTIMABLE
 from scepsy.traces.trace import Floats, Trace
 

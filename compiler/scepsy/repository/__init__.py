@@ -22,11 +22,11 @@ from scepsy.repository.commit import (
     commit_to_branch,
     holders,
 )
-from scepsy.repository.creation import create_repository, open_worktree_or_none
+from scepsy.repository.commit_message import message, trailers
 from scepsy.repository.files import Changes, WouldOverwrite, WriteFailed, plan_changes, write
 from scepsy.repository.git import GitFailed
-from scepsy.repository.message import message, trailers
-from scepsy.repository.workshop import Busy
+from scepsy.repository.init import create_repository, open_worktree_or_none
+from scepsy.repository.staging import Busy
 from scepsy.repository.worktree import NotAWorkTree, WorkTree, differing, open_worktree, read_at_head
 
 __all__ = [

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from scepsy.documents.paths import check_output_name
 from scepsy.errors import ScepsyError
 from scepsy.repository.git import GitFailed, ask, git, line, no_filters
-from scepsy.repository.workshop import Busy, fill_index_lock, opened, take_index_lock, workshop_in
+from scepsy.repository.staging import Busy, fill_index_lock, opened, take_index_lock, workshop_in
 from scepsy.repository.worktree import (
     Entry,
     WorkTree,

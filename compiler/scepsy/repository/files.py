@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from scepsy.documents.paths import output_path
 from scepsy.errors import ScepsyError
-from scepsy.repository.workshop import (
+from scepsy.repository.staging import (
     drop_journal,
     keep_journal,
     opened,

@@ -11,7 +11,7 @@ from typing import Any
 from scepsy.documents import Diagnostic, DocumentError, Position, did_you_mean
 from scepsy.traces.call import ESTIMABLE
 from scepsy.traces.columns import Columns, WrongRecord
-from scepsy.traces.files import Lines
+from scepsy.traces.line_files import Lines
 from scepsy.traces.trace import Trace
 
 MAX_PROBLEMS = 20

@@ -54,7 +54,7 @@ class Tool:
 
 @pytest.fixture
 def estimate(scepsy: Scepsy, monkeypatch: pytest.MonkeyPatch) -> Scepsy:
-    monkeypatch.setattr("scepsy.cli.profile_estimate.AiConfigurator", Tool)
+    monkeypatch.setattr("scepsy.cli.profile.estimate.AiConfigurator", Tool)
     return lambda *arguments: scepsy("profile", "estimate", *arguments)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import Ran, Scepsy
-from tests.profiling.importing.bench import arriving, closed, result, service, written
+from tests.profiling.importing.bench_results import arriving, closed, result, service, written
 
 from scepsy.documents import Profile, load_file
 from scepsy.documents.profile import ProfileSpec

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.profiling.importing.bench import OUTPUT, arriving, closed, result, service, written
+from tests.profiling.importing.bench_results import OUTPUT, arriving, closed, result, service, written
 
 from scepsy.documents import DocumentError, Series
 from scepsy.errors import ScepsyError
 from scepsy.profiling.importing import Closed, Imported, Left, Open, Origin, Result, kind_of, read_files, series_of
-from scepsy.profiling.importing import reading as reading_module
-from scepsy.profiling.importing.curves import sustained
-from scepsy.profiling.importing.result import CALLS, E2EL, PARTS, is_result, result_of
+from scepsy.profiling.importing import result_files as reading_module
+from scepsy.profiling.importing.series import sustained
+from scepsy.profiling.importing.vllm_bench import CALLS, E2EL, PARTS, is_result, result_of
 
 SHARED = Path(__file__).parents[4] / "shared" / "vllm"
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.profiling.jobs.world import TOKEN, World
+from tests.profiling.jobs.argo_api import TOKEN, World
 
-from scepsy.profiling.jobs import clients
+from scepsy.profiling.jobs import argo_client as clients
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 from tests.conftest import Demo, Ran, Scepsy, git
+from tests.profiling.jobs.argo_api import NAMESPACE, TOKEN, World, measure, parameters, points
 from tests.profiling.jobs.test_jobs_workflow import job
-from tests.profiling.jobs.world import NAMESPACE, TOKEN, World, measure, parameters, points
 
 from scepsy.documents import emit
 from scepsy.profiling.jobs import submission
-from scepsy.profiling.jobs.clients import ArgoJobs, Jobs, KubernetesJobs
-from scepsy.profiling.packing import unpack
+from scepsy.profiling.jobs.argo_client import ArgoJobs, Jobs, KubernetesJobs
+from scepsy.profiling.jobs.compression import unpack
 from scepsy.profiling.planning.sweep import Shape
 
 IMAGE = "registry.example.com/scepsy-vllm:v0.24.0"
@@ -242,7 +242,7 @@ def test_no_gpu_that_may_be_used_is_told_before_anything_is_submitted(command: C
     (("--cluster", "one-nod"), 'did you mean "one-node"?'),
 ])  # fmt: skip
 def test_misuse(command: Callable[..., Ran], world: World, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr("scepsy.profiling.jobs.clients.CONNECT", 0.1)
+    monkeypatch.setattr("scepsy.profiling.jobs.argo_client.CONNECT", 0.1)
     ran = command("profile", "submit", *arguments)
     assert (ran.code, ran.out, world.workflows) == (1, "", {})
     assert message in ran.err

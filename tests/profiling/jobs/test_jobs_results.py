@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.profiling.jobs.argo_api import measured, node, outputs, over, retried
 from tests.profiling.jobs.test_jobs_workflow import job
-from tests.profiling.jobs.world import measured, node, outputs, over, retried
 
 from scepsy.documents import Profile, emit
+from scepsy.profiling.jobs.compression import pack, unpack
 from scepsy.profiling.jobs.results import Point, Run, file_of, outcomes_of, read_run
 from scepsy.profiling.jobs.workflow import workflow_of
-from scepsy.profiling.packing import pack, unpack
 from scepsy.profiling.planning.sweep import Shape
 
 JOURNAL = '{"arguments":{},"date":"2026-01-31"}\n'

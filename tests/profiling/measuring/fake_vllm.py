@@ -40,7 +40,7 @@ def main() -> None:
         sys.exit(told["status"])
     # It takes a quarter of a second, and `--version` and failures end before it.
     from aiohttp import web  # noqa: PLC0415
-    from tests.profiling.measuring.simulated import Behaviour, application  # noqa: PLC0415
+    from tests.profiling.measuring.simulated_engine import Behaviour, application  # noqa: PLC0415
 
     print(f"INFO 11-21 17:00:00 [api.py:1] key {os.environ['VLLM_API_KEY']}", flush=True)
     flags = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[3:] if "=" in word)

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.processes import eventually
 from tests.conftest import Ran
-from tests.profiling.measuring.test_serving import ROOT, Workplace, _runs, serving, until_measured
+from tests.end_to_end.processes import eventually
+from tests.profiling.measuring.test_vllm_server import ROOT, Workplace, _runs, serving, until_measured
 
 from scepsy.documents.profile import Series
+from scepsy.profiling.jobs.compression import pack
 from scepsy.profiling.measuring import neighbour
-from scepsy.profiling.packing import pack
 
 HALF = {"share": "0.5", "sharing": "dra-mps", "memory": "8Gi"}
 SERIES = {

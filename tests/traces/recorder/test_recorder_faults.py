@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from recorder_world import (
+from tests.traces.recorder.recorder_setup import (
     ANSWER,
     CHAT,
     CLOSE,
@@ -41,8 +41,9 @@ from recorder_world import (
 )
 
 from scepsy.errors import ScepsyError
-from scepsy.traces.recorder import journal, parse_listen, parse_upstreams, pool
-from scepsy.traces.recorder.journal import Journal
+from scepsy.traces.recorder import parse_listen, parse_upstreams, pool
+from scepsy.traces.recorder import trace_file as journal
+from scepsy.traces.recorder.trace_file import Journal
 
 STREAM = CHAT | {"stream": True}
 TWO_WORDS = chunk(events(delta("one "))) + chunk(events(delta("two ")))

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorder_world import (
+from tests.traces.recorder.recorder_setup import (
     ANSWER,
     CHAT,
     CLOSE,

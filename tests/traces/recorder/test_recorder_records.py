@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorder_world import (
+from tests.traces.recorder.recorder_setup import (
     ANSWER,
     CHAT,
     DONE,
@@ -30,7 +30,7 @@ from recorder_world import (
 
 from scepsy.traces.native import parse_trace
 from scepsy.traces.recorder.executions import trace_id
-from scepsy.traces.recorder.prompts import operation_of, prefix_hashes, prompt_text
+from scepsy.traces.recorder.request_content import operation_of, prefix_hashes, prompt_text
 
 W3C = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"

@@ -10,7 +10,7 @@ from scepsy.documents import Cluster, Plan
 from scepsy.documents.cluster import Node
 from scepsy.documents.units import format_memory
 from scepsy.errors import ScepsyError
-from scepsy.manifests.claim import HAMI, NVIDIA, selector
+from scepsy.manifests.resource_claims import HAMI, NVIDIA, selector
 from scepsy.performance.memory import CARD_RESERVE, MIB
 from scepsy.profiling.planning.sweep import Shape
 

@@ -14,15 +14,15 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from scepsy.demand.replay import note_of
 from scepsy.documents import DocumentError, Profile, emit
 from scepsy.documents.diagnostics import printable
 from scepsy.documents.loading import validate
 from scepsy.documents.model import FileMetadata
 from scepsy.documents.source import SourceFile, parse
 from scepsy.errors import ScepsyError
-from scepsy.profiling.jobs.calls import note_of
+from scepsy.profiling.jobs.compression import unpack
 from scepsy.profiling.jobs.workflow import REQUEST, Request, parsed_name, point_name, shape_of
-from scepsy.profiling.packing import unpack
 from scepsy.profiling.planning.sweep import Shape
 
 State = Literal["waiting", "running", "measured", "unusable", "failed"]

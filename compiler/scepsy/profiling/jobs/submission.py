@@ -8,7 +8,7 @@ from typing import Literal
 
 from scepsy.cluster.connection import CLOCK, Clock
 from scepsy.errors import ScepsyError
-from scepsy.profiling.jobs.clients import Jobs
+from scepsy.profiling.jobs.argo_client import Jobs
 from scepsy.profiling.jobs.results import DONE, Outcome, outcomes_of
 from scepsy.profiling.jobs.workflow import LABELS, SWEEP, Job, attempt_name, workflow_of
 

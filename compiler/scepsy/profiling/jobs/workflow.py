@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
+from scepsy.demand.replay import JobCalls
 from scepsy.documents import Cluster, Plan, Project
 from scepsy.documents.model import Model
 from scepsy.documents.profile import Neighbours
 from scepsy.documents.units import format_memory
 from scepsy.errors import ScepsyError
 from scepsy.manifests.engine import GIB, SHM, startup_seconds
-from scepsy.profiling.jobs.calls import JobCalls
 from scepsy.profiling.jobs.gpus import Allowed, allowed_gpus, claim_of
 from scepsy.profiling.planning.sweep import Shape, Sweep, neighbours_in
 

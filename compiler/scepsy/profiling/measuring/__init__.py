@@ -10,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from scepsy.profiling.measuring.architecture import architecture_of, read_config, vocabulary_of
-from scepsy.profiling.measuring.calls import Workload, read_workload
+from scepsy.profiling.measuring.workload import Workload, read_workload
 
 if TYPE_CHECKING:
-    from scepsy.profiling.measuring.engine import Engine
     from scepsy.profiling.measuring.journal import Journal
     from scepsy.profiling.measuring.runner import Measured, NoGoodPoint, Scope, measure, rehearse, series_of
+    from scepsy.profiling.measuring.vllm_client import Engine
 
 __all__ = [
     "Engine",
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _LATER = {
-    "Engine": "engine",
+    "Engine": "vllm_client",
     "Journal": "journal",
     **dict.fromkeys(("Measured", "NoGoodPoint", "Scope", "measure", "rehearse", "series_of"), "runner"),
 }

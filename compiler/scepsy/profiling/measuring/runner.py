@@ -11,12 +11,12 @@ from typing import Protocol, TypeVar
 from scepsy.documents.profile import Mix, Neighbours, Point, RatePoint, Saturation, Series, TensorParallel
 from scepsy.documents.units import Si, format_duration, significant
 from scepsy.errors import ScepsyError
-from scepsy.profiling.measuring.calls import Prompts, Workload, endless, poisson
-from scepsy.profiling.measuring.engine import CallFailed
-from scepsy.profiling.measuring.figures import PRECISION
 from scepsy.profiling.measuring.journal import Closed, Entry, Journal, Open
-from scepsy.profiling.measuring.loads import PointFailed, Server, Time, closed_loop, open_loop, settle
-from scepsy.profiling.measuring.search import BRACKET, bracket, next_concurrency, next_rate
+from scepsy.profiling.measuring.load_generators import PointFailed, Server, Time, closed_loop, open_loop, settle
+from scepsy.profiling.measuring.next_point import BRACKET, bracket, next_concurrency, next_rate
+from scepsy.profiling.measuring.statistics import PRECISION
+from scepsy.profiling.measuring.vllm_client import CallFailed
+from scepsy.profiling.measuring.workload import Prompts, Workload, endless, poisson
 
 P = TypeVar("P", Point, RatePoint)
 

@@ -15,8 +15,8 @@ from scepsy.documents.profile import Neighbours, TensorParallel
 from scepsy.performance import fit
 from scepsy.pipeline import shortage
 from scepsy.placement import Inventory, inventory_of
-from scepsy.profiling.planning.evidence import Evidence
-from scepsy.profiling.planning.roles import Role, roles_of, shared
+from scepsy.profiling.planning.calls_to_measure import Role, roles_of, shared
+from scepsy.profiling.planning.existing_profiles import Evidence
 from scepsy.profiling.planning.sweep import Covered, Missing, ProfilePlan, RuledOut, Shape, Sweep, neighbours_in
 
 START = 120

@@ -8,8 +8,8 @@ Of a request only the value of the Host header changes. `start` is when its firs
 the answer was handed on: the call as its agent sees it. Headers are read and never stored.
 """
 
-from scepsy.traces.recorder.addresses import Address, parse_listen, parse_upstreams
+from scepsy.traces.recorder.call_records import Summary
+from scepsy.traces.recorder.endpoints import Address, parse_listen, parse_upstreams
 from scepsy.traces.recorder.proxy import Recorder, Settings, record
-from scepsy.traces.recorder.scribe import Summary
 
 __all__ = ["Address", "Recorder", "Settings", "Summary", "parse_listen", "parse_upstreams", "record"]

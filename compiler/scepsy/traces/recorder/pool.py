@@ -9,8 +9,8 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from scepsy.traces.recorder.addresses import Upstream
 from scepsy.traces.recorder.connection import Connection
+from scepsy.traces.recorder.endpoints import Upstream
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for name resolution, TCP and TLS together."""

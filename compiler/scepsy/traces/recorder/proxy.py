@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from scepsy.errors import ScepsyError
-from scepsy.traces.recorder.addresses import Address, Upstreams
+from scepsy.traces.recorder.call_records import Scribe, Summary
 from scepsy.traces.recorder.clock import clock
 from scepsy.traces.recorder.connection import Connection
-from scepsy.traces.recorder.journal import Journal
+from scepsy.traces.recorder.endpoints import Address, Upstreams
 from scepsy.traces.recorder.notices import Notices
 from scepsy.traces.recorder.pool import Pool
-from scepsy.traces.recorder.scribe import Scribe, Summary
 from scepsy.traces.recorder.session import Session, Surroundings
+from scepsy.traces.recorder.trace_file import Journal
 
 GRACE = 5.0
 """Seconds that calls in flight have to end after the first signal."""

@@ -7,8 +7,9 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from scepsy.traces.recorder.addresses import Upstream, Upstreams
+from scepsy.traces.recorder.call_records import Recording, Scribe
 from scepsy.traces.recorder.connection import Connection
+from scepsy.traces.recorder.endpoints import Upstream, Upstreams
 from scepsy.traces.recorder.executions import ByConnection, announced
 from scepsy.traces.recorder.http1 import (
     Head,
@@ -22,9 +23,8 @@ from scepsy.traces.recorder.http1 import (
     with_host,
 )
 from scepsy.traces.recorder.pool import Pool, Unreachable
-from scepsy.traces.recorder.prompts import Question, question
+from scepsy.traces.recorder.request_content import Question, question
 from scepsy.traces.recorder.requests import Refused, Request, read_request, refusal
-from scepsy.traces.recorder.scribe import Recording, Scribe
 
 RETRY_WITHIN = 1.0
 """Seconds after which a request is not sent again.

@@ -1,0 +1,101 @@
+"""What placed instances are best assumed to read at: where they are says nothing about that.
+
+Of instances that share GPUs each is planned with a part of the memory bandwidth that the others leave it
+(`performance.shares`). Several choices fit a placement; a search that ends before its time may have found one that is
+not the best of them. So whoever keeps a placement, that of the plan in force or one's own, takes the best: else the
+next compile would, and change a plan that was just made.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from scepsy.allocation.branch_and_place import Solution, placed_or_none
+from scepsy.allocation.options import only
+from scepsy.allocation.problem import RESOLUTION, Problem
+from scepsy.allocation.search import Candidate, Enumeration
+from scepsy.pipeline import Shape
+from scepsy.placement import Inventory, Placed, Undecided
+
+_ASSUMPTIONS = 3_000
+"""Assumptions that are tried for one placement, best first."""
+
+
+def settled(solution: Solution, inventory: Inventory) -> Solution:
+    """Return a solution with the best assumptions for its placement; itself if it has them.
+
+    Args:
+        solution: the solution.
+        inventory: the GPUs.
+    """
+    found = best_assumptions(solution.problem, inventory, shapes_of(solution), solution.placed)
+    better = with_rows(solution, *found) if found is not None else solution
+    return better if better.achieved < solution.achieved else solution
+
+
+def shapes_of(solution: Solution) -> dict[str, tuple[Shape, int]]:
+    """Return per LLM the shape of its instances and how many there are."""
+    tables = solution.problem.tables
+    options = [table.option(row) for table, row in zip(tables, solution.rows, strict=True)]
+    return {t.load.name: (option.shape, option.replicas) for t, option in zip(tables, options, strict=True)}
+
+
+def with_rows(solution: Solution, candidate: Candidate, placed: Sequence[Placed]) -> Solution:
+    """Return a solution with another allocation in its place; the bounds that were proven stay."""
+    problem = solution.problem
+    achieved = problem.objective(candidate.rows)
+    return replace(
+        solution,
+        rows=candidate.rows,
+        problem=problem if problem.linear else problem.along(problem.tangents(candidate.rows)),
+        placed=tuple(placed),
+        achieved=achieved,
+        lower_bound=min(solution.lower_bound, achieved),
+    )
+
+
+def best_assumptions(
+    problem: Problem, inventory: Inventory, shapes: Mapping[str, tuple[Shape, int]], placed: Sequence[Placed]
+) -> tuple[Candidate, list[Placed]] | None:
+    """Return the best allocation of certain shapes that fits where the instances are.
+
+    Args:
+        problem: the problem.
+        inventory: the GPUs.
+        shapes: per LLM the shape of its instances and how many there are.
+        placed: the instances, all of them.
+
+    Returns:
+        the allocation and the places; None if instances of these shapes do not sustain the load there.
+    """
+    same = []
+    for table in problem.tables:
+        shape, replicas = shapes[table.load.name]
+        shaped = np.array([model.shape == shape for model in table.models], dtype=bool)
+        same.append(shaped[table.index] & (table.replicas == replicas))
+        if not same[-1].any():
+            return None
+    tables = tuple(only(table, keep) for table, keep in zip(problem.tables, same, strict=True))
+    cost = tuple(own[keep] for own, keep in zip(problem.cost, same, strict=True))
+    search = Enumeration(replace(problem, tables=tables, cost=cost), inventory)
+    best: tuple[Candidate, list[Placed]] | None = None
+    least = np.inf
+    for candidate in itertools.islice(search.run(), _ASSUMPTIONS):
+        # What costs as much along a tangent has no smaller objective: the first that fits is the best of a sum.
+        if problem.constant + candidate.cost - problem.slack >= least:
+            break
+        rows = tuple(int(np.flatnonzero(keep)[row]) for keep, row in zip(same, candidate.rows, strict=True))
+        objective = round(problem.objective(rows) / RESOLUTION)
+        if objective >= least or not problem.bounded(rows):
+            continue
+        try:
+            found = placed_or_none(problem, replace(candidate, rows=rows), inventory, placed)
+        except Undecided:
+            continue
+        if found is not None:
+            best, least = (replace(candidate, rows=rows), found), objective
+    return best

@@ -1,0 +1,254 @@
+"""The best allocation that can be placed where latencies are sums over LLMs, with its certificate."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from scepsy.allocation.dynamic_program import suffix_values
+from scepsy.allocation.infeasible import Infeasible
+from scepsy.allocation.options import OptionTable, only
+from scepsy.allocation.problem import RESOLUTION, Problem, beyond_reach
+from scepsy.allocation.search import EFFORT, Candidate, Enumeration, first_guess
+from scepsy.pipeline import LlmOutcome
+from scepsy.pipeline.instance import Ints
+from scepsy.placement import TP_SIZES, Inventory, Placed, Undecided, place
+
+MAX_CANDIDATES = 2000
+"""Allocations that are tried in order of their objective before those that pack by construction are taken."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """An allocation, its placement and its certificate.
+
+    Attributes:
+        rows: per LLM, the row of its table in `problem`.
+        problem: what was solved.
+        placed: every instance.
+        lower_bound: no allocation that can be placed has a smaller objective.
+        unplaced_bound: the least objective without regard to placement.
+        achieved: its objective, by the makespans of the problem.
+        tried: allocations that were tried.
+    """
+
+    rows: tuple[int, ...]
+    problem: Problem
+    placed: tuple[Placed, ...]
+    lower_bound: float
+    unplaced_bound: float
+    achieved: float
+    tried: int
+
+    @property
+    def gap(self) -> float:
+        """(achieved − lower bound) ÷ lower bound."""
+        return (self.achieved - self.lower_bound) / self.lower_bound if self.lower_bound else 0.0
+
+    @property
+    def outcomes(self) -> list[LlmOutcome]:
+        """What every LLM does."""
+        return [table.outcome(row) for table, row in zip(self.problem.tables, self.rows, strict=True)]
+
+
+def solve_linear(problem: Problem, inventory: Inventory, effort: int = EFFORT) -> Solution:
+    """Return the allocation of least cost along the problem's tangents that can be placed.
+
+    Best-first until one can be placed: it is then proven best. Where that takes too long, allocations that pack by
+    construction are taken instead, and the gap to what has been ruled out is reported.
+
+    Args:
+        problem: the problem.
+        inventory: the GPUs.
+        effort: options that the search may look at; the substitutes get a part of it each.
+
+    Raises:
+        Infeasible: there is none, or none was found; the error says which.
+    """
+    empty = [table for table in problem.tables if not len(table.index)]
+    if empty:
+        raise Infeasible(problem, empty[0])
+    if beyond_reach(problem):
+        raise Infeasible(problem, None)
+    unplaced = suffix_values(problem.tables, problem.cost, problem.capacity).best()
+    if unplaced is None:
+        raise Infeasible(problem, None)
+    known = _known(problem, inventory)
+    search = Enumeration(problem, inventory, known, effort=effort)
+    bound, tried, exact = unplaced, 0, True
+    for candidate in itertools.islice(search.run(), MAX_CANDIDATES):
+        tried += 1
+        # Candidates come in order: all cheaper ones have been refuted, as long as every refutation was exact.
+        bound = candidate.cost if exact else bound
+        try:
+            placed = placed_or_none(problem, candidate, inventory)
+        except Undecided:
+            exact, placed = False, None
+        if placed is not None:
+            return _solution(problem, candidate, placed, (unplaced, bound, tried))
+    if exact and search.bound is None and known is None:
+        raise Infeasible(problem, None)
+    if exact and search.bound is not None:
+        bound = max(bound, search.bound)
+    found = [*_packable(problem, inventory, effort), *_climbed(problem, inventory, effort // 4000)]
+    if known is not None:
+        found.append((known, placed_or_none(problem, known, inventory) or []))
+    if not found:
+        raise Infeasible(problem, None, proven=False)
+    best, places = min(found, key=lambda item: (item[0].cost, item[0].units))
+    return _solution(problem, best, places, (unplaced, min(bound, best.cost), tried))
+
+
+def _solution(problem: Problem, chosen: Candidate, placed: list[Placed], search: tuple[int, int, int]) -> Solution:
+    """Put a solution together; `search` holds the unplaced bound, the proven bound, and how many were tried."""
+    unplaced, bound, tried = search
+    return Solution(
+        rows=chosen.rows,
+        problem=problem,
+        placed=tuple(placed),
+        lower_bound=(problem.constant + bound) * RESOLUTION,
+        unplaced_bound=(problem.constant + unplaced) * RESOLUTION,
+        achieved=(problem.constant + chosen.cost) * RESOLUTION,
+        tried=tried,
+    )
+
+
+def _known(problem: Problem, inventory: Inventory) -> Candidate | None:
+    """Return an allocation that can be placed, where one is found at once."""
+    guess = first_guess(problem, inventory)
+    try:
+        return guess if guess is not None and placed_or_none(problem, guess, inventory) is not None else None
+    except Undecided:
+        return None
+
+
+def placed_or_none(
+    problem: Problem, candidate: Candidate, inventory: Inventory, pinned: Sequence[Placed] = ()
+) -> list[Placed] | None:
+    """Place an allocation; None if that cannot be done.
+
+    Args:
+        problem: the problem.
+        candidate: the allocation.
+        inventory: the GPUs.
+        pinned: instances of it that stay where they are.
+
+    Raises:
+        Undecided: whether it can be placed was not found out.
+    """
+    requests = [table.request(row) for table, row in zip(problem.tables, candidate.rows, strict=True)]
+    return place(requests, inventory, pinned)
+
+
+def _climbed(problem: Problem, inventory: Inventory, steps: int) -> list[tuple[Candidate, list[Placed]]]:
+    """Return an allocation reached from the smallest one by giving one LLM after another what can still be placed.
+
+    Args:
+        problem: the problem.
+        inventory: the GPUs.
+        steps: placements that may be tried.
+    """
+    starts = []
+    for degrees in (*((tp,) for tp in TP_SIZES), TP_SIZES):
+        smallest = [_smallest(table, cost, degrees) for table, cost in zip(problem.tables, problem.cost, strict=True)]
+        placed = _attempt(problem, smallest, inventory)
+        if placed is not None:
+            starts.append((sum(int(c[r]) for c, r in zip(problem.cost, smallest, strict=True)), smallest, placed))
+    if not starts:
+        return []
+    _, rows, best = min(starts, key=lambda start: start[:2])
+    improved = True
+    while improved and steps > 0:
+        improved = False
+        for i in sorted(range(len(rows)), key=lambda i: -int(problem.cost[i][rows[i]])):
+            now = rows[i]
+            better = [
+                int(b) for b in np.argsort(problem.cost[i], kind="stable") if problem.cost[i][b] < problem.cost[i][now]
+            ]
+            # Halve the list towards what fits: options that cost less take more.
+            while better and steps > 0:
+                rows[i] = better[len(better) // 2]
+                steps -= 1
+                placed = _attempt(problem, rows, inventory)
+                if placed is None:
+                    better = better[len(better) // 2 + 1 :]
+                else:
+                    best, now, improved = placed, rows[i], True
+                    better = better[: len(better) // 2]
+            rows[i] = now
+    candidate = Candidate(
+        tuple(rows),
+        sum(int(c[r]) for c, r in zip(problem.cost, rows, strict=True)),
+        sum(int(t.units[r]) for t, r in zip(problem.tables, rows, strict=True)),
+    )
+    return [(candidate, best)] if problem.bounded(candidate.rows) else []
+
+
+def _smallest(table: OptionTable, cost: Ints, degrees: tuple[int, ...]) -> int:
+    """Return the option that takes least, its bandwidth counted as share, of some degrees if there are any of them."""
+    own = np.isin(np.array([m.shape.tp for m in table.models], dtype=np.int64)[table.index], degrees)
+    _, charged = _charged(table, TP_SIZES, TENTHS)
+    size = charged.units
+    return int(np.lexsort((cost, size, ~own))[0])
+
+
+def _attempt(problem: Problem, rows: Sequence[int], inventory: Inventory) -> list[Placed] | None:
+    try:
+        return placed_or_none(problem, Candidate(tuple(rows), 0, 0), inventory)
+    except Undecided:
+        return None
+
+
+TENTHS = tuple(range(1, 11))
+DIVISIBLE = (1, 5, 10)
+"""Tenths that divide each other: instances of such sizes pack whenever their sum fits."""
+
+
+def _packable(problem: Problem, inventory: Inventory, effort: int) -> list[tuple[Candidate, list[Placed]]]:
+    """Return allocations that pack easily, with their places; the rows are those of the full tables.
+
+    Every instance is charged for its bandwidth as if it were share, so that one dimension is left to pack; where that
+    is not enough, 1, 5 or 10 tenths, and at last without tensor parallelism, where the sum alone decides.
+    """
+    found = []
+    for degrees, sizes in ((TP_SIZES, TENTHS), (TP_SIZES, DIVISIBLE), ((1,), DIVISIBLE)):
+        parts = [_charged(table, degrees, sizes) for table in problem.tables]
+        rows, tables = [kept for kept, _ in parts], tuple(table for _, table in parts)
+        if not all(len(kept) for kept in rows):
+            continue
+        cost = tuple(cost[own] for cost, own in zip(problem.cost, rows, strict=True))
+        charged = replace(problem, tables=tables, cost=cost)
+        guess = first_guess(charged, inventory)
+        search = itertools.islice(Enumeration(charged, inventory, effort=effort // 4).run(), 50)
+        for candidate in itertools.chain(search, [guess] if guess is not None else []):
+            try:
+                placed = placed_or_none(charged, candidate, inventory)
+            except Undecided:
+                continue
+            if placed is not None:
+                original = tuple(int(own[row]) for own, row in zip(rows, candidate.rows, strict=True))
+                units = sum(int(t.units[row]) for t, row in zip(problem.tables, original, strict=True))
+                options = {t.load.name: t.option(row) for t, row in zip(problem.tables, original, strict=True)}
+                places = [replace(item, tenths=options[item.llm].shape.tenths) for item in placed]
+                found.append((Candidate(original, candidate.cost, units), places))
+                break
+    return found
+
+
+def _charged(table: OptionTable, degrees: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[Ints, OptionTable]:
+    """Return the options of some tensor-parallel degrees, charged for their bandwidth too, in some sizes only.
+
+    Returns:
+        their rows in the table, and a table of them.
+    """
+    tp = np.array([m.shape.tp for m in table.models], dtype=np.int64)[table.index]
+    # Where what all are assumed to draw while they run sums to at most 1, each has what it was assumed to.
+    need = np.maximum(table.tenths, np.ceil(10 * (table.width + table.reserve) - 1e-9).astype(np.int64))
+    charged = np.array(sizes)[np.searchsorted(sizes, np.minimum(need, 10))]
+    keep = np.isin(tp, degrees)
+    units, free = (tp * charged * table.replicas)[keep], np.zeros(int(keep.sum()))
+    part = replace(only(table, keep), charged=charged[keep], units=units, bandwidth=free, reserve=free)
+    return np.flatnonzero(keep), part

@@ -1,0 +1,186 @@
+"""`scepsy cluster discover`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import click
+from pydantic import TypeAdapter, ValidationError
+
+from scepsy.cluster.discovery import live, read
+from scepsy.cluster.document import Discovered, driver_of, fresh, merged
+from scepsy.cluster.kubernetes import Kubernetes
+from scepsy.cluster.topology import Links, read_topology
+from scepsy.cluster.yaml_layout import checked, rewritten
+from scepsy.documents import PROJECT_FILE, Cluster, DocumentError, Loaded, Project, contained, did_you_mean, load_file
+from scepsy.documents.diagnostics import Diagnostic, printable
+from scepsy.documents.model import KubernetesName
+from scepsy.documents.source import SourceFile, read_bytes
+from scepsy.errors import ScepsyError
+from scepsy.repository import open_worktree_or_none
+from scepsy.repository.single_file import write_at_once
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A Cluster document of the project.
+
+    Attributes:
+        path: its file.
+        file: what is in it.
+        number: which of its documents.
+        loaded: the document.
+    """
+
+    path: Path
+    file: SourceFile
+    number: int
+    loaded: Loaded[Cluster]
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """Where the project keeps Cluster documents.
+
+    Attributes:
+        path: the directory; None where there is no project.
+        shown: as messages call it.
+        documents: by name.
+    """
+
+    path: Path | None
+    shown: str
+    documents: dict[str, _Found]
+
+
+def run(name: str | None, write: bool, context: str | None, topology: Path | None, project: Path) -> None:
+    """Print a Cluster document as the live cluster has it, or write it.
+
+    The document goes to standard output; what changes, and what is to be known besides, to standard error.
+
+    Args:
+        name: of the document; None for the only one of the project.
+        write: into the project.
+        context: of the kubeconfig.
+        topology: a file with what nvidia-smi says of connections.
+        project: directory with `scepsy.yaml`.
+
+    Raises:
+        ScepsyError: something is wrong; nothing was written then.
+    """
+    folder = _folder(project, write)
+    name = _name(name, folder)
+    links = _links(topology)
+    cluster = Kubernetes(context)
+    there = folder.documents.get(name)
+    objects = read(cluster)
+    if there is None:
+        found = fresh(name, live(objects), links)
+        target = _target(folder, name, write)
+        data = checked(found.cluster, f"{folder.shown}{name}.yaml")
+    else:
+        before = there.loaded.document
+        found = merged(before, live(objects, driver_of(before)), links)
+        target = there.path
+        data = rewritten(there.file, there.number, before, found.cluster)
+    _tell(found, there is None, cluster.place)
+    if not write:
+        click.echo(data.decode("utf-8-sig"), nl=False)
+        return
+    assert target is not None  # noqa: S101 - without a project, _target has raised
+    if there is not None and data == there.file.data:
+        click.echo(f"{there.file.name} says what the cluster has; nothing is written.")
+        return
+    if there is not None and read_bytes(target, there.file.name) != there.file.data:
+        raise ScepsyError(f"{there.file.name} was edited meanwhile", "give the same command again")
+    write_at_once(target, data, replace=there is not None)
+    click.echo(f"Wrote {there.file.name if there else f'{folder.shown}{name}.yaml'}")
+
+
+def _tell(found: Discovered, new: bool, place: str) -> None:
+    if not new:
+        count = len(found.changes)
+        what = f"{count} difference{'s' if count > 1 else ''}" if count else "no difference"
+        click.echo(f"{what} between the document and {place}", err=True)
+    for line in found.changes:
+        click.echo(f"  {printable(line)}", err=True)
+    for line in dict.fromkeys(found.notes):
+        click.echo(f"note: {printable(line)}", err=True)
+
+
+def _folder(project: Path, write: bool) -> _Folder:
+    """Read the Cluster documents of a project; none where there is no project, and nothing is to be written."""
+    if not (project / PROJECT_FILE).exists():
+        if write or project != Path():
+            raise ScepsyError(f"there is no {PROJECT_FILE} in {project}", "start a project with: scepsy init DIR")
+        return _Folder(None, "", {})
+    tree = open_worktree_or_none(project)
+    base = Path(os.path.realpath(project))
+    root = tree.root if tree else base
+    file, loaded, problems = load_file(contained(root, PROJECT_FILE, base), PROJECT_FILE, Project)
+    if problems:
+        raise DocumentError(problems)
+    setting = loaded[0].document.spec.paths.clusters
+    path = contained(root, setting, base)
+    documents: dict[str, _Found] = {}
+    problems = []
+    for given in sorted(p for p in path.rglob("*") if p.suffix in (".yaml", ".yml")) if path.is_dir() else []:
+        shown = PurePosixPath(os.path.relpath(given, base)).as_posix()
+        real = contained(root, os.path.relpath(given, base), base)
+        file, entries, wrong = load_file(real, shown, Cluster)
+        problems += wrong
+        for number, entry in enumerate(entries):
+            _add(documents, _Found(real, file, number, entry), problems)
+    if problems:
+        raise DocumentError(problems)
+    return _Folder(path, f"{PurePosixPath(os.path.relpath(path, base)).as_posix()}/", documents)
+
+
+def _add(documents: dict[str, _Found], found: _Found, problems: list[Diagnostic]) -> None:
+    name = found.loaded.document.metadata.name
+    if name in documents:
+        first = documents[name].loaded.source.position("metadata", "name")
+        problems.append(
+            found.loaded.problem(("metadata", "name"), f'the Cluster name "{name}" is taken: first at {first}')
+        )
+    documents[name] = found
+
+
+def _name(name: str | None, folder: _Folder) -> str:
+    if name is not None:
+        try:
+            return TypeAdapter(KubernetesName).validate_python(name)
+        except ValidationError as error:
+            raise ScepsyError(str(error.errors(include_url=False)[0]["ctx"]["error"])) from error
+    if len(folder.documents) == 1:
+        return next(iter(folder.documents))
+    if folder.documents:
+        names = "|".join(folder.documents)
+        raise ScepsyError("the project has several clusters", f"name the one: scepsy cluster discover {names}")
+    raise ScepsyError("the cluster needs a name in the project", "give it one: scepsy cluster discover NAME")
+
+
+def _target(folder: _Folder, name: str, write: bool) -> Path | None:
+    """Return where a new document goes."""
+    if folder.path is None or not write:
+        return None
+    target = folder.path / f"{name}.yaml"
+    if target.exists():
+        names: Sequence[str] = list(folder.documents)
+        raise ScepsyError(
+            f"{folder.shown}{name}.yaml is there, but holds no cluster of that name", did_you_mean(name, names)
+        )
+    return target
+
+
+def _links(topology: Path | None) -> dict[str, Links]:
+    if topology is None:
+        return {}
+    try:
+        text = read_bytes(topology, str(topology)).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ScepsyError(f"{topology} is not UTF-8", "save what nvidia-smi prints as text") from error
+    return read_topology(text, str(topology))

@@ -1,0 +1,1 @@
+"""`scepsy profile …`."""

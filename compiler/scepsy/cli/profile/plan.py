@@ -1,0 +1,97 @@
+"""`scepsy profile plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scepsy.cli.compile import open_project
+from scepsy.documents import API_VERSION, Workspace
+from scepsy.documents.command_results import (
+    CoveredShape,
+    MeasuredMix,
+    MissingShape,
+    PlannedSweep,
+    ProfilePlanResult,
+    RuledOutShape,
+    StaleProfile,
+    WorkflowLlm,
+)
+from scepsy.errors import ScepsyError
+from scepsy.profiling.planning import ProfilePlan, Sweep, plan_profiles
+
+
+def run(project: Path, cluster: str | None) -> ProfilePlanResult:
+    """Say which measurements are missing for one cluster; nothing is written.
+
+    Args:
+        project: directory with `scepsy.yaml`.
+        cluster: the cluster; None for the only one.
+
+    Raises:
+        ScepsyError: the documents are wrong, or a name is unknown.
+    """
+    workspace, _ = open_project(project, needs_profiles=False)
+    if cluster is None:
+        if len(workspace.clusters) > 1:
+            raise ScepsyError(
+                "the project has several clusters", f"name one with --cluster: {', '.join(workspace.clusters)}"
+            )
+        cluster = next(iter(workspace.clusters))
+    return result_of(workspace, plan_profiles(workspace, cluster))
+
+
+def result_of(workspace: Workspace, plan: ProfilePlan) -> ProfilePlanResult:
+    """Return a plan as what is printed."""
+    settings = workspace.project.document.spec
+    return ProfilePlanResult(
+        api_version=API_VERSION,
+        cluster=plan.cluster,
+        engine=settings.engine.version,
+        budget=settings.profiling.budget,
+        image=settings.profiling.image,
+        gpu_hours=round(plan.gpu_hours, 3),
+        sweeps=tuple(_sweep(sweep) for sweep in plan.sweeps),
+        covered=tuple(
+            CoveredShape(
+                model=row.model,
+                product=row.product,
+                llm=row.llm,
+                tp=row.shape.tp,
+                share=row.shape.share,
+                profile=row.profile,
+            )
+            for row in plan.covered
+        ),
+        ruled_out=tuple(
+            RuledOutShape(
+                model=row.model,
+                product=row.product,
+                llm=row.llm,
+                tp=row.shape.tp,
+                share=row.shape.share,
+                reason=row.reason,
+            )
+            for row in plan.ruled_out
+        ),
+        stale=tuple(StaleProfile(profile=row.profile, reason=row.reason) for row in plan.stale),
+        memory_unknown=plan.memory_unknown,
+    )
+
+
+def _sweep(sweep: Sweep) -> PlannedSweep:
+    return PlannedSweep(
+        model=sweep.model,
+        revision=sweep.revision,
+        product=sweep.product,
+        llm=sweep.llm,
+        workflow=sweep.workflow,
+        mix=MeasuredMix(input=sweep.mix.input, output=sweep.mix.output, cached=sweep.mix.cached),
+        max_num_seqs=sweep.max_num_seqs,
+        max_model_len=sweep.max_model_len,
+        serves=tuple(WorkflowLlm(workflow=workflow, llm=llm) for workflow, llm in sweep.roles),
+        points=tuple(
+            MissingShape(tp=point.shape.tp, share=point.shape.share, why=point.why, gpu_hours=point.gpu_hours)
+            for point in sweep.points
+        ),
+        gpu_hours=round(sweep.gpu_hours, 3),
+    )

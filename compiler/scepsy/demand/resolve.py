@@ -1,0 +1,74 @@
+"""The demand of a workflow, from wherever its document says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scepsy.demand.statistics import Demand, from_statistics, from_trace
+from scepsy.demand.summary import from_summary
+from scepsy.documents import Diagnostic, DocumentError, Loaded, PathEscapes, Position, Workflow, Workspace, contained
+from scepsy.documents.loading import load_file
+from scepsy.documents.trace_summary import TraceSummary
+from scepsy.documents.workspace import digest
+from scepsy.traces.native import read_trace
+
+
+def demand_of(workspace: Workspace, loaded: Loaded[Workflow]) -> tuple[Demand, dict[str, str]]:
+    """Return the demand of a workflow, and the digests of the files that were read for it.
+
+    Raises:
+        DocumentError: the trace or summary cannot be read, is wrong, or never calls an LLM of the workflow.
+    """
+    source = loaded.document.spec.demand
+    if source.statistics is not None:
+        return from_statistics(source.statistics), {}
+    key = "traces" if source.traces is not None else "summary"
+    path = _file(workspace, loaded, key, source.traces or source.summary or "")
+    name = workspace.relative(path)
+    names = [llm.name for llm in loaded.document.spec.llms]
+    if key == "traces":
+        trace, sha256 = read_trace(path, name, names)
+        _check_called(loaded, name, names, set(trace.llms))
+        try:
+            return from_trace(trace), {name: sha256}
+        except ValueError as error:
+            raise DocumentError([Diagnostic(Position(name), str(error))]) from error
+    file, summaries, problems = load_file(path, name, TraceSummary)
+    if problems:
+        raise DocumentError(problems)
+    if len(summaries) > 1:
+        raise DocumentError([summaries[1].problem((), "a summary is a file of its own")])
+    demand = from_summary(summaries[0])
+    unknown = [
+        summaries[0].problem(("spec", "llms", i, "llm"), f'the workflow has no LLM "{entry.llm}"')
+        for i, entry in enumerate(summaries[0].document.spec.llms)
+        if entry.llm not in names
+    ]
+    if unknown:
+        raise DocumentError(unknown)
+    _check_called(loaded, name, names, set(demand.llms))
+    return demand, {name: digest(file.data)}
+
+
+def _file(workspace: Workspace, loaded: Loaded[Workflow], key: str, given: str) -> Path:
+    where = ("spec", "demand", key)
+    try:
+        path = contained(workspace.root, given, (workspace.directory / loaded.source.file.name).parent)
+    except PathEscapes as error:
+        raise DocumentError([loaded.problem(where, error.message, error.hint)]) from error
+    if not path.is_file():
+        raise DocumentError([loaded.problem(where, f'there is no file "{given}" beside this one')])
+    return path
+
+
+def _check_called(loaded: Loaded[Workflow], name: str, names: list[str], called: set[str]) -> None:
+    """Check that every LLM of the workflow is called."""
+    missing = [
+        loaded.problem(
+            ("spec", "llms", index, "name"), f'no call in {name} goes to "{llm}"', "record it, or remove the LLM"
+        )
+        for index, llm in enumerate(names)
+        if llm not in called
+    ]
+    if missing:
+        raise DocumentError(missing)

@@ -1,0 +1,238 @@
+"""What is asked of a remote (where its branches are, their commits, to take a commit), and what its refusals mean."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from scepsy.errors import ScepsyError
+from scepsy.publishing.remote import TOKEN, Remote
+from scepsy.repository.commit_message import one_line
+from scepsy.repository.git import Said, network
+
+TIMEOUT = "SCEPSY_GIT_TIMEOUT"
+_SECONDS = 120.0
+_SHOWN = 6  # lines of what a remote said
+
+# The first that is found in what git said tells what is wrong: (pattern, what, what to do, worth another try).
+_TOKEN_HINT = (
+    f"put a token that may push into {TOKEN}, or set up git's credential helper or ssh for your user"
+    " (the repository's own configuration is not used for that)"
+)
+_TROUBLES: tuple[tuple[str, str, str, bool], ...] = (
+    (
+        r"returned error: 403|HTTP 403",
+        "refuses to let you in (403)",
+        f"these credentials may not: {_TOKEN_HINT}",
+        False,
+    ),
+    (
+        r"Authentication failed|returned error: 401|HTTP 401|could not read (Username|Password)"
+        r"|terminal prompts disabled|Permission denied \(|Invalid username or password|HTTP Basic: Access denied",
+        "does not know you (401)",
+        _TOKEN_HINT,
+        False,
+    ),
+    (r"Host key verification failed", "is not a host that ssh knows", "add its key to ~/.ssh/known_hosts", False),
+    (
+        r"SSL certificate problem|certificate verif|server certificate",
+        "has a certificate that is not trusted",
+        "trust its authority: git config --global http.sslCAInfo FILE",
+        False,
+    ),
+    (
+        r"Repository not found|repository '.*' not found|returned error: 404|does not appear to be a git repository",
+        "has no such repository, or does not show it to you",
+        f"is the address right? Or {_TOKEN_HINT}",
+        False,
+    ),
+    (
+        r"git-http-push failed|not valid: is this a git repository|bad line length character|invalid server response",
+        "is no Git repository",
+        "is the address right? a login page, or a shell that greets, may answer in its place",
+        False,
+    ),
+    (
+        r"returned error: 30\d|unable to update url base from redirection",
+        "has moved (redirected)",
+        "git remote set-url NAME its new address",
+        False,
+    ),
+    (
+        r"transport '.*' not allowed",
+        "is reached over something that is not pushed over",
+        "use https:// or ssh://",
+        False,
+    ),
+    (
+        r"No space left on device|Disk quota exceeded",
+        "could not be read: the disk is full",
+        "make room, then run again",
+        False,
+    ),
+    (r"returned error: 429", "asks to come more slowly (429)", "run again later", True),
+    (
+        r"Could not resolve host|Name or service not known|Temporary failure in name resolution",
+        "cannot be found: its name does not resolve",
+        "is the network up?",
+        True,
+    ),
+    (
+        r"Connection (refused|reset|closed|timed out)|Failed to connect|Couldn't connect|Network is unreachable"
+        r"|No route to host|returned error: 5\d\d|RPC failed|hung up|early EOF|unexpected disconnect|Empty reply"
+        r"|unable to access|send-pack|fetch-pack|Broken pipe",
+        "does not answer as it should",
+        "run again when it is up",
+        True,
+    ),
+)
+
+
+class RemoteFailed(ScepsyError):
+    """A remote could not be used.
+
+    Args:
+        message: what is wrong.
+        hint: what to do next.
+        again: whether another try may help.
+    """
+
+    def __init__(self, message: str, hint: str = "", again: bool = False) -> None:
+        super().__init__(message, hint)
+        self.again = again
+
+
+class Declined(ScepsyError):
+    """The remote does not take a commit on this branch."""
+
+
+def timeout(environment: Mapping[str, str] = os.environ) -> float:
+    """Return how long one exchange with a remote may take, seconds.
+
+    Raises:
+        ScepsyError: the variable that says so is no number.
+    """
+    text = environment.get(TIMEOUT, "")
+    try:
+        seconds = float(text) if text else _SECONDS
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise ScepsyError(
+            f"{TIMEOUT} is {text!r:.40}, not a number of seconds", "set it to one such as 120, or unset it"
+        )
+    return seconds
+
+
+def heads(where: Path, remote: Remote, branches: Iterable[str]) -> dict[str, str]:
+    """Ask which commits branches are at.
+
+    Args:
+        where: a side tree of that remote.
+        remote: the remote.
+        branches: their names.
+
+    Returns:
+        The commit of each branch that there is.
+
+    Raises:
+        RemoteFailed: it does not answer.
+    """
+    references = {f"refs/heads/{branch}": branch for branch in branches}
+    said = _asked(where, remote, "ls-remote", "origin", *references)
+    pairs = (line.split("\t") for line in said.stdout.splitlines() if "\t" in line)
+    return {references[name]: oid for oid, name in pairs if name in references}
+
+
+def default_branch(where: Path, remote: Remote) -> str | None:
+    """Ask which branch the remote's HEAD names; None where it names none that it has.
+
+    Raises:
+        RemoteFailed: it does not answer.
+    """
+    said = _asked(where, remote, "ls-remote", "--symref", "origin", "HEAD")
+    found = re.search(r"^ref: refs/heads/(\S+)\tHEAD$", said.stdout, re.MULTILINE)
+    return found[1] if found else None
+
+
+def fetch(where: Path, remote: Remote, branch: str, depth: int | None = None) -> None:
+    """Bring a branch's commits here, as `refs/scepsy/remote`.
+
+    Args:
+        where: a side tree of that remote.
+        remote: the remote.
+        branch: the branch, which is there.
+        depth: so many commits are enough; all if None.
+
+    Raises:
+        RemoteFailed: it does not answer, or the branch has gone.
+    """
+    some = () if depth is None else (f"--depth={depth}",)
+    flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
+    _asked(where, remote, "fetch", *flags, *some, "origin", f"+refs/heads/{branch}:refs/scepsy/remote")
+
+
+def push(where: Path, remote: Remote, branch: str, commit: str) -> bool:
+    """Ask the remote to move a branch on to a commit; never by force.
+
+    Returns:
+        Whether it did; False when somebody else moved the branch first.
+
+    Raises:
+        Declined: it takes no such commit.
+        RemoteFailed: it does not answer; it may have taken the commit.
+    """
+    flags = ("--porcelain", "--no-verify", "--no-signed", "--no-follow-tags", "--no-recurse-submodules")
+    said = _talk(where, remote, "push", *flags, "origin", f"{commit}:refs/heads/{branch}")
+    if said.status == 0:
+        return True
+    refusal = re.search(r"^!\t\S+\t\[(remote )?rejected\] ?(?:\((.*)\))?", said.stdout, re.MULTILINE)
+    if refusal is None:
+        raise _failure(remote, said)
+    reason = refusal[2] or ""
+    if not refusal[1] or re.search(
+        r"cannot lock ref|failed to (lock|update ref)|incorrect old value|already exists", reason
+    ):
+        return False
+    words = [line for line in said.stderr.splitlines() if line.startswith("remote:")]
+    told = _told(remote, "\n".join(line.removeprefix("remote:").strip() for line in words))
+    raise Declined(
+        f"{remote.name} does not take commits on the branch {branch}: {one_line(remote.blot(reason))}{told}",
+        "where changes need a review, push to another branch and open a pull request from it: --branch NAME",
+    )
+
+
+def _asked(where: Path, remote: Remote, *arguments: str) -> Said:
+    said = _talk(where, remote, *arguments)
+    if said.status != 0:
+        raise _failure(remote, said)
+    return said
+
+
+def _talk(where: Path, remote: Remote, *arguments: str) -> Said:
+    return network(where, *arguments, protocols=remote.protocols, settings=remote.settings, seconds=timeout())
+
+
+def _failure(remote: Remote, said: Said) -> RemoteFailed:
+    place = f"{remote.name} ({remote.shown})" if remote.shown and remote.shown != remote.name else remote.name
+    if said.status is None:
+        return RemoteFailed(
+            f"{place} took longer than {timeout():g} s to answer, and was given up",
+            f"run again; {TIMEOUT} sets another time",
+        )
+    told = _told(remote, said.stderr)
+    for pattern, what, remedy, again in _TROUBLES:
+        if re.search(pattern, said.stderr):
+            return RemoteFailed(f"{place} {what}{told}", remedy, again)
+    return RemoteFailed(
+        f"{place} could not be used{told or f': exit status {said.status}'}",
+        f"is the address right? see what git ls-remote {remote.name} says",
+    )
+
+
+def _told(remote: Remote, text: str) -> str:
+    """Return what was said as indented lines, without secrets and without what steers a terminal."""
+    lines = [one_line(line) for line in remote.blot(text).splitlines()]
+    return "".join(f"\n    {line}" for line in [line for line in lines if line][:_SHOWN])
