@@ -35,6 +35,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 schemas: $(STAMP)
 	$(BIN)/python -c 'from pathlib import Path; from scepsy.documents import PUBLISHED, schema_text; [Path("schemas", k.lower() + ".json").write_text(schema_text(k), encoding="utf-8") for k in PUBLISHED]'
