@@ -222,6 +222,7 @@ def test_a_gpu_with_a_taint_of_its_driver_is_found(cluster: ClusterUnderTest, pl
     cluster.with_nodes(planned.cluster)
     instance = planned.plan.spec.instances[0]
     gpu = instance.gpus[0]
+    began = time.time()
     for item in cluster.api.list("resource.k8s.io/v1", "ResourceSlice"):
         devices = item["spec"]["devices"]
         hit = [d for d in devices if d["attributes"]["uuid"]["string"] == gpu]
@@ -237,7 +238,7 @@ def test_a_gpu_with_a_taint_of_its_driver_is_found(cluster: ClusterUnderTest, pl
     assert instance.name in sick.instances
     # The API server adds the time.
     assert sick.since is not None
-    assert abs(sick.since - time.time()) < 60
+    assert began - 1 <= sick.since <= time.time() + 1
 
 
 def test_a_node_that_falls_silent_is_found_when_kubernetes_gives_it_up(
@@ -248,6 +249,7 @@ def test_a_node_that_falls_silent_is_found_when_kubernetes_gives_it_up(
     cluster.forget_node("gpu-b")
     cluster.with_nodes(planned.cluster, mortal="gpu-b")
     assert found(planned) == []
+    began = time.time()
     cluster.silence()
     try:
         eventually(lambda: kinds(planned) != [], within=120, why="the silent node is not found")
@@ -256,7 +258,7 @@ def test_a_node_that_falls_silent_is_found_when_kubernetes_gives_it_up(
         assert silent.instances == on(planned, "gpu-b")
         assert "NodeStatusUnknown" in silent.what
         assert silent.since is not None
-        assert abs(silent.since - time.time()) < 60
+        assert began - 1 <= silent.since <= time.time() + 1
     finally:
         cluster.api.delete({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "gpu-b"}})
         cluster.forget_node("gpu-b")

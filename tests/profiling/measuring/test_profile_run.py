@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import signal
@@ -125,13 +126,13 @@ def test_a_server_is_profiled(serve: Serve, run: Run, tmp_path: Path) -> None:
     assert (series.mix.output, series.mix.cached) == (8, 0)
     for point in series.points:
         # A busy machine makes calls longer, never shorter; in virtual time the same runner is within 5 %.
-        assert 0.95 * does.seconds(point.concurrency) < point.latency < 2 * does.seconds(point.concurrency)
+        assert 0.95 * does.seconds(point.concurrency) < point.latency
         assert point.kv_usage is not None
     assert series.open_loop
     assert all(point.p50 <= point.p95 <= point.p99 for point in series.open_loop)
     catalog = Catalog([written(tmp_path)], "0.24.0")
     mix = Mix(series.mix.input, 8, 0)
-    assert 0.057 < catalog.service("tiny", "CPU", 1, 10, mix).seconds[0] < 0.12
+    assert catalog.service("tiny", "CPU", 1, 10, mix).seconds[0] == pytest.approx(series.points[0].latency, rel=0.2)
     assert not list(tmp_path.glob("*.partial"))
     assert not list(tmp_path.glob(".profile*"))
     everything = ran.out + ran.err + (tmp_path / "profile.yaml").read_text()
@@ -312,11 +313,13 @@ def test_a_key_is_not_shown_in_part_either(before: int) -> None:
     ],
 )
 def test_an_address_that_is_none_or_holds_a_secret_is_refused_at_once(
-    url: str, message: str, hint: str, run: Run, tmp_path: Path
+    url: str, message: str, hint: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began = time.monotonic()
+    async def waited(seconds: float) -> None:
+        raise AssertionError(f"waited for {seconds} s")
+
+    monkeypatch.setattr(asyncio, "sleep", waited)
     ran = run(url, wait="300s")
-    assert time.monotonic() - began < 30
     assert ran.code == 1
     assert ran.err.startswith("error: --base-url: ")
     assert message in ran.err

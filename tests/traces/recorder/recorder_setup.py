@@ -28,7 +28,7 @@ class Pause:
 CLOSE = "close"
 RESET = "reset"
 HANG = "hang"
-Step = bytes | Pause | str
+Step = bytes | Pause | asyncio.Event | str
 Script = Sequence[Step]
 
 
@@ -76,6 +76,8 @@ class Server:
                 await writer.drain()
             elif isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
+            elif isinstance(step, asyncio.Event):
+                await step.wait()
             elif step == HANG:
                 with contextlib.suppress(ConnectionError):
                     await reader.read()
