@@ -18,16 +18,17 @@ from benchmarks.search import load
 from scepsy.documents import Profile, Series
 from scepsy.performance import Catalog, Mix
 from scepsy.performance.curves import UNKNOWN_INTERVAL, Array, curve, pooled
-from scepsy.performance.roofline import CARDS, SM_BANDWIDTH, Card, Machine, saturating
+from scepsy.performance.gpu_hardware import GPU_PRODUCTS, SM_BANDWIDTH, GpuProduct, saturating
+from scepsy.performance.roofline import Roofline
 
 Interpolation = Callable[[Array, Array, float], float]
 
-H100 = CARDS["NVIDIA-H100-80GB-HBM3"]
+H100 = GPU_PRODUCTS["NVIDIA-H100-80GB-HBM3"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Published measurements of how much bandwidth part of a card's SMs draws; `performance/roofline.py` says where.
+    """Published measurements of the bandwidth that part of a GPU's SMs draws, cited in `performance/gpu_hardware.py`.
 
     Attributes:
         name: which.
@@ -37,17 +38,17 @@ class Source:
 
     name: str
     each: float
-    points: tuple[tuple[Card, float, float], ...]
+    points: tuple[tuple[GpuProduct, float, float], ...]
 
 
 SOURCES = (
-    Source("Bullet, A100 80 GB, copy", 68e9, ((CARDS["NVIDIA-A100-SXM4-80GB"], 30 / 108, 1.0),)),
+    Source("Bullet, A100 80 GB, copy", 68e9, ((GPU_PRODUCTS["NVIDIA-A100-SXM4-80GB"], 30 / 108, 1.0),)),
     Source(
         "a blog, A100 40 GB and H200 at 4.0 TB/s, write",
         (45.7e9 * 63e9) ** 0.5,
-        ((CARDS["NVIDIA-A100-SXM4-40GB"], 34 / 108, 1.0), (Card(4.0e12, 989e12, 132), 64 / 132, 1.0)),
+        ((GPU_PRODUCTS["NVIDIA-A100-SXM4-40GB"], 34 / 108, 1.0), (GpuProduct(4.0e12, 989e12, 132), 64 / 132, 1.0)),
     ),
-    Source("BulletServe issue 1, H100 PCIe, matrix product", 50e9, ((Card(2.0e12, 756e12, 114), 40 / 114, 0.9),)),
+    Source("BulletServe issue 1, H100 PCIe, matrix product", 50e9, ((GpuProduct(2.0e12, 756e12, 114), 40 / 114, 0.9),)),
     Source(
         "a study, H100 SXM5, copy",
         66.7e9,
@@ -138,7 +139,7 @@ def mixes(factor: float, *, known: bool) -> Iterator[float]:
 def simulated(share: float, factor: float) -> Profile:
     """Return what would be measured of a model of 8 billion parameters, 1000 tokens in and 101 out, on a share."""
     template = next(p for p in profiles() if p.metadata.name == "llama-3.1-8b-instruct-a100")
-    machine, mix = Machine(template.spec.architecture, template.spec.product, 1), Mix(1000, 101, 0)
+    machine, mix = Roofline(template.spec.architecture, template.spec.product, 1), Mix(1000, 101, 0)
     slower = factor ** -float(np.log2(share))
     ks = np.array([1.0, 4, 16, 64])
     first = (machine.prefill(mix, share)) * slower + 0.01

@@ -21,7 +21,7 @@ from scepsy.profiling.jobs.compression import LIMIT, unpack
 from scepsy.profiling.measuring.workload import Workload, read_workload
 from scepsy.traces.native import read_trace
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 TRACES = ROOT / "examples" / "traces"
 
 

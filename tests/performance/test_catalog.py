@@ -8,9 +8,10 @@ import pytest
 from scepsy.documents import Profile
 from scepsy.documents.units import format_duration
 from scepsy.performance import SHARE_MODEL, Catalog, Mix, fit
-from scepsy.performance.freshness import Calls
-from scepsy.performance.roofline import Machine
-from scepsy.performance.shares import bandwidth, caps
+from scepsy.performance.co_tenants import caps
+from scepsy.performance.gpu_hardware import bandwidth
+from scepsy.performance.mix import Calls
+from scepsy.performance.roofline import Roofline
 
 
 def profile(
@@ -138,7 +139,7 @@ def test_a_measured_series_wins_over_an_estimated_one_of_the_same_mix() -> None:
 def test_a_measured_series_of_nearly_these_calls_wins_over_an_estimate_for_exactly_these() -> None:
     near = profile("measured", source="measured", mix={"input": 1100, "output": 90})
     times = Catalog([profile("exact"), near], "1.0").service("m", "P", 1, 10, MIX)
-    assert (times.profile, times.stale, times.passed_over) == ("measured", None, ())
+    assert (times.profile, times.stale, times.unused) == ("measured", None, ())
 
 
 def test_of_two_measurements_the_nearer_and_then_the_newer_wins() -> None:
@@ -162,7 +163,7 @@ def test_measured_calls_that_have_moved_are_stale_and_an_estimate_for_these_call
     moved = profile("moved", source="measured", mix=FAR)
     times = Catalog([profile("estimate"), moved], "1.0").service("m", "P", 1, 10, MIX)
     assert (times.profile, times.source) == ("estimate", "estimated")
-    assert times.passed_over == (("moved", "calls had 400/50 tokens, now 1000/101"),)
+    assert times.unused == (("moved", "calls had 400/50 tokens, now 1000/101"),)
 
 
 def test_measured_calls_that_have_moved_are_used_where_there_is_nothing_else_and_are_called_stale() -> None:
@@ -176,7 +177,7 @@ def test_a_trace_that_was_replayed_is_not_stale_because_the_cache_hit_more_often
     taken = profile("p", source="measured", trace="sha256:1", mix={"input": 1000, "output": 101, "cached": 600})
     catalog = Catalog([taken], "1.0")
     assert catalog.service("m", "P", 1, 10, MIX).stale is not None
-    times = catalog.knowing([Calls("m", "a", "sha256:1", MIX)]).service("m", "P", 1, 10, MIX)
+    times = catalog.with_calls([Calls("m", "a", "sha256:1", MIX)]).service("m", "P", 1, 10, MIX)
     assert (times.stale, times.rescaled) == (None, 1.0)
     assert times.seconds == pytest.approx([1.1, 1.4, 1.7])
 
@@ -253,8 +254,8 @@ def test_a_profile_of_a_revision_that_only_some_llms_pin_is_stale_for_the_others
     assert [catalog.degrees("m", "P", revision) for revision in ("one", "two", None)] == [[1], [], [1]]
     assert [catalog.products("m", revision) for revision in ("one", "two")] == [["P", "Q"], ["Q"]]
     both = Catalog([taken, profile("estimate")], "1.0", {"m": {"one", "two"}})
-    assert both.service("m", "P", 1, 10, MIX, "two").passed_over == (("one", reason),)
-    assert both.service("m", "P", 1, 10, MIX, "one").passed_over == ()
+    assert both.service("m", "P", 1, 10, MIX, "two").unused == (("one", reason),)
+    assert both.service("m", "P", 1, 10, MIX, "one").unused == ()
 
 
 OUT = ({"tp": 1, "share": 0.3, "reason": "out of memory"},)
@@ -382,7 +383,7 @@ def point(k: float, first: float, step: float, output: float) -> dict[str, objec
 
 def eight_billion(mix: Mix, steps: float = 1.0, host: float = 0.0) -> list[dict[str, object]]:
     """What the roofline says of the model on an A100, times `steps`, plus what the host adds to every step."""
-    machine = Machine(profile().spec.architecture, A100, 1)
+    machine = Roofline(profile().spec.architecture, A100, 1)
     ks = np.array([1.0, 4, 16, 64])
     decode = machine.decode(mix, 1.0, ks) * steps + host
     first = machine.prefill(mix, 1.0) * steps + host
@@ -427,7 +428,7 @@ def test_other_calls_are_carried_over_by_the_work_that_they_make() -> None:
 
 def measured(share: float, factor: float = 1.0, mix: Mix = MIX) -> Profile:
     """What a GPU does that is slower on shares than the model knows, by `factor` per halving."""
-    machine = Machine(profile().spec.architecture, A100, 1)
+    machine = Roofline(profile().spec.architecture, A100, 1)
     ks = np.array([1.0, 4, 16, 64])
     slower = factor ** -np.log2(share)
     decode = machine.decode(mix, share, ks) * slower

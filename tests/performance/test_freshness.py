@@ -6,7 +6,8 @@ import pytest
 
 from scepsy.documents import Profile, Series
 from scepsy.performance import Mix
-from scepsy.performance.freshness import Calls, change, moved, outdated, replays
+from scepsy.performance.freshness import calls_mismatch, outdated, replays
+from scepsy.performance.mix import Calls, mix_factor
 
 
 def profile(source: str = "measured", version: str = "0.24.0", revision: str | None = None) -> Profile:
@@ -78,7 +79,7 @@ def test_a_profile_is_outdated_when_version_or_pinned_revision_differ(
 def test_calls_have_moved_when_computed_prompts_or_outputs_are_off_by_more_than_a_quarter(
     was: Series, now: Mix, reason: str | None
 ) -> None:
-    assert moved(was, now) == reason
+    assert calls_mismatch(was, now) == reason
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_calls_have_moved_when_computed_prompts_or_outputs_are_off_by_more_than_
 def test_the_very_calls_that_were_replayed_have_not_moved_whatever_the_cache_held(
     was: Series, now: Mix, reason: str | None
 ) -> None:
-    assert moved(was, now, replayed=True) == reason
+    assert calls_mismatch(was, now, replayed=True) == reason
 
 
 DRAFTER = Calls("m", "drafter", "sha256:1", Mix(4000, 50, 0))
@@ -124,6 +125,6 @@ def test_calls_were_replayed_if_trace_and_llm_are_theirs_or_those_of_calls_recor
 
 
 def test_the_change_of_a_mix_is_its_largest_factor_in_either_direction() -> None:
-    assert change(Mix(1000, 100, 0), Mix(500, 150, 0)) == 2.0
-    assert change(Mix(500, 150, 0), Mix(1000, 100, 0)) == 2.0
-    assert change(Mix(1000, 100, 900), Mix(100, 100, 0)) == 1.0
+    assert mix_factor(Mix(1000, 100, 0), Mix(500, 150, 0)) == 2.0
+    assert mix_factor(Mix(500, 150, 0), Mix(1000, 100, 0)) == 2.0
+    assert mix_factor(Mix(1000, 100, 900), Mix(100, 100, 0)) == 1.0

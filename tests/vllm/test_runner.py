@@ -18,7 +18,7 @@ import pytest
 from scepsy.documents import Profile, load_file
 from scepsy.documents.profile import RatePoint
 from scepsy.performance import Catalog, Stream, latencies
-from scepsy.performance.catalog import Mix
+from scepsy.performance.mix import Mix
 from scepsy.performance.queueing import rounds
 from scepsy.profiling.measuring import Engine, read_workload
 from scepsy.profiling.measuring.load_generators import Time, open_loop, settle

@@ -1,9 +1,9 @@
-"""What placed instances are best assumed to read at: where they are says nothing about that.
+"""The best bandwidth caps for instances that are placed.
 
-Of instances that share GPUs each is planned with a part of the memory bandwidth that the others leave it
-(`performance.shares`). Several choices fit a placement; a search that ends before its time may have found one that is
-not the best of them. So whoever keeps a placement, that of the plan in force or one's own, takes the best: else the
-next compile would, and change a plan that was just made.
+Each instance on a shared GPU is planned with a cap on the memory bandwidth, so that others get the rest
+(`performance.co_tenants`). Several choices of caps fit a placement, and a search that ends early may not have found the
+best one. So a placement that is kept, that of the plan in force or of the search, gets the best caps; otherwise the
+next compile would find them and change a plan that was just made.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scepsy.performance import MAX_UTILISATION, Catalog
-from scepsy.performance.shares import Array, caps
+from scepsy.performance.co_tenants import caps
+from scepsy.performance.curves import Array
 from scepsy.pipeline import InstanceModel, LlmLoad, LlmOutcome, Shape, capped, evaluate, instance_model
 from scepsy.pipeline.instance import Ints
 from scepsy.placement import Inventory, Request

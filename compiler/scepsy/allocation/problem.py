@@ -13,7 +13,7 @@ from scepsy.allocation.options import OptionTable, only, option_tables
 from scepsy.demand import CriticalPath, Demand, Makespans
 from scepsy.documents import Workflow
 from scepsy.performance import Catalog
-from scepsy.performance.shares import Array
+from scepsy.performance.curves import Array
 from scepsy.pipeline import loads, makespans_of, quantile_of
 from scepsy.pipeline.instance import Ints
 from scepsy.placement import Inventory

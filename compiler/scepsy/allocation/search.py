@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scepsy.allocation.dynamic_program import NEVER, suffix_values
 from scepsy.allocation.options import OptionTable
 from scepsy.allocation.problem import Problem
-from scepsy.performance.shares import Array
+from scepsy.performance.curves import Array
 from scepsy.pipeline.instance import Ints
 from scepsy.placement import TP_SIZES, Inventory, halved, volume
 

@@ -58,9 +58,9 @@ from scepsy.documents.plan import (
 from scepsy.documents.units import Si, format_duration, format_rate
 from scepsy.documents.workflow import OBSERVED, Target
 from scepsy.performance import Catalog, ServiceTimes
-from scepsy.performance.catalog import SAME_MIX, Calls
 from scepsy.performance.memory import MIB
-from scepsy.performance.shares import INTERPOLATED
+from scepsy.performance.mix import SAME_MIX, Calls
+from scepsy.performance.share_scaling import INTERPOLATED
 from scepsy.pipeline import CALL_GRAPH, SUM, Caller, LlmOutcome, WorkflowOutcome, predict
 from scepsy.placement import Inventory, inventory_of, largest_group, running, schedule
 from scepsy.placement import name as name_instances
@@ -149,7 +149,7 @@ def gather(workspace: Workspace, cluster: str) -> Inputs:
     if problems:
         raise DocumentError(problems)
     planned = {name: _planned(workflows[name], demand) for name, demand in demands.items()}
-    catalog = catalog.knowing(calls)
+    catalog = catalog.with_calls(calls)
     return Inputs(workflows, demands, planned, catalog, target.document, inventory, dict(sorted(digests.items())))
 
 
@@ -518,7 +518,7 @@ def _of_calls(llm: str, caller: Caller, times: ServiceTimes) -> list[str]:
     """Warn of figures that are not those of the caller's calls, and of measurements that are so no longer."""
     found = [
         f"{llm} for {caller.workflow}: profile {name} is stale: {reason}; an estimate is used in its place ({_MEASURE})"
-        for name, reason in times.passed_over
+        for name, reason in times.unused
     ]
     if times.stale is not None:
         found.append(

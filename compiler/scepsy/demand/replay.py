@@ -24,7 +24,7 @@ from scepsy.demand.statistics import LlmDemand, TokenUse
 from scepsy.documents import Llm, Workspace, contained
 from scepsy.errors import ScepsyError
 from scepsy.performance import Mix
-from scepsy.performance.freshness import Calls
+from scepsy.performance.mix import Calls
 from scepsy.profiling.jobs.compression import LIMIT, pack
 from scepsy.traces.call import ESTIMABLE, Call, encoded
 from scepsy.traces.line_files import Lines

@@ -19,7 +19,7 @@ from scepsy.demand import Demand, longer
 from scepsy.documents import Plan
 from scepsy.documents.plan import PlannedLlm
 from scepsy.drift.finding import Outlook, WorkflowFigures
-from scepsy.performance.shares import Array
+from scepsy.performance.curves import Array
 from scepsy.pipeline import (
     InstanceModel,
     LlmLoad,

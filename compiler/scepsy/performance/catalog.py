@@ -2,53 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 
-from scepsy.documents import Architecture, Profile, Series
-from scepsy.documents.profile import FURTHER, ProfileSource, Unusable
-from scepsy.documents.workflow import MOST_RUNNING
+from scepsy.documents import Architecture, Profile
+from scepsy.documents.profile import ProfileSource, Unusable
 from scepsy.performance import curves
-from scepsy.performance.freshness import SAME_MIX, Calls, change, moved, outdated, replays
-from scepsy.performance.roofline import Known, Machine, bandwidth
-from scepsy.performance.shares import INTERPOLATED, SHARE_MODEL, Array
-
-__all__ = ["SAME_MIX", "Calls", "Catalog", "Mix", "Moved", "ServiceTimes", "Stale"]
-
-
-_STEP = 0.02
-"""Logarithm of the factors between calls in steps of which series are nearer or farther: 2 %."""
-_LEAST_PREFILL = 1e-6
-"""Seconds that any call takes before its first token."""
+from scepsy.performance.curves import Array
+from scepsy.performance.freshness import outdated
+from scepsy.performance.gpu_hardware import bandwidth
+from scepsy.performance.mix import Calls, Mix, mix_factor
+from scepsy.performance.profile_series import ProfileSeries, read_series
+from scepsy.performance.series_selection import Candidate, UnusedProfile, candidate_for, select
+from scepsy.performance.share_scaling import seconds_at_share
 
 
 @dataclass(frozen=True, slots=True)
-class Mix:
-    """Mean tokens of the calls of one caller.
-
-    Attributes:
-        input: prompt tokens, cached ones included.
-        output: generated tokens.
-        cached: prompt tokens found in the prefix cache.
-    """
-
-    input: float
-    output: float
-    cached: float
-
-    @property
-    def computed(self) -> float:
-        """Prompt tokens that must be computed, at least one."""
-        return max(1.0, self.input - self.cached)
-
-
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """A measured or imported profile that is not used.
+class StaleProfile:
+    """A measured or imported profile that no LLM can use.
 
     Attributes:
         profile: its name.
@@ -63,18 +37,6 @@ class Stale:
     reason: str
 
 
-class Moved(NamedTuple):
-    """A measured or imported profile whose calls or revision are no longer the caller's.
-
-    Attributes:
-        profile: its name.
-        reason: the token figures or the revisions, then and now.
-    """
-
-    profile: str
-    reason: str
-
-
 @dataclass(frozen=True, slots=True)
 class ServiceTimes:
     """R(k) of one instance for one mix.
@@ -82,18 +44,18 @@ class ServiceTimes:
     Attributes:
         seconds: R(k) for k = 1 … n; nondecreasing.
         uncertainty: half the width of its 95 % interval ÷ R(k), of the measurement and of what lies between its points;
-            None where the figures are estimated, or were not measured at this share or with such calls.
+            None if R is estimated, or was not measured at this share or with such calls.
         profile: name of the Profile.
-        profiles: of all Profiles that the figures rest on, that one first.
+        profiles: names of all Profiles that R comes from, that one first.
         source: `measured`, `estimated` or `imported`.
-        share_model: how figures of other shares were taken to this one; None where the share was profiled.
-        series_mix: the mix of the series it was taken from.
+        share_model: how R was extrapolated or interpolated from other shares; None if the share was profiled.
+        series_mix: the mix of the series.
         rescaled: the largest factor between the series' token means and the caller's.
-        stale: set where measured figures are used although the calls have moved: the figures.
-        passed_over: where figures are estimated, the measured profiles of this shape that are not used because the
-            calls have moved, or because the LLM pins another revision than those that use them.
-        drawn: (n,) part of the card's memory bandwidth that it reads on average while k calls run, for k = 1 … n; of a
-            card that is not known, all that the share can draw.
+        stale: set if a measured profile is used although the calls have changed: the tokens, then and now.
+        unused: if R is estimated, the measured profiles of this shape that are not used because the calls have changed,
+            or because the LLM pins another revision.
+        drawn: (n,) part of the GPU's memory bandwidth that it reads on average while k calls run, for k = 1 … n; for an
+            unknown GPU product, all that the share can draw.
     """
 
     seconds: Array
@@ -105,90 +67,18 @@ class ServiceTimes:
     series_mix: Mix
     rescaled: float
     stale: str | None
-    passed_over: tuple[Moved, ...]
+    unused: tuple[UnusedProfile, ...]
     drawn: Array
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One series, read."""
-
-    profile: Profile
-    series: Series
-    mix: Mix
-    tenths: int
-    known: Known
-    interval: Array
-
-    @property
-    def name(self) -> str:
-        return self.profile.metadata.name
-
-    @property
-    def estimated(self) -> bool:
-        return self.profile.spec.source == "estimated"
-
-    @property
-    def ks(self) -> Array:
-        return self.known.k
-
-    @property
-    def last(self) -> int:
-        """The last k of interest: of the last point, or what an LLM may run at once where that is less."""
-        return min(self.series.points[-1].concurrency, MOST_RUNNING)
-
-    def serves(self, mix: Mix) -> bool:
-        """Tell whether it says how long calls take: of those that generate more than it did, a known card tells."""
-        return mix.output < FURTHER or self.known.decodes or self.known.machine.known
-
-    def at(self, mix: Mix, tenths: int, cap: float = 1.0) -> Array:
-        """Return R at the points for some calls on some share, held to a part of the bandwidth."""
-        prefill, decode = self.known.at(mix, tenths / 10, cap)
-        return np.maximum(prefill + decode * max(0.0, mix.output - 1), 1e-6)
-
-    def slower(self, mix: Mix, tenths: int, cap: float, last: int) -> Array:
-        """Return by what R(k), k = 1 … last, rises on some share that is held to a part of the bandwidth."""
-        factor = self.at(mix, tenths, cap) / self.at(mix, tenths)
-        return np.asarray(np.interp(np.arange(1.0, last + 1), self.ks, factor))
-
-    def drawn(self, mix: Mix, most: float, seconds: Array) -> Array:
-        """Return the part of the bandwidth that calls read which take `seconds` while 1, 2, … run; at most `most`."""
-        machine = self.known.machine
-        if not machine.known:
-            return np.full(len(seconds), most)
-        return np.minimum(machine.read(mix, np.arange(1.0, len(seconds) + 1)) / seconds, most)
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A series for one caller: the caller's calls as this engine saw them, and what has moved since."""
-
-    entry: _Entry
-    mix: Mix
-    moved: str | None
-
-    @property
-    def rank(self) -> tuple[bool, int, bool, int, float, str]:
-        """Those that can serve the calls come first, then the nearest, measured before estimated, new before old.
-
-        Calls that are less than `_STEP` apart are as near: what the cache held differs by more from day to day.
-        """
-        entry = self.entry
-        lacks_decode = self.mix.output >= FURTHER and not entry.known.decodes
-        distance = math.log(_factor(self.mix.computed, entry.mix.computed))
-        distance += math.log(_factor(max(1.0, self.mix.output), entry.mix.output))
-        distance = round(distance, 9)
-        return lacks_decode, int(distance / _STEP), entry.estimated, -_day(entry.profile), distance, entry.name
-
-
 class Catalog:
-    """Profiles that are fit for use with one engine version and, where they are pinned, revisions of the models.
+    """Profiles that hold for one engine version and, where they are pinned, revisions of the models.
 
     A measured or imported profile of another engine version or revision is stale and left out; an estimated one is used
-    with a warning, because its tables say nothing exact about any version.
+    with a warning, because its tables are not exact for any version.
 
     Attributes:
-        warnings: by profile, what to know of an estimated one.
+        warnings: by name of an estimated profile, for which version or revision it was estimated.
         stale: profiles that no LLM can use.
     """
 
@@ -208,16 +98,16 @@ class Catalog:
             calls: of the LLMs, which profiles may have replayed.
         """
         self.warnings: dict[str, str] = {}
-        self.stale: list[Stale] = []
+        self.stale: list[StaleProfile] = []
         self.engine_version = engine_version
         self._calls = tuple(calls)
         self._measured: list[Profile] = []
         self._architectures: dict[str, Architecture] = {}
-        self._series: dict[tuple[str, str, int], list[_Entry]] = {}
+        self._series: dict[tuple[str, str, int], list[ProfileSeries]] = {}
         self._unusable: dict[tuple[str, str, int, int], list[tuple[Profile, Unusable]]] = {}
-        self._candidates: dict[tuple[str, str, int, Mix, str | None], list[_Candidate]] = {}
+        self._candidates: dict[tuple[str, str, int, Mix, str | None], list[Candidate]] = {}
         self._served: dict[tuple[str, str, int, int, Mix, str | None], ServiceTimes] = {}
-        self._holding: dict[tuple[str, str, int, int, Mix, str | None, float], Array] = {}
+        self._capped_seconds: dict[tuple[str, str, int, int, Mix, str | None, float], Array] = {}
         for profile in profiles:
             spec, name = profile.spec, profile.metadata.name
             self._architectures.setdefault(spec.model, spec.architecture)
@@ -226,7 +116,9 @@ class Catalog:
             if spec.source != "estimated":
                 self._measured.append(profile)
                 if reasons[0] is not None and all(reasons):
-                    self.stale.append(Stale(name, spec.model, spec.product, f"profile {name} is stale: {reasons[0]}"))
+                    self.stale.append(
+                        StaleProfile(name, spec.model, spec.product, f"profile {name} is stale: {reasons[0]}")
+                    )
                     continue
             elif spec.engine.version != engine_version:
                 self.warnings[name] = (
@@ -235,16 +127,16 @@ class Catalog:
             elif spec.revision is not None and spec.revision not in pinned and None not in pinned:
                 self.warnings[name] = f"profile {name} is {reasons[0]}"
             for series in spec.series:
-                entry = _entry(profile, series)
+                entry = read_series(profile, series)
                 self._series.setdefault((spec.model, spec.product, series.tp), []).append(entry)
             for tried in spec.unusable:
                 shape = (spec.model, spec.product, tried.tp, round(tried.share * 10))
                 self._unusable.setdefault(shape, []).append((profile, tried))
 
-    def knowing(self, calls: Iterable[Calls]) -> Self:
-        """Return the same catalog that knows the calls of the LLMs, which profiles may have replayed."""
+    def with_calls(self, calls: Iterable[Calls]) -> Self:
+        """Return the same catalog with the calls of the LLMs, which profiles may have replayed."""
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, _calls=tuple(calls), _candidates={}, _served={}, _holding={})
+        other.__dict__.update(self.__dict__, _calls=tuple(calls), _candidates={}, _served={}, _capped_seconds={})
         return other
 
     @property
@@ -266,7 +158,7 @@ class Catalog:
         Args:
             model: model id.
             product: GPU product.
-            revision: the revision that the LLM pins; None if it pins none, and any will do.
+            revision: the revision that the LLM pins; None if it pins none, so that any matches.
         """
         return sorted(
             tp
@@ -280,10 +172,10 @@ class Catalog:
 
     def stale_for(self, models: Collection[str], products: Collection[str]) -> list[str]:
         """Return why profiles of these models on these products are stale for all LLMs, in order of their names."""
-        bearing = [s for s in self.stale if s.model in models and s.product in products]
-        return [s.reason for s in sorted(bearing, key=lambda s: s.profile)]
+        relevant = [s for s in self.stale if s.model in models and s.product in products]
+        return [s.reason for s in sorted(relevant, key=lambda s: s.profile)]
 
-    def outdated(self, model: str, revision: str | None, products: Collection[str]) -> list[Moved]:
+    def outdated(self, model: str, revision: str | None, products: Collection[str]) -> list[UnusedProfile]:
         """Return the measured and imported profiles of a model on these products that do not hold for a revision.
 
         Args:
@@ -292,18 +184,19 @@ class Catalog:
             products: GPU products.
 
         Returns:
-            them, in order of their names, stale ones for all LLMs included.
+            the profiles, in order of their names, including those that are stale for all LLMs.
         """
-        bearing = [p for p in self._measured if p.spec.model == model and p.spec.product in products]
-        reasons = [(p.metadata.name, outdated(p, self.engine_version, revision)) for p in bearing]
-        return sorted(Moved(name, reason) for name, reason in reasons if reason is not None)
+        relevant = [p for p in self._measured if p.spec.model == model and p.spec.product in products]
+        reasons = [(p.metadata.name, outdated(p, self.engine_version, revision)) for p in relevant]
+        return sorted(UnusedProfile(name, reason) for name, reason in reasons if reason is not None)
 
     def unusable(
         self, model: str, product: str, tp: int, tenths: int, revision: str | None = None, *, longest: int
     ) -> str | None:
-        """Return why the engine did not run on a shape when it was to be measured; None if it did, or nobody tried.
+        """Return why the engine could not run on a shape when it was measured; None if it ran, or was not tried.
 
-        Where it failed for the length of calls, that it ran elsewhere, perhaps with shorter ones, refutes nothing.
+        A failure because of the length of calls counts even if the engine ran in another profile, perhaps with shorter
+        calls.
 
         Args:
             model: model id.
@@ -313,8 +206,8 @@ class Catalog:
             revision: the revision that the LLM pins.
             longest: tokens that one of its calls may have.
         """
-        own = self._series.get((model, product, tp), ())
-        ran = any(e.tenths == tenths and not e.estimated and self._fits(e.profile, revision) for e in own)
+        profiled = self._series.get((model, product, tp), ())
+        ran = any(e.tenths == tenths and not e.estimated and self._fits(e.profile, revision) for e in profiled)
         for profile, tried in self._unusable.get((model, product, tp, tenths), ()):
             if profile.spec.source == "estimated" or not self._fits(profile, revision):
                 continue
@@ -334,9 +227,9 @@ class Catalog:
         """Return R(k) of an instance for the calls of one caller.
 
         Series that were measured with such calls come first, then estimated ones for such calls, then the nearest; of
-        each kind those of the very share, then those of larger shares and, to interpolate, smaller ones. Other calls
-        and other shares are reached by the roofline (`roofline.Known`), with the time before the first token and the
-        time per further token apart.
+        each kind those at this share, then those at larger shares and, to interpolate, smaller ones. The roofline
+        (`roofline.KnownTimes`) carries the times over to other calls and other shares, separately for the time before
+        the first token and the time per further token.
 
         Args:
             model: model id.
@@ -355,32 +248,32 @@ class Catalog:
         return self._served[asked]
 
     def _service(self, model: str, product: str, tp: int, tenths: int, mix: Mix, revision: str | None) -> ServiceTimes:
-        found = self._ranked(model, product, tp, mix, revision)
-        if not found:
+        candidates = self._ranked(model, product, tp, mix, revision)
+        if not candidates:
             raise KeyError((model, product, tp, tenths))
-        chosen, others = _anchors(found, tenths)
+        chosen, unused = select(candidates, tenths)
         first = chosen[0]
-        entry = first.entry
-        if entry.estimated:
+        series = first.series
+        if series.estimated:
             same = {e.name: e.profile for e in self._series[model, product, tp] if not e.estimated}
-            reasons = [(name, outdated(own, self.engine_version, revision)) for name, own in same.items()]
-            others += tuple(Moved(name, reason) for name, reason in reasons if reason is not None)
-        seconds, share_model = _times(chosen, tenths)
-        fit = curves.pooled(seconds, entry.interval)
-        between = curves.curve(entry.ks, fit, entry.last)
-        measured = share_model is None and not entry.estimated and first.moved is None
+            reasons = [(name, outdated(profile, self.engine_version, revision)) for name, profile in same.items()]
+            unused += tuple(UnusedProfile(name, reason) for name, reason in reasons if reason is not None)
+        seconds, share_model = seconds_at_share(chosen, tenths)
+        fit = curves.pooled(seconds, series.interval)
+        between = curves.curve(series.ks, fit, series.last)
+        measured = share_model is None and not series.estimated and first.mismatch is None
         return ServiceTimes(
             seconds=between,
-            uncertainty=curves.interval(entry.ks, fit, entry.last) if measured else None,
-            profile=entry.name,
-            profiles=tuple(dict.fromkeys(c.entry.name for c in chosen)),
-            source=entry.profile.spec.source,
+            uncertainty=curves.interval(series.ks, fit, series.last) if measured else None,
+            profile=series.name,
+            profiles=tuple(dict.fromkeys(c.series.name for c in chosen)),
+            source=series.profile.spec.source,
             share_model=share_model,
-            series_mix=entry.mix,
-            rescaled=change(first.mix, entry.mix),
-            stale=first.moved if not entry.estimated else None,
-            passed_over=others if entry.estimated else (),
-            drawn=entry.drawn(first.mix, bandwidth(tenths / 10, product), between),
+            series_mix=series.mix,
+            rescaled=mix_factor(first.mix, series.mix),
+            stale=first.mismatch if not series.estimated else None,
+            unused=unused if series.estimated else (),
+            drawn=series.drawn(first.mix, bandwidth(tenths / 10, product), between),
         )
 
     def slowdown(
@@ -394,9 +287,9 @@ class Catalog:
         *,
         caps: Sequence[float],
     ) -> Array:
-        """Return by what R(k) of `service` rises where the instance is held to parts of the memory bandwidth.
+        """Return the factors by which R(k) of `service` rises if the memory bandwidth is capped.
 
-        At the same bandwidth a smaller share is never faster, whatever series each of them rests on.
+        At the same bandwidth a smaller share is never faster, whatever series each of them comes from.
 
         Args:
             model: model id.
@@ -405,145 +298,37 @@ class Catalog:
             tenths: share in tenths.
             mix: the caller's tokens.
             revision: the revision that the LLM pins.
-            caps: the parts, each the most that it draws.
+            caps: the parts.
 
         Returns:
             the factors, (caps, n).
         """
         asked = (model, product, tp, tenths, mix, revision)
-        return np.stack([self._held(*asked, cap) for cap in caps]) / self.service(*asked).seconds
+        return np.stack([self._capped(*asked, cap) for cap in caps]) / self.service(*asked).seconds
 
-    def _held(
+    def _capped(
         self, model: str, product: str, tp: int, tenths: int, mix: Mix, revision: str | None, cap: float
     ) -> Array:
-        """Return R(k) of an instance that is held to a part of the bandwidth, at least that of any larger share."""
+        """Return R(k) of an instance that is capped to a part of the bandwidth, at least that of any larger share."""
         asked = (model, product, tp, tenths, mix, revision, cap)
-        if asked not in self._holding:
+        if asked not in self._capped_seconds:
             free = self.service(*asked[:-1]).seconds
-            first = _anchors(self._ranked(model, product, tp, mix, revision), tenths)[0][0]
-            held = free * first.entry.slower(first.mix, tenths, cap, len(free))
+            first = select(self._ranked(model, product, tp, mix, revision), tenths)[0][0]
+            capped = free * first.series.slower(first.mix, tenths, cap, len(free))
             if tenths < 10:
-                larger = self._held(model, product, tp, tenths + 1, mix, revision, cap)[: len(held)]
-                held[: len(larger)] = np.maximum(held[: len(larger)], larger)
-            self._holding[asked] = held
-        return self._holding[asked]
+                larger = self._capped(model, product, tp, tenths + 1, mix, revision, cap)[: len(capped)]
+                capped[: len(larger)] = np.maximum(capped[: len(larger)], larger)
+            self._capped_seconds[asked] = capped
+        return self._capped_seconds[asked]
 
-    def _ranked(self, model: str, product: str, tp: int, mix: Mix, revision: str | None) -> list[_Candidate]:
+    def _ranked(self, model: str, product: str, tp: int, mix: Mix, revision: str | None) -> list[Candidate]:
         """Return the series for the calls of one caller, best first."""
         asked = (model, product, tp, mix, revision)
         if asked not in self._candidates:
-            own = self._series[model, product, tp]
-            usable = (e for e in own if e.serves(mix) and self._fits(e.profile, revision))
-            self._candidates[asked] = sorted((_candidate(e, mix, self._calls) for e in usable), key=lambda c: c.rank)
+            profiled = self._series[model, product, tp]
+            usable = (e for e in profiled if e.serves(mix) and self._fits(e.profile, revision))
+            self._candidates[asked] = sorted((candidate_for(e, mix, self._calls) for e in usable), key=lambda c: c.rank)
         return self._candidates[asked]
 
     def _fits(self, profile: Profile, revision: str | None) -> bool:
         return profile.spec.source == "estimated" or outdated(profile, self.engine_version, revision) is None
-
-
-def _entry(profile: Profile, series: Series) -> _Entry:
-    """Read a series.
-
-    The time before the first token is what is left of the latency, so that the sum gives the profiled R(k) for the
-    series' own mix. A time per further token that is not given is what is left of the latency after the first.
-    """
-    spec = profile.spec
-    estimated = spec.source == "estimated"
-    latency = np.array([p.latency for p in series.points])
-    mix = Mix(series.mix.input, series.mix.output, series.mix.cached)
-    further = max(0.0, mix.output - 1)
-    left = [(p.latency - p.ttft) / further if mix.output >= FURTHER else 0.0 for p in series.points]
-    decode = np.array([rest if p.tpot is None else p.tpot for p, rest in zip(series.points, left, strict=True)])
-    if further:  # no more than all of the latency, whatever a point's few calls say
-        decode = np.clip(decode, 0.0, np.maximum(0.0, latency - _LEAST_PREFILL) / further)
-    known = Known(
-        prefill=latency - decode * further,
-        decode=decode,
-        k=np.array([p.concurrency for p in series.points], dtype=float),
-        machine=Machine(spec.architecture, spec.product, series.tp),
-        mix=mix,
-        share=round(series.share * 10) / 10,
-    )
-    interval = np.array([curves.half_width(p.interval, estimated=estimated) for p in series.points])
-    return _Entry(profile, series, mix, round(series.share * 10), known, interval)
-
-
-def _candidate(entry: _Entry, mix: Mix, calls: Iterable[Calls]) -> _Candidate:
-    """Judge a series for a caller; calls that were replayed for it hit the cache as they did then."""
-    replayed = replays(entry.profile, mix, calls)
-    if replayed and entry.mix.input > 0:
-        mix = Mix(mix.input, mix.output, mix.input * min(1.0, entry.mix.cached / entry.mix.input))
-    return _Candidate(entry, mix, moved(entry.series, mix, replayed=replayed))
-
-
-def _anchors(found: Sequence[_Candidate], tenths: int) -> tuple[list[_Candidate], tuple[Moved, ...]]:
-    """Choose the series that figures of a share rest on: one, or two to interpolate between, the larger share first.
-
-    Args:
-        found: the candidates, best first.
-        tenths: the share.
-
-    Returns:
-        The series, and the measured ones that were passed over because the calls have moved.
-    """
-    fitting = [c for c in found if c.moved is None]
-    measured = [c for c in fitting if not c.entry.estimated]
-    estimated = [c for c in fitting if c.entry.estimated]
-    same_kind = [c for c in found if c.entry.estimated == found[0].entry.estimated]
-    best = _best(measured, tenths) or _best(estimated, tenths)
-    best = best or _best(same_kind, tenths) or _best(found, tenths) or _best(found, tenths, upwards=True)
-    others: dict[str, str] = {}
-    if not measured:
-        for c in found:
-            if not c.entry.estimated and c.moved is not None:
-                others.setdefault(c.entry.name, c.moved)
-    return best, tuple(Moved(*item) for item in others.items())
-
-
-def _best(candidates: Sequence[_Candidate], tenths: int, *, upwards: bool = False) -> list[_Candidate]:
-    """Return the best series of the share, or else of the shares around it; of smaller ones alone only if `upwards`."""
-    by_share: dict[int, _Candidate] = {}
-    for candidate in candidates:
-        by_share.setdefault(candidate.entry.tenths, candidate)
-    if tenths in by_share:
-        return [by_share[tenths]]
-    larger = [by_share[min(s for s in by_share if s > tenths)]] if any(s > tenths for s in by_share) else []
-    smaller = [by_share[max(s for s in by_share if s < tenths)]] if any(s < tenths for s in by_share) else []
-    return larger + smaller if larger or upwards else []
-
-
-def _times(chosen: Sequence[_Candidate], tenths: int) -> tuple[Array, str | None]:
-    """Return R at the points of the first series, and how the share was reached."""
-    first = chosen[0]
-    entry, mix = first.entry, first.mix
-    seconds = entry.at(mix, tenths)
-    if entry.tenths == tenths:
-        return seconds, None
-    kind = "estimated" if entry.estimated else entry.profile.spec.source
-    if len(chosen) == 1:
-        origin = "" if entry.tenths == 10 else f", from the {kind} share {entry.tenths / 10:g}"
-        return seconds, SHARE_MODEL + origin
-    second = chosen[1]
-    low, high = second.entry.tenths, entry.tenths
-    there = curves.pooled(second.entry.at(second.mix, low), second.entry.interval).values
-    found = np.exp(np.interp(entry.ks, second.entry.ks, np.log(there)))
-    known = entry.ks <= second.entry.ks[-1]
-    expected = curves.pooled(entry.at(mix, low), entry.interval).values
-    ratio = found / expected
-    ratio[~known] = ratio[known][-1] if known.any() else 1.0
-    # Of the larger share's figures none may be undercut, nor those of a share between by a smaller one.
-    here = entry.at(mix, high)
-    for t in range(high - 1, tenths - 1, -1):
-        weight = math.log(high / t) / math.log(high / low)
-        here = np.maximum(here, entry.at(mix, t) * ratio**weight)
-    here[known] = np.minimum(here[known], np.maximum(found[known], entry.at(mix, high)[known]))
-    return here, f"{INTERPOLATED} {kind} shares {low / 10:g} and {high / 10:g}"
-
-
-def _factor(a: float, b: float) -> float:
-    return max(a, b) / min(a, b)
-
-
-def _day(profile: Profile) -> int:
-    """Return the day of the measurement as a number that rises with it; 0 where none is given."""
-    return int((profile.spec.provenance.date or "0").replace("-", ""))

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from scepsy.performance.shares import Array
+from scepsy.performance.curves import Array
 
 MAX_UTILISATION = 0.95
 """Highest load ÷ capacity of an instance that counts as sustained. At capacity the latency is unbounded, and no profile

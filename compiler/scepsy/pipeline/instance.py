@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from scepsy.performance import Catalog, InstanceMemory, ServiceTimes, Stream, fit, latencies, rounds
-from scepsy.performance.shares import SHARE_MODEL, Array, bandwidth
+from scepsy.performance.curves import Array
+from scepsy.performance.gpu_hardware import bandwidth
+from scepsy.performance.share_scaling import SHARE_MODEL
 from scepsy.pipeline.load import LlmLoad
 
 Ints = npt.NDArray[np.int64]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scepsy.demand import Demand, Graph, Makespans, Step
-from scepsy.performance.shares import Array
+from scepsy.performance.curves import Array
 from scepsy.pipeline.instance import InstanceModel
 from scepsy.pipeline.load import LlmLoad
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from scepsy.performance.shares import Array
+from scepsy.performance.curves import Array
 
 WHOLE = 10
 """Tenths of a GPU."""

@@ -16,8 +16,9 @@ import numpy as np
 from scepsy.documents import Profile, Series
 from scepsy.documents.profile import Point, RatePoint, Unusable
 from scepsy.performance import Catalog, Mix, ServiceTimes, Stream, latencies, rounds
-from scepsy.performance.freshness import change, outdated
-from scepsy.performance.shares import Array
+from scepsy.performance.curves import Array
+from scepsy.performance.freshness import outdated
+from scepsy.performance.mix import mix_factor
 
 SAME_PANEL = 1.25
 """Curves whose mean tokens differ by at most this factor are of like calls; their own means stand beside them."""
@@ -244,7 +245,7 @@ def _order(curve: Curve) -> tuple[bool, float, float, int, float, str]:
 
 def _alike(a: Curve, b: Curve) -> bool:
     same_product = a.profile.spec.product == b.profile.spec.product
-    return same_product and change(a.series.mix, b.series.mix) <= SAME_PANEL
+    return same_product and mix_factor(a.series.mix, b.series.mix) <= SAME_PANEL
 
 
 def _lettered(group: Sequence[Curve], estimates: Sequence[Profile], groups: Mapping[str, Groups]) -> Panel:

@@ -10,7 +10,7 @@ from tests.conftest import Scepsy
 
 from scepsy.documents import Architecture, Profile, load_file
 from scepsy.errors import ScepsyError
-from scepsy.performance.catalog import Catalog, Mix
+from scepsy.performance import Catalog, Mix
 from scepsy.profiling.estimating import PRODUCTS, Ask, Load, Product, Steps, product_of, profile_name
 from scepsy.profiling.estimating.aiconfigurator import aliases, architecture_of
 

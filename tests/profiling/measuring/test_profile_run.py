@@ -22,7 +22,7 @@ from tests.profiling.measuring.simulated_engine import Behaviour, encoded
 
 from scepsy.documents import Profile, load_file
 from scepsy.performance import Catalog
-from scepsy.performance.catalog import Mix
+from scepsy.performance.mix import Mix
 from scepsy.profiling.measuring import Engine
 
 KEY = "sk-of-the-simulated"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scepsy.documents.units import format_rate, significant
-from scepsy.performance.shares import Array
+from scepsy.performance.curves import Array
 from scepsy.profiling.importing.vllm_bench import PARTS, Result
 from scepsy.profiling.measuring.statistics import interval, mean_in_flight, warm_up
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from scepsy.documents.diagnostics import printable
-from scepsy.performance.shares import Array
+from scepsy.performance.curves import Array
 
 CALLS, E2EL, PARTS = "calls", "e2el", "parts"
 """Where a mean latency comes from: the times of the single calls, `mean_e2el_ms`, or TTFT + TPOT · (output − 1)."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scepsy.performance.shares import Array
+from scepsy.performance.curves import Array
 
 PRECISION = 0.05
 """A point is measured until the 95 % interval of its mean latency is this part of the mean to either side."""

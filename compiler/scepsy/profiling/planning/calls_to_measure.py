@@ -13,7 +13,7 @@ from scepsy.demand import Demand, demand_of
 from scepsy.demand.replay import replayed_as
 from scepsy.documents import Architecture, Diagnostic, DocumentError, Llm, Loaded, Workflow, Workspace
 from scepsy.performance import Mix
-from scepsy.performance.freshness import SAME_MIX, Calls, change
+from scepsy.performance.mix import SAME_MIX, Calls, mix_factor
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _serves(first: Role, other: Role) -> bool:
         first.llm.model == other.llm.model
         and other.llm.revision in (None, first.llm.revision)
         and (first.llm.max_model_len or math.inf) <= (other.llm.max_model_len or math.inf)
-        and change(first.mix, other.mix) <= SAME_MIX
+        and mix_factor(first.mix, other.mix) <= SAME_MIX
     )
 
 

@@ -9,7 +9,8 @@ from functools import cached_property
 
 from scepsy.documents import Architecture, Profile, Series
 from scepsy.documents.profile import Neighbours
-from scepsy.performance.freshness import Calls, change, moved, outdated, replays
+from scepsy.performance.freshness import calls_mismatch, outdated, replays
+from scepsy.performance.mix import Calls, mix_factor
 from scepsy.profiling.planning.calls_to_measure import Role
 from scepsy.profiling.planning.sweep import Shape, Stale
 
@@ -115,8 +116,8 @@ class Evidence:
         old = outdated(profile, self.engine, role.llm.revision)
         if series is None:
             return _Verdict(name, old, False, 1.0)
-        new = moved(series, role.mix, replayed=replays(profile, role.mix, self.calls))
-        return _Verdict(name, old or new, old is None and new is not None, change(series.mix, role.mix))
+        new = calls_mismatch(series, role.mix, replayed=replays(profile, role.mix, self.calls))
+        return _Verdict(name, old or new, old is None and new is not None, mix_factor(series.mix, role.mix))
 
 
 @dataclass(frozen=True, slots=True)
