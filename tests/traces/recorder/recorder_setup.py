@@ -157,12 +157,12 @@ class Client:
 
 
 @dataclass
-class World:
+class RunningRecorder:
     """A recorder in front of servers."""
 
     recorder: Recorder
     output: Path
-    said: list[str]
+    log: list[str]
     summary: Summary = field(default_factory=Summary)
 
     async def client(self) -> Client:
@@ -182,18 +182,18 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(
+async def running_recorder(
     output: Path, *upstreams: str | Server, store_text: bool = False, idle_gap: float = 30.0
-) -> AsyncIterator[World]:
+) -> AsyncIterator[RunningRecorder]:
     """Run a recorder; an upstream that is a server is the one of all LLMs."""
     urls = [f"http://127.0.0.1:{u.port}" if isinstance(u, Server) else u for u in upstreams]
-    said: list[str] = []
+    log: list[str] = []
     settings = Settings(Address("127.0.0.1", 0), parse_upstreams(urls), output, idle_gap, store_text)
-    around = World(await Recorder.started(settings, said.append), output, said)
+    running = RunningRecorder(await Recorder.started(settings, log.append), output, log)
     try:
-        yield around
+        yield running
     finally:
-        around.summary = await around.recorder.stop()
+        running.summary = await running.recorder.stop()
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class Outcome:
     server_saw: list[bytes]
     client_saw: bytes
     records: list[dict[str, Any]]
-    said: list[str]
+    log: list[str]
     connections: int
     summary: Summary
 
@@ -218,21 +218,21 @@ def talk(
         request: the bytes, or the pieces in which they are sent.
         scripts: the answers.
         expect: so many bytes come back; all of the scripts' if not given.
-        options: of `world`.
+        options: of `running_recorder`.
     """
 
     async def conversation() -> Outcome:
         size = sum(len(step) for script in scripts for step in _steps(script)) if expect is None else expect
         async with Server(*scripts) as server:
-            async with world(output, server, **options) as around:
-                client = await around.client()
+            async with running_recorder(output, server, **options) as running:
+                client = await running.client()
                 await client.send(*([request] if isinstance(request, bytes) else request))
                 saw = await client.read(size)
                 if len(saw) == size:
                     await asyncio.sleep(0)
             saw += await client.read_rest()
             client.close()
-            return Outcome(server.requests, saw, around.records, around.said, server.connections, around.summary)
+            return Outcome(server.requests, saw, running.records, running.log, server.connections, running.summary)
 
     return asyncio.run(conversation())
 

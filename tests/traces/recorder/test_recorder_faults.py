@@ -1,4 +1,4 @@
-"""Whatever fails, the client is not told that an answer is complete, and the file holds a line that says why."""
+"""Whatever fails, the client does not get a complete response, and the file holds a line with the reason."""
 
 from __future__ import annotations
 
@@ -34,15 +34,14 @@ from tests.traces.recorder.recorder_setup import (
     ok,
     post,
     run,
+    running_recorder,
     streamed,
     talk,
-    world,
 )
 
 from scepsy.errors import ScepsyError
-from scepsy.traces.recorder import parse_listen, parse_upstreams, pool
-from scepsy.traces.recorder import trace_file as journal
-from scepsy.traces.recorder.trace_file import Journal
+from scepsy.traces.recorder import connection_pool, parse_listen, parse_upstreams, trace_file
+from scepsy.traces.recorder.trace_file import TraceFile
 
 STREAM = CHAT | {"stream": True}
 TWO_WORDS = chunk(events(delta("one "))) + chunk(events(delta("two ")))
@@ -63,8 +62,8 @@ def test_failures_that_the_server_reports_are_forwarded_and_recorded(tmp_path: P
 
 
 @pytest.fixture
-def nobody() -> Iterator[int]:
-    """A port on which nobody listens."""
+def closed_port() -> Iterator[int]:
+    """A port on which nothing listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
@@ -72,24 +71,24 @@ def nobody() -> Iterator[int]:
 
 def unanswered(tmp_path: Path, url: str, status: bytes, error: str) -> None:
     async def scenario() -> None:
-        async with world(tmp_path / "t", url) as around:
-            client = await around.client()
+        async with running_recorder(tmp_path / "t", url) as running:
+            client = await running.client()
             for _ in range(2):  # the connection goes on
                 await client.send(post(CHAT))
                 head, _, body = (await client.answer()).partition(b"\r\n\r\n")
                 assert head.startswith(b"HTTP/1.1 " + status)
                 assert json.loads(body)["error"]["message"].startswith(error)
-        assert [record["error"] for record in around.records] == [error] * 2
+        assert [record["error"] for record in running.records] == [error] * 2
 
     run(scenario)
 
 
-def test_a_server_that_refuses_connections_gives_502(tmp_path: Path, nobody: int) -> None:
-    unanswered(tmp_path, f"http://127.0.0.1:{nobody}", b"502", "upstream unreachable: connection refused")
+def test_a_server_that_refuses_connections_gives_502(tmp_path: Path, closed_port: int) -> None:
+    unanswered(tmp_path, f"http://127.0.0.1:{closed_port}", b"502", "upstream unreachable: connection refused")
 
 
-def test_a_server_that_refuses_at_every_address_of_its_name_gives_502(tmp_path: Path, nobody: int) -> None:
-    unanswered(tmp_path, f"http://localhost:{nobody}", b"502", "upstream unreachable: connection refused")
+def test_a_server_that_refuses_at_every_address_of_its_name_gives_502(tmp_path: Path, closed_port: int) -> None:
+    unanswered(tmp_path, f"http://localhost:{closed_port}", b"502", "upstream unreachable: connection refused")
 
 
 def test_a_name_that_cannot_be_resolved_gives_502(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,15 +96,15 @@ def test_a_name_that_cannot_be_resolved_gives_502(tmp_path: Path, monkeypatch: p
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    unanswered(tmp_path, "http://llm.invalid:80", b"502", "upstream unreachable: its name cannot be resolved")
+    unanswered(tmp_path, "http://llm.invalid:80", b"502", "upstream unreachable: the host name cannot be resolved")
 
 
 def test_a_server_that_does_not_accept_in_time_gives_504(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "CONNECT_TIMEOUT", 0.1)
+    monkeypatch.setattr(connection_pool, "CONNECT_TIMEOUT", 0.1)
     with socket.socket() as full, contextlib.ExitStack() as others:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
-        for _ in range(2):  # fill the queue that nobody accepts from
+        for _ in range(2):  # fill the queue that closed_port accepts from
             waiting = others.enter_context(socket.socket())
             waiting.setblocking(False)
             with contextlib.suppress(BlockingIOError):
@@ -121,11 +120,11 @@ def test_a_server_without_the_tls_that_is_expected_gives_502(tmp_path: Path) -> 
     async def scenario() -> None:
         server = await asyncio.start_server(plain, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        async with world(tmp_path / "t", f"https://127.0.0.1:{port}") as around:
-            client = await around.client()
+        async with running_recorder(tmp_path / "t", f"https://127.0.0.1:{port}") as running:
+            client = await running.client()
             await client.send(post(CHAT))
             assert (await client.answer()).startswith(b"HTTP/1.1 502 ")
-        assert around.records[0]["error"].startswith("upstream unreachable: TLS failed: ")
+        assert running.records[0]["error"].startswith("upstream unreachable: TLS failed: ")
         server.close()
 
     run(scenario)
@@ -134,15 +133,15 @@ def test_a_server_without_the_tls_that_is_expected_gives_502(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("script", "error"),
     [
-        ([CLOSE], "upstream closed the connection without an answer"),
-        ([RESET], "upstream closed the connection without an answer"),
-        ([b"HTTP/1.1 200 OK\r\nContent-", CLOSE], "upstream ended in the middle of the answer"),
-        ([b"SSH-2.0-OpenSSH\r\n\r\n", CLOSE], "upstream's answer is not HTTP/1.1: the status line is malformed"),
-        ([b"HTTP/1.1 101 Switching\r\n\r\n"], "upstream's answer is not HTTP/1.1: it switches protocols"),
-        ([b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"], "upstream's answer is not HTTP/1.1: Content-Length is malformed"),
+        ([CLOSE], "upstream closed the connection without a response"),
+        ([RESET], "upstream closed the connection without a response"),
+        ([b"HTTP/1.1 200 OK\r\nContent-", CLOSE], "upstream closed the connection in the middle of the response"),
+        ([b"SSH-2.0-OpenSSH\r\n\r\n", CLOSE], "the upstream's response is not HTTP/1.1: the status line is malformed"),
+        ([b"HTTP/1.1 101 Switching\r\n\r\n"], "the upstream's response is not HTTP/1.1: it switches protocols (101)"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"], "the upstream's response is not HTTP/1.1: Content-Length is malformed"),
     ],
 )  # fmt: skip
-def test_a_server_without_a_proper_answer_gives_502(tmp_path: Path, script: Script, error: str) -> None:
+def test_a_server_without_a_valid_response_gives_502(tmp_path: Path, script: Script, error: str) -> None:
     outcome = talk(tmp_path / "t", post(CHAT), script, expect=12)
     assert outcome.client_saw.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
     assert [record["error"] for record in outcome.records] == [error]
@@ -157,13 +156,13 @@ def test_a_server_without_a_proper_answer_gives_502(tmp_path: Path, script: Scri
         pytest.param(b"HTTP/1.1 200 OK\r\n\r\n12345", RESET, True, id="to be ended by the connection"),
     ],
 )
-def test_an_answer_that_breaks_off_breaks_off_for_the_client_too(
+def test_a_response_that_is_cut_off_is_cut_off_for_the_client_too(
     tmp_path: Path, before: bytes, ending: str, reset: bool
 ) -> None:
     async def scenario() -> None:
         script = [before, Pause(0.05), ending]
-        async with Server(script) as server, world(tmp_path / "t", server) as around:
-            client = await around.client()
+        async with Server(script) as server, running_recorder(tmp_path / "t", server) as running:
+            client = await running.client()
             await client.send(post(STREAM))
             assert await client.read(len(before)) == before
             if reset:
@@ -171,18 +170,18 @@ def test_an_answer_that_breaks_off_breaks_off_for_the_client_too(
                     await client.read_rest()
             else:
                 assert await client.read_rest() == b""
-            (record,) = await around.written()
-            assert record["error"] == "upstream ended in the middle of the answer"
+            (record,) = await running.written()
+            assert record["error"] == "upstream closed the connection in the middle of the response"
             assert record["outputTokens"] == (2 if TWO_WORDS in before else 0)
             assert "outputTokens" in record["estimated"]
 
     run(scenario)
 
 
-def test_malformed_chunks_break_the_answer_off(tmp_path: Path) -> None:
+def test_malformed_chunks_cut_the_response_off(tmp_path: Path) -> None:
     outcome = talk(tmp_path / "t", post(STREAM), [STREAM_HEAD + TWO_WORDS, Pause(0.02), b"zz\r\n"])
     assert outcome.client_saw == STREAM_HEAD + TWO_WORDS
-    assert outcome.records[0]["error"] == "upstream's answer is not HTTP/1.1: a chunk's size is malformed"
+    assert outcome.records[0]["error"] == "the upstream's response is not HTTP/1.1: a chunk size is malformed"
 
 
 @pytest.mark.parametrize(
@@ -193,93 +192,96 @@ def test_malformed_chunks_break_the_answer_off(tmp_path: Path) -> None:
         pytest.param([b"HTTP/1.1 200 OK\r\n\r\n12345", HANG], 24, 0, id="in a body without an end"),
     ],
 )
-def test_when_the_client_hangs_up_so_does_the_recorder(tmp_path: Path, script: Script, seen: int, tokens: int) -> None:
+def test_when_the_client_disconnects_so_does_the_recorder(
+    tmp_path: Path, script: Script, seen: int, tokens: int
+) -> None:
     async def scenario() -> None:
-        async with Server(script) as server, world(tmp_path / "t", server) as around:
-            client = await around.client()
+        async with Server(script) as server, running_recorder(tmp_path / "t", server) as running:
+            client = await running.client()
             await client.send(post(STREAM))
             await asyncio.wait_for(server.asked.wait(), 5)
             await client.read(seen)
             client.close()
             await asyncio.wait_for(server.hung_up.wait(), 1)
-            (record,) = await around.written()
+            (record,) = await running.written()
             assert (record["error"], record["outputTokens"]) == ("client disconnected", tokens)
             assert "outputTokens" in record["estimated"]
 
     run(scenario)
 
 
-def test_counts_that_a_stream_states_on_its_way_are_kept_when_it_is_cut_off(tmp_path: Path) -> None:
+def test_counts_that_a_stream_reports_are_kept_when_it_is_cut_off(tmp_path: Path) -> None:
     script = [STREAM_HEAD + chunk(events(delta("one ") | {"usage": USAGE})), HANG]
 
     async def scenario() -> None:
-        async with Server(script) as server, world(tmp_path / "t", server) as around:
-            client = await around.client()
+        async with Server(script) as server, running_recorder(tmp_path / "t", server) as running:
+            client = await running.client()
             await client.send(post(STREAM, "x-scepsy-execution: e"))
             await client.read(len(script[0]))
             client.close()
-            (record,) = await around.written()
+            (record,) = await running.written()
             assert (record["inputTokens"], record["outputTokens"]) == (7, 3)
             assert record["estimated"] == ["outputTokens", "cachedTokens"]
 
     run(scenario)
 
 
-def test_a_client_that_hangs_up_once_it_has_read_the_last_event_has_made_a_whole_call(tmp_path: Path) -> None:
+def test_a_client_that_disconnects_after_the_last_event_has_made_a_complete_call(tmp_path: Path) -> None:
     # Clients close when they have seen [DONE]; the end of the chunked body may come a little later.
     usage = b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}}\n\n'
     last = chunk(usage) + chunk(b"data: [DONE]\n\n")
 
     async def scenario() -> None:
-        async with Server([STREAM_HEAD, TWO_WORDS, last, HANG]) as server, world(tmp_path / "t", server) as around:
-            client = await around.client()
+        async with (
+            Server([STREAM_HEAD, TWO_WORDS, last, HANG]) as server,
+            running_recorder(tmp_path / "t", server) as running,
+        ):
+            client = await running.client()
             await client.send(post(STREAM))
             await client.read(len(STREAM_HEAD + TWO_WORDS + last))
             client.close()
-            (record,) = await around.written()
+            (record,) = await running.written()
             assert "error" not in record
             assert (record["inputTokens"], record["outputTokens"]) == (9, 2)
 
     run(scenario)
 
 
-def test_a_client_that_hangs_up_during_its_request_has_made_no_call(tmp_path: Path) -> None:
+def test_a_client_that_disconnects_during_its_request_has_made_no_call(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with Server(ANSWER) as server, world(tmp_path / "t", server) as around:
-            client = await around.client()
+        async with Server(ANSWER) as server, running_recorder(tmp_path / "t", server) as running:
+            client = await running.client()
             await client.send(post(CHAT)[:-1])
             client.close()
             await asyncio.sleep(0.05)
-        assert (server.requests, around.records) == ([], [])
+        assert (server.requests, running.records) == ([], [])
 
     run(scenario)
 
 
-def test_a_prompt_that_cannot_be_analysed_is_forwarded_all_the_same(tmp_path: Path) -> None:
+def test_a_prompt_that_cannot_be_analysed_is_still_forwarded(tmp_path: Path) -> None:
     deep = b'{"model": "generator", "prompt": ' + b"[" * 900 + b"]" * 900 + b"}"
     outcome = talk(tmp_path / "t", post(deep), ANSWER)
     assert outcome.client_saw == ANSWER
     assert [record["inputTokens"] for record in outcome.records] == [7]
 
 
-def test_a_full_disk_keeps_nothing_from_being_forwarded(tmp_path: Path) -> None:
+def test_with_a_full_disk_calls_are_still_forwarded(tmp_path: Path) -> None:
     (tmp_path / "full").symlink_to("/dev/full")
     outcome = talk(tmp_path / "full", post(CHAT, "x-scepsy-execution: e") * 2, ANSWER, ANSWER)
     assert outcome.client_saw == ANSWER * 2
     assert (outcome.summary.calls, outcome.summary.lost) == (0, 2)
-    assert outcome.said == [
-        "error: the trace cannot be written (no space left on device); calls are forwarded, and lost to it"
+    assert outcome.log == [
+        "error: cannot write to the trace file (no space left on device); calls are still forwarded, but not recorded"
     ]
 
 
-def test_a_line_of_which_only_a_part_fits_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = Journal(tmp_path / "t")
+def test_a_line_that_fits_only_in_part_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = TraceFile(tmp_path / "t")
     file.append(b"one\n")
     write = os.write
     with monkeypatch.context() as patch:
-        patch.setattr(journal.os, "write", lambda fd, data: write(fd, data[:2]))
+        patch.setattr(trace_file.os, "write", lambda fd, data: write(fd, data[:2]))
         with pytest.raises(OSError, match="No space left"):
             file.append(b"two\n")
     file.append(b"three\n")
@@ -330,7 +332,7 @@ class Process:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_calls_in_flight_end_and_prints_a_summary(tmp_path: Path, number: int) -> None:
+def test_after_a_signal_calls_in_flight_end_and_a_summary_is_printed(tmp_path: Path, number: int) -> None:
     output = tmp_path / "trace.jsonl"
 
     async def scenario() -> None:
@@ -340,7 +342,7 @@ def test_a_signal_lets_calls_in_flight_end_and_prints_a_summary(tmp_path: Path, 
             assert process.introduction == [
                 f"listening on http://127.0.0.1:{process.port}",
                 f"forwarding generator to http://127.0.0.1:{server.port}",
-                f"writing to {output}; Ctrl-C ends it",
+                f"writing to {output}; stop with Ctrl-C",
             ]
             idle, client = await process.client(), await process.client()
             await client.send(post(STREAM, "x-scepsy-execution: e"))
@@ -348,15 +350,15 @@ def test_a_signal_lets_calls_in_flight_end_and_prints_a_summary(tmp_path: Path, 
             process.signal(number)
             assert await idle.read_rest() == b""
             assert await client.read_rest() == LAST_CHUNK
-            code, said = await process.ended()
+            code, log = await process.ended()
             assert code == 0
-            assert said[-1] == f"recorded 1 call in {output}: 1 execution, 0 failed, 1 with estimated tokens"
+            assert log[-1] == f"recorded 1 call in {output}: 1 execution, 0 failed, 1 with estimated tokens"
             assert [json.loads(line).get("error") for line in output.read_bytes().splitlines()] == [None]
 
     run(scenario)
 
 
-def test_a_second_signal_ends_at_once_and_records_what_it_cuts_off(tmp_path: Path) -> None:
+def test_a_second_signal_stops_at_once_and_records_the_calls_it_cuts_off(tmp_path: Path) -> None:
     output = tmp_path / "trace.jsonl"
 
     async def scenario() -> None:
@@ -370,9 +372,9 @@ def test_a_second_signal_ends_at_once_and_records_what_it_cuts_off(tmp_path: Pat
             await asyncio.sleep(0.2)
             process.signal(signal.SIGTERM)
             assert await client.read_rest() == b""
-            code, said = await process.ended()
+            code, log = await process.ended()
             assert code == 0
-            assert said[-1].endswith("1 execution, 1 failed, 1 with estimated execution")
+            assert log[-1].endswith("1 execution, 1 failed, 1 with estimated execution")
             (record,) = map(json.loads, output.read_bytes().splitlines())
             assert (record["error"], record["outputTokens"]) == ("recorder stopped", 2)
 
@@ -407,9 +409,9 @@ def test_lost_records_make_the_command_fail(tmp_path: Path) -> None:
             await client.send(post(CHAT))
             assert await client.answer() == ANSWER
             process.signal(signal.SIGTERM)
-            code, said = await process.ended()
+            code, log = await process.ended()
             assert code == 1
-            assert said[-1] == f"error: 1 call was forwarded but could not be recorded in {tmp_path / 'full'}"
+            assert log[-1] == f"error: 1 call was forwarded but could not be recorded in {tmp_path / 'full'}"
 
     run(scenario)
 
@@ -423,20 +425,20 @@ LOCAL = ["--upstream", "http://127.0.0.1:1"]
     ("arguments", "message"),
     [
         (["--listen", "8080", *LOCAL], 'cannot listen on "8080": write HOST:PORT'),
-        (["--listen", ":8080", *LOCAL], "every address of this host is 0.0.0.0"),
+        (["--listen", ":8080", *LOCAL], "to listen on every address of this host, write 0.0.0.0"),
         (["--listen", "127.0.0.1:70000", *LOCAL], 'cannot listen on "127.0.0.1:70000"'),
         (["--listen", "::1:8080", *LOCAL], "such as 127.0.0.1:8080 or [::1]:8080"),
         (["--listen", "192.0.2.1:0", *LOCAL], "cannot listen on 192.0.2.1:0: "),
-        (["--upstream", "generator"], 'upstream "generator" is not a URL of http or https'),
-        (["--upstream", "a=ftp://h"], 'upstream "ftp://h" is not a URL of http or https'),
+        (["--upstream", "generator"], 'upstream "generator" is not an http or https URL'),
+        (["--upstream", "a=ftp://h"], 'upstream "ftp://h" is not an http or https URL'),
         (["--upstream", "a=http://h:x"], 'upstream "http://h:x" is not a URL'),
         (["--upstream", "=http://h"], "an upstream has an empty name"),
-        (["--upstream", "a=http://h/v1"], "give http://h, and let the agent's base URL end with the path"),
-        (["--upstream", "http://u:pa55@h"], 'upstream "http://…@h" holds credentials'),
+        (["--upstream", "a=http://h/v1"], "write http://h, and put the path into the agent's base URL"),
+        (["--upstream", "http://u:pa55@h"], 'upstream "http://…@h" contains credentials'),
         (["--upstream", "a=http://h", "--upstream", "a=http://i"], 'two upstreams are named "a"'),
-        (["--upstream", "http://h", "--upstream", "http://i"], "two upstreams without a name"),
+        (["--upstream", "http://h", "--upstream", "http://i"], "two upstreams have no name"),
         ([*LOCAL, "--idle-gap", "30"], '--idle-gap: "30" is not a duration'),
-        ([*LOCAL, "-o", "nowhere/t.jsonl"], "there is no directory nowhere"),
+        ([*LOCAL, "-o", "nowhere/t.jsonl"], "the directory nowhere does not exist"),
         ([*LOCAL, "-o", "x" * 300], "x: file name too long"),
     ],
 )

@@ -33,9 +33,9 @@ from tests.traces.recorder.recorder_setup import (
     ok,
     post,
     run,
+    running_recorder,
     streamed,
     talk,
-    world,
 )
 
 JSON = b'{"model": "generator", "prompt": "Hi"}'
@@ -92,12 +92,12 @@ def test_the_server_sees_the_request_as_it_was_sent_but_for_the_value_of_host(tm
         pytest.param(ok({"error": {"message": "slow down"}}, "Retry-After: 2", status="429 Too Many"), id="an error"),
     ],
 )
-def test_the_client_sees_the_answer_as_it_was_sent(tmp_path: Path, answer: bytes | list[bytes | str]) -> None:
+def test_the_client_sees_the_response_as_it_was_sent(tmp_path: Path, answer: bytes | list[bytes | str]) -> None:
     sent = answer if isinstance(answer, bytes) else b"".join(step for step in answer if isinstance(step, bytes))
     assert talk(tmp_path / "t.jsonl", post(CHAT), answer).client_saw == sent
 
 
-def test_an_answer_to_head_has_no_body_whatever_its_length(tmp_path: Path) -> None:
+def test_a_response_to_head_has_no_body_whatever_its_length(tmp_path: Path) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
     request = b"HEAD /health HTTP/1.1\r\nHost: h\r\n\r\n"
     outcome = talk(tmp_path / "t.jsonl", request * 2, head, head)
@@ -111,8 +111,8 @@ def test_a_stream_arrives_piece_by_piece(tmp_path: Path) -> None:
         # Each piece is sent once the one before it has arrived: nothing can be held back to be sent with the next.
         arrived = [asyncio.Event() for _ in pieces]
         script = [STREAM_HEAD, *itertools.chain(*zip(pieces, arrived, strict=True)), LAST_CHUNK]
-        async with Server(script) as server, world(tmp_path / "t.jsonl", server) as around:
-            client = await around.client()
+        async with Server(script) as server, running_recorder(tmp_path / "t.jsonl", server) as running:
+            client = await running.client()
             times = [time.time()]
             await client.send(post(CHAT))
             assert await client.read(len(STREAM_HEAD)) == STREAM_HEAD
@@ -122,7 +122,7 @@ def test_a_stream_arrives_piece_by_piece(tmp_path: Path) -> None:
                 await asyncio.sleep(0.05)
                 event.set()
             await client.read(len(LAST_CHUNK))
-            (record,) = await around.written()
+            (record,) = await running.written()
             # Unix time and the recorder's clock may differ by a little.
             assert times[0] - 0.01 <= record["start"] <= record["firstToken"] <= times[1] + 0.01
             assert times[-1] + 0.01 < record["end"]
@@ -145,8 +145,8 @@ def test_a_client_that_reads_slowly_slows_the_server_down(tmp_path: Path) -> Non
     async def scenario() -> None:
         server = await asyncio.start_server(flood, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        async with world(tmp_path / "t.jsonl", f"http://127.0.0.1:{port}") as around:
-            client = await around.client()
+        async with running_recorder(tmp_path / "t.jsonl", f"http://127.0.0.1:{port}") as running:
+            client = await running.client()
             await client.send(post(CHAT))
             await asyncio.sleep(0.3)
             stuck = sent
@@ -173,9 +173,9 @@ def test_requests_that_come_at_once_are_forwarded_in_turn(tmp_path: Path) -> Non
 
 def test_connections_to_the_server_are_kept_and_used_again(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with Server(ANSWER) as server, world(tmp_path / "t.jsonl", server) as around:
+        async with Server(ANSWER) as server, running_recorder(tmp_path / "t.jsonl", server) as running:
             for _ in range(3):
-                client = await around.client()
+                client = await running.client()
                 for _ in range(2):
                     await client.send(post(CHAT))
                     assert await client.answer() == ANSWER
@@ -194,9 +194,9 @@ def test_connections_to_the_server_are_kept_and_used_again(tmp_path: Path) -> No
 )
 def test_connection_close_ends_both_connections(tmp_path: Path, request_: bytes, answer: bytes) -> None:
     async def scenario() -> None:
-        async with Server(answer) as server, world(tmp_path / "t.jsonl", server) as around:
+        async with Server(answer) as server, running_recorder(tmp_path / "t.jsonl", server) as running:
             for _ in range(2):
-                client = await around.client()
+                client = await running.client()
                 await client.send(request_)
                 assert await client.read_rest() == answer
             assert server.connections == 2
@@ -208,14 +208,17 @@ def test_a_kept_connection_that_the_server_closes_on_the_next_request_is_replace
     """The server closes without reading the second request; the third one is its repetition."""
 
     async def scenario() -> None:
-        async with Server([ANSWER], [CLOSE], [ANSWER]) as server, world(tmp_path / "t.jsonl", server) as around:
-            client = await around.client()
+        async with (
+            Server([ANSWER], [CLOSE], [ANSWER]) as server,
+            running_recorder(tmp_path / "t.jsonl", server) as running,
+        ):
+            client = await running.client()
             for _ in range(2):
                 await client.send(post(CHAT))
                 assert await client.answer() == ANSWER
             assert (len(server.requests), server.connections) == (3, 2)
             assert server.requests[1] == server.requests[2]
-            assert [record.get("error") for record in await around.written(2)] == [None, None]
+            assert [record.get("error") for record in await running.written(2)] == [None, None]
 
     run(scenario)
 
@@ -230,25 +233,28 @@ def test_a_kept_connection_that_the_server_closes_on_the_next_request_is_replace
 )
 def test_a_request_is_not_repeated_when(tmp_path: Path, second: list[bytes | str], requests: int) -> None:
     async def scenario() -> None:
-        async with Server([ANSWER], second, [CLOSE]) as server, world(tmp_path / "t.jsonl", server) as around:
-            client = await around.client()
+        async with (
+            Server([ANSWER], second, [CLOSE]) as server,
+            running_recorder(tmp_path / "t.jsonl", server) as running,
+        ):
+            client = await running.client()
             await client.send(post(CHAT))
             await client.answer()
             await client.send(post(CHAT))
             assert (await client.answer()).startswith(b"HTTP/1.1 502 ")
             assert len(server.requests) == requests
-            _, failed = await around.written(2)
+            _, failed = await running.written(2)
             assert failed["error"].startswith("upstream ")
 
     run(scenario)
 
 
-def test_the_model_says_which_server_answers(tmp_path: Path) -> None:
+def test_the_model_decides_which_server_responds(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Server(ok({"i": 1})) as one, Server(ok({"i": 2})) as two, Server(ok({"i": 3})) as other:
             urls = [f"generator=http://127.0.0.1:{one.port}", f"org/re-ranker:v2=http://127.0.0.1:{two.port}/"]
-            async with world(tmp_path / "t.jsonl", *urls, other) as around:
-                client = await around.client()
+            async with running_recorder(tmp_path / "t.jsonl", *urls, other) as running:
+                client = await running.client()
                 by_header = post(b"--form--", "X-Scepsy-Model: generator", path="/v1/audio/transcriptions")
                 for request, answer in [
                     (post({"model": "generator"}), {"i": 1}),
@@ -261,7 +267,7 @@ def test_the_model_says_which_server_answers(tmp_path: Path) -> None:
                 ]:
                     await client.send(request)
                     assert await client.answer() == ok(answer)
-            assert [record["model"] for record in around.records] == [
+            assert [record["model"] for record in running.records] == [
                 "generator",
                 "org/re-ranker:v2",
                 "anything",
@@ -272,24 +278,24 @@ def test_the_model_says_which_server_answers(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_an_unknown_model_is_answered_with_404_and_the_connection_goes_on(tmp_path: Path) -> None:
+def test_an_unknown_model_gets_404_and_the_connection_stays_open(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Server(ANSWER) as server:
-            async with world(tmp_path / "t.jsonl", f"generator=http://127.0.0.1:{server.port}") as around:
-                client = await around.client()
+            async with running_recorder(tmp_path / "t.jsonl", f"generator=http://127.0.0.1:{server.port}") as running:
+                client = await running.client()
                 await client.send(post({"model": "generater"}))
                 status, _, body = (await client.answer()).partition(b"\r\n")
                 assert status == b"HTTP/1.1 404 Not Found"
                 assert body.partition(b"\r\n\r\n")[2] == (
-                    b'{"error": {"message": "no upstream serves the model \\"generater\\"; known are: generator", '
+                    b'{"error": {"message": "no upstream serves the model \\"generater\\"; known models: generator", '
                     b'"type": "invalid_request_error", "param": "model", "code": "model_not_found"}}'
                 )
                 assert server.requests == []
                 await client.send(post(CHAT))
                 assert await client.answer() == ANSWER
-            assert len(around.records) == 1
-            assert around.summary.refused == 1
-            assert 'note: calls of the unknown model "generater" are refused with 404' in "".join(around.said)
+            assert len(running.records) == 1
+            assert running.summary.refused == 1
+            assert 'note: calls of the unknown model "generater" are refused with 404' in "".join(running.log)
 
     run(scenario)
 
@@ -299,8 +305,8 @@ def test_a_client_that_expects_100_continue_gets_it_once(tmp_path: Path) -> None
 
     async def scenario() -> None:
         answer = b"HTTP/1.1 100 Continue\r\n\r\n" + ANSWER
-        async with Server(answer) as server, world(tmp_path / "t.jsonl", server) as around:
-            client = await around.client()
+        async with Server(answer) as server, running_recorder(tmp_path / "t.jsonl", server) as running:
+            client = await running.client()
             await client.send(head + b"\r\n\r\n")
             assert await client.read(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
             await client.send(body)
@@ -344,8 +350,8 @@ def test_what_cannot_be_forwarded_is_refused_and_the_connection_closed(
     tmp_path: Path, request_: bytes, status: bytes
 ) -> None:
     async def scenario() -> None:
-        async with Server(ANSWER) as server, world(tmp_path / "t.jsonl", server) as around:
-            client = await around.client()
+        async with Server(ANSWER) as server, running_recorder(tmp_path / "t.jsonl", server) as running:
+            client = await running.client()
             await client.send(request_)
             answer = await client.read_some()
             client.close()
@@ -385,8 +391,8 @@ def test_servers_may_speak_https(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         context.load_cert_chain(certificate)
         server = await asyncio.start_server(reply, "127.0.0.1", 0, ssl=context)
         port = server.sockets[0].getsockname()[1]
-        async with world(tmp_path / "t.jsonl", f"https://localhost:{port}") as around:
-            client = await around.client()
+        async with running_recorder(tmp_path / "t.jsonl", f"https://localhost:{port}") as running:
+            client = await running.client()
             await client.send(ODD_REQUEST)
             assert await client.answer() == ANSWER
             expected = ODD_REQUEST.replace(b"   somewhere.else:1", f" localhost:{port}".encode())
@@ -439,11 +445,11 @@ def test_however_the_bytes_are_split_the_same_is_forwarded_and_recorded(
     assert [record["completion"] for record in split.records] == ["Hello", "I am Ada.", "Hello"]
 
 
-def test_open_files_do_not_add_up(tmp_path: Path) -> None:
+def test_open_files_do_not_accumulate(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with Server(ANSWER) as server, world(tmp_path / "t.jsonl", server) as around:
+        async with Server(ANSWER) as server, running_recorder(tmp_path / "t.jsonl", server) as running:
             for n in range(20):
-                client = await around.client()
+                client = await running.client()
                 await client.send(post(CHAT))
                 await client.answer()
                 client.close()

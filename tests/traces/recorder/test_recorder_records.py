@@ -1,4 +1,4 @@
-"""Each call becomes one line that says what the server counted, or says that it is estimated."""
+"""Each call becomes one line with the counts that the server reports, or with counts marked as estimated."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from tests.traces.recorder.recorder_setup import (
     ok,
     post,
     run,
+    running_recorder,
     streamed,
     talk,
-    world,
 )
 
 from scepsy.traces.native import parse_trace
-from scepsy.traces.recorder.executions import trace_id
-from scepsy.traces.recorder.request_content import operation_of, prefix_hashes, prompt_text
+from scepsy.traces.recorder.execution_ids import trace_id
+from scepsy.traces.recorder.llm_request import operation_of
+from scepsy.traces.recorder.prompt import prefix_hashes, prompt_text
 
 W3C = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -38,7 +39,7 @@ TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 CACHED = USAGE | {"prompt_tokens_details": {"cached_tokens": 4}}
 RESPONSES_USAGE = {"input_tokens": 7, "output_tokens": 3, "input_tokens_details": {"cached_tokens": 4}}
 NO_CACHED = ["cachedTokens"]
-"""Servers that do not say how many tokens were cached."""
+"""Servers that do not report how many tokens were cached."""
 
 
 def usage(counts: object) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def usage(counts: object) -> dict[str, Any]:
         ),
     ],
 )
-def test_token_counts_are_those_that_the_server_states(
+def test_token_counts_are_those_that_the_server_reports(
     tmp_path: Path, path: str, answer: bytes, counts: tuple[int, int, int], estimated: list[str]
 ) -> None:
     (record,) = talk(tmp_path / "t.jsonl", post(CHAT, W3C, path=path), answer).records
@@ -139,22 +140,22 @@ EIGHTY = {"model": "generator", "prompt": "x" * 78}  # and two separators
         ),
     ],
 )
-def test_counts_that_the_server_does_not_state_are_estimated_and_marked(
+def test_counts_that_the_server_does_not_report_are_estimated_and_marked(
     tmp_path: Path, path: str, body: object, answer: bytes, counts: tuple[int, int]
 ) -> None:
     outcome = talk(tmp_path / "t.jsonl", post(body, W3C, path=path), answer)
     (record,) = outcome.records
     assert (record["inputTokens"], record["outputTokens"]) == counts
     assert record["estimated"] == ["inputTokens", "outputTokens", "cachedTokens"]
-    assert outcome.summary.guessed_tokens == 1
+    assert outcome.summary.estimated_tokens == 1
 
 
-def test_streams_without_counts_are_said_once_with_the_remedy(tmp_path: Path) -> None:
+def test_streams_without_counts_are_logged_once_with_the_remedy(tmp_path: Path) -> None:
     request = post(CHAT | {"stream": True}, W3C)
-    said = talk(tmp_path / "t.jsonl", request * 2, *[streamed(events(delta("a")), DONE)] * 2).said
-    assert len(said) == 1
-    assert '"stream_options": {"include_usage": true}' in said[0]
-    assert "--enable-force-include-usage" in said[0]
+    log = talk(tmp_path / "t.jsonl", request * 2, *[streamed(events(delta("a")), DONE)] * 2).log
+    assert len(log) == 1
+    assert '"stream_options": {"include_usage": true}' in log[0]
+    assert "--enable-force-include-usage" in log[0]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_the_path_names_the_operation(target: bytes, operation: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/tokenize", "/detokenize"])
-def test_requests_that_ask_no_model_to_work_are_forwarded_and_not_recorded(tmp_path: Path, path: str) -> None:
+def test_requests_that_need_no_model_to_run_are_forwarded_and_not_recorded(tmp_path: Path, path: str) -> None:
     body = {} if path == "/v1/models" else CHAT
     outcome = talk(tmp_path / "t.jsonl", post(body, path=path), ANSWER)
     assert (outcome.client_saw, outcome.records) == (ANSWER, [])
@@ -220,7 +221,7 @@ def test_headers_name_the_execution_and_the_explicit_one_wins(
     (record,) = outcome.records
     assert record["execution"] == execution
     assert "execution" not in record["estimated"]
-    assert outcome.said == []
+    assert outcome.log == []
 
 
 @pytest.mark.parametrize(
@@ -241,32 +242,35 @@ def test_a_traceparent_is_valid_as_w3c_says(traceparent: bytes, expected: str | 
     assert trace_id(traceparent) == expected
 
 
-def test_without_headers_a_connection_without_long_pauses_is_an_execution_and_that_is_said(tmp_path: Path) -> None:
+def test_without_headers_a_connection_without_long_pauses_is_an_execution_which_is_logged(tmp_path: Path) -> None:
     async def scenario() -> None:
         slow = [Pause(0.2), ANSWER]  # longer than the gap, but no pause between calls
-        async with Server(slow, ANSWER) as server, world(tmp_path / "t", server, idle_gap=0.1) as around:
-            one, other = await around.client(), await around.client()
+        async with Server(slow, ANSWER) as server, running_recorder(tmp_path / "t", server, idle_gap=0.1) as running:
+            one, other = await running.client(), await running.client()
             for client, pause in [(one, 0.0), (one, 0.2), (one, 0.0), (other, 0.0)]:
                 await client.send(post(CHAT))
                 await client.answer()
                 await asyncio.sleep(pause)
-        a, b, c, d = (record["execution"] for record in around.records)
+        a, b, c, d = (record["execution"] for record in running.records)
         assert a == b != c != d != a
-        assert all("execution" in record["estimated"] for record in around.records)
-        assert [line.partition(";")[0] for line in around.said] == [
-            "note: calls come without traceparent or x-scepsy-execution"
+        assert all("execution" in record["estimated"] for record in running.records)
+        assert [line.partition(";")[0] for line in running.log] == [
+            "note: calls have neither traceparent nor x-scepsy-execution"
         ]
-        assert (around.summary.guessed_executions, len(around.summary.executions)) == (4, 3)
+        assert (running.summary.estimated_executions, len(running.summary.executions)) == (4, 3)
 
     run(scenario)
 
 
-def test_times_span_the_call_from_its_first_byte_to_the_last_of_the_answer(tmp_path: Path) -> None:
+def test_times_span_the_call_from_its_first_byte_to_the_last_of_the_response(tmp_path: Path) -> None:
     async def scenario() -> None:
         head, body = post(CHAT).split(b"\r\n\r\n")
         last = asyncio.Event()
-        async with Server([ANSWER[:-1], last, ANSWER[-1:]]) as server, world(tmp_path / "t", server) as around:
-            client = await around.client()
+        async with (
+            Server([ANSWER[:-1], last, ANSWER[-1:]]) as server,
+            running_recorder(tmp_path / "t", server) as running,
+        ):
+            client = await running.client()
             before = time.time()
             await client.send(head)
             await asyncio.sleep(0.1)
@@ -277,7 +281,7 @@ def test_times_span_the_call_from_its_first_byte_to_the_last_of_the_answer(tmp_p
             answered = time.time()
             last.set()
             await client.read(1)
-            (record,) = await around.written()
+            (record,) = await running.written()
             # Unix time and the recorder's clock may differ by a little.
             assert before - 0.01 <= record["start"] < sent - 0.01
             assert answered - 0.01 <= record["end"] <= time.time() + 0.01
@@ -299,7 +303,7 @@ def secretive(path: Path, **options: Any) -> str:
     answers = (ok({"choices": [{"message": {"content": "model-answer"}}]}), streamed(events(delta("model-answer"))))
     outcome = talk(path, request * 2, *answers, **options)
     assert all(request.count(b"sk-secret") == 2 for request in outcome.server_saw)
-    return path.read_text() + "".join(outcome.said)
+    return path.read_text() + "".join(outcome.log)
 
 
 def test_neither_texts_nor_credentials_nor_query_strings_are_stored(tmp_path: Path) -> None:
@@ -435,7 +439,7 @@ def test_an_existing_file_is_appended_to_on_a_new_line(tmp_path: Path, before: b
 
 
 async def _one_call(path: Path) -> None:
-    async with Server(ANSWER) as server, world(path, server) as around:
-        client = await around.client()
+    async with Server(ANSWER) as server, running_recorder(path, server) as running:
+        client = await running.client()
         await client.send(post(CHAT))
         await client.answer()

@@ -15,7 +15,7 @@ from scepsy.traces.recorder import Address, Settings, Summary, parse_listen, par
 
 
 def run(listen: str, upstreams: Sequence[str], output: Path, idle_gap: str, store_text: bool) -> None:
-    """Forward and record until a signal ends it, then say what was recorded.
+    """Forward and record until a signal stops it, then print what was recorded.
 
     Args:
         listen: `HOST:PORT`.
@@ -25,38 +25,38 @@ def run(listen: str, upstreams: Sequence[str], output: Path, idle_gap: str, stor
         store_text: whether prompts and completions are stored.
 
     Raises:
-        ScepsyError: an argument is wrong, the port is taken, the file cannot be written, or calls were lost to it.
+        ScepsyError: an argument is wrong, the port is in use, the file cannot be written, or calls were not recorded.
     """
     try:
         gap = parse_duration(idle_gap)
     except ValueError as error:
         raise ScepsyError(f"--idle-gap: {error}") from error
     settings = Settings(parse_listen(listen), parse_upstreams(upstreams), output, gap, store_text)
-    summary = asyncio.run(record(settings, _say, lambda address: _introduce(address, settings)))
-    _say(_summary(summary, output))
+    summary = asyncio.run(record(settings, _log, lambda address: _log_start(address, settings)))
+    _log(_summary(summary, output))
     if summary.lost:
         verb = "was" if summary.lost == 1 else "were"
         raise ScepsyError(f"{_count(summary.lost, 'call')} {verb} forwarded but could not be recorded in {output}")
 
 
-def _introduce(address: Address, settings: Settings) -> None:
-    _say(f"listening on http://{address}")
+def _log_start(address: Address, settings: Settings) -> None:
+    _log(f"listening on http://{address}")
     for name, upstream in settings.upstreams.named.items():
-        _say(f"forwarding {name} to {upstream}")
+        _log(f"forwarding {name} to {upstream}")
     if settings.upstreams.other is not None:
-        _say(f"forwarding {'all others' if settings.upstreams.named else 'all LLMs'} to {settings.upstreams.other}")
+        _log(f"forwarding {'all others' if settings.upstreams.named else 'all LLMs'} to {settings.upstreams.other}")
     texts = ", with prompts and completions" if settings.store_text else ""
-    _say(f"writing to {settings.output}{texts}; Ctrl-C ends it")
+    _log(f"writing to {settings.output}{texts}; stop with Ctrl-C")
 
 
 def _summary(summary: Summary, output: Path) -> str:
     parts = [f"{_count(len(summary.executions), 'execution')}", f"{summary.failed} failed"]
-    if summary.guessed_tokens:
-        parts.append(f"{summary.guessed_tokens} with estimated tokens")
-    if summary.guessed_executions:
-        parts.append(f"{summary.guessed_executions} with estimated execution")
+    if summary.estimated_tokens:
+        parts.append(f"{summary.estimated_tokens} with estimated tokens")
+    if summary.estimated_executions:
+        parts.append(f"{summary.estimated_executions} with estimated execution")
     if summary.refused:
-        parts.append(f"{summary.refused} refused for an unknown model")
+        parts.append(f"{summary.refused} refused: unknown model")
     if summary.lost:
         parts.append(f"{summary.lost} lost")
     return f"recorded {_count(summary.calls, 'call')} in {output}: {', '.join(parts)}"
@@ -66,7 +66,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _say(line: str) -> None:
-    """Print to standard error; whoever reads that may have gone, calls are forwarded all the same."""
+def _log(line: str) -> None:
+    """Print to standard error; a closed pipe must not keep calls from being forwarded."""
     with contextlib.suppress(OSError, ValueError):
         click.echo(line, err=True)

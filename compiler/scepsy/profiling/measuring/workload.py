@@ -16,7 +16,7 @@ from scepsy.documents import did_you_mean
 from scepsy.errors import ScepsyError
 from scepsy.traces.line_files import Lines
 from scepsy.traces.native import read_trace
-from scepsy.traces.recorder.request_content import BLOCK
+from scepsy.traces.recorder.prompt import BLOCK
 from scepsy.traces.trace import Ints, Trace
 
 Blocks = tuple[str, ...]

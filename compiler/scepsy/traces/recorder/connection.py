@@ -1,4 +1,4 @@
-"""One TCP or TLS connection: its bytes in order, backpressure both ways, and word of its end."""
+"""One TCP or TLS connection: its bytes in order, backpressure both ways, and notice of its end."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._full = False
         self.arrived = 0.0
-        """When the first of the bytes that are returned next came."""
+        """When the first of the bytes that `receive` returns next arrived."""
         self.ended = False
-        """The other side sent its last byte, or is gone."""
+        """The other side sent its last byte, or disconnected."""
         self.reset = False
-        """It went without saying so: what came may be incomplete."""
+        """The connection was lost without an orderly end: what arrived may be incomplete."""
         self.on_end: Callable[[], None] | None = None
         """Called once when the connection ends."""
 
@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def waiting(self) -> bool:
-        """Whether bytes came that nobody has taken yet."""
+        """Whether bytes arrived that `receive` has not returned yet."""
         return bool(self._chunks)
 
     @property
@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
         return self.transport.get_write_buffer_size() == 0
 
     async def receive(self) -> bytes:
-        """Return what came, at least one byte; nothing when the connection has ended."""
+        """Return what arrived, at least one byte; nothing when the connection has ended."""
         if not self._chunks and not self.ended:
             self._reading = asyncio.get_running_loop().create_future()
             try:
@@ -73,13 +73,13 @@ class Connection(asyncio.Protocol):
         return data
 
     def give_back(self, data: bytes) -> None:
-        """Let `receive` return data once more, before what came later."""
+        """Let `receive` return data again, before what arrived later."""
         if data:
             self._chunks.insert(0, data)
             self._size += len(data)
 
     def write(self, *parts: bytes) -> None:
-        """Send bytes; what the kernel does not take at once is kept."""
+        """Send bytes; what the kernel does not accept at once is buffered."""
         # Not `writelines`: in Python 3.12 and 3.13.0 it neither pauses a fast writer nor ends after an empty part.
         if sum(map(len, parts)) <= _TOGETHER:
             parts = (b"".join(parts),)
@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
                 self.transport.write(part)
 
     async def drained(self) -> None:
-        """Wait until the other side has taken most of what was written, or is gone."""
+        """Wait until the other side has read most of what was written, or disconnected."""
         if self._full and not self.ended:
             self._writing = asyncio.get_running_loop().create_future()
             try:
@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.close()
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Keep the bytes, and stop reading when many wait."""
+        """Buffer the bytes, and stop reading when the buffer is full."""
         if not self._chunks:
             self.arrived = self._now()
         self._chunks.append(data)
@@ -135,10 +135,10 @@ class Connection(asyncio.Protocol):
         _wake(self._reading)
 
     def eof_received(self) -> None:
-        """Take the end of what the other side sends for the end of the connection.
+        """Treat the end of what the other side sends as the end of the connection.
 
-        A client that closes its connection and one that only says that it will send no more look alike; servers and
-        proxies take both for the former, so that an abandoned generation ends.
+        A closed and a half-closed connection look alike; servers and proxies treat both as closed, so that an abandoned
+        generation ends.
         """
         self._end()
 
@@ -149,11 +149,11 @@ class Connection(asyncio.Protocol):
         _wake(self._lost)
 
     def pause_writing(self) -> None:
-        """The other side takes less than is written."""
+        """The other side reads more slowly than we write."""
         self._full = True
 
     def resume_writing(self) -> None:
-        """It has taken most of it."""
+        """It has read most of it."""
         self._full = False
         _wake(self._writing)
 

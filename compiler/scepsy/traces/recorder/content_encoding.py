@@ -1,4 +1,4 @@
-"""Content codings, undone for the analysis only."""
+"""Decodes Content-Encoding, for the analysis only: what is forwarded stays encoded."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import zlib
 from typing import Protocol
 
 MAX_ANALYSED = 32 * 2**20
-"""Bytes of one answer that the analysis keeps; forwarding keeps none."""
+"""Bytes of one response that the analysis keeps; forwarding keeps none."""
 
 _MAX_REQUEST = 256 * 2**20
 
 
 class Decoder(Protocol):
-    """Undoes a content coding, piece by piece."""
+    """Decodes a content coding, piece by piece."""
 
     def feed(self, data: bytes) -> bytes:
         """Return the content that data adds."""
@@ -29,7 +29,7 @@ class Identity:
 class Inflate:
     """gzip, or deflate with or without zlib's header (servers send both, RFC 9110, 8.4.1.2).
 
-    What cannot be decoded, and what goes beyond the limit, is dropped.
+    What cannot be decoded, and what exceeds the limit, is dropped.
 
     Args:
         limit: bytes of content.
@@ -67,7 +67,7 @@ def _window(start: bytes) -> int:
 
 
 def decoder(coding: bytes) -> Decoder | None:
-    """Return what undoes a Content-Encoding; None if nothing here does."""
+    """Return the decoder of a Content-Encoding; None if it is not supported."""
     coding = coding.strip().lower()
     if coding in {b"", b"identity"}:
         return Identity()

@@ -1,4 +1,4 @@
-"""Where the recorder listens and what it forwards to, parsed from the command line."""
+"""Addresses: where the recorder listens and which servers it forwards to, parsed from the command line."""
 
 from __future__ import annotations
 
@@ -79,17 +79,17 @@ class Upstreams:
 
 
 def parse_listen(text: str) -> Address:
-    """Parse `HOST:PORT`; IPv6 addresses stand in brackets, port 0 takes any free one.
+    """Parse `HOST:PORT`; IPv6 addresses in brackets; port 0 means any free one.
 
     Raises:
-        ScepsyError: it is something else.
+        ScepsyError: the text has another form.
     """
     host, _, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
     if _HOST.fullmatch(host) and bracketed == (":" in host) and re.fullmatch("[0-9]{1,5}", port) and int(port) < 65536:
         return Address(host, int(port))
-    hint = "every address of this host is 0.0.0.0" if text.startswith(":") else ""
+    hint = "to listen on every address of this host, write 0.0.0.0" if text.startswith(":") else ""
     raise ScepsyError(f'cannot listen on "{text}": write HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080', hint)
 
 
@@ -105,7 +105,7 @@ def parse_upstreams(texts: Sequence[str]) -> Upstreams:
         name, equals, url = text.partition("=")
         if not equals or "://" in name:  # the = belongs to the URL
             if other is not None:
-                raise ScepsyError(f"two upstreams without a name: {other} and another", "name one of them: LLM=URL")
+                raise ScepsyError("two upstreams have no name", "give one of them a name: LLM=URL")
             other = _upstream(text)
         elif not name:
             raise ScepsyError("an upstream has an empty name", "write LLM=URL, or the URL alone for all other LLMs")
@@ -114,27 +114,27 @@ def parse_upstreams(texts: Sequence[str]) -> Upstreams:
         else:
             named[name] = _upstream(url)
     if not named and other is None:
-        raise ScepsyError("there is no upstream", "say where to forward: --upstream LLM=http://HOST:PORT")
+        raise ScepsyError("no upstream given", "name the server to forward to: --upstream LLM=http://HOST:PORT")
     return Upstreams(named, other)
 
 
 def _upstream(url: str) -> Upstream:
     """Parse a URL of scheme, host and port.
 
-    A path is refused: requests are forwarded as they came, so their own path is all there is.
+    A path is refused: requests are forwarded unchanged, with the path that the agent sends.
     """
-    shown = re.sub(r"//.*@", "//…@", url)  # a password stays out of messages
+    shown = re.sub(r"//.*@", "//…@", url)  # passwords must not appear in messages
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
         raise ScepsyError(f'upstream "{shown}" is not a URL: {error}', "write http://HOST:PORT") from error
     if parts.scheme not in _PORTS or not parts.hostname or not _HOST.fullmatch(parts.hostname) or port == 0:
-        raise ScepsyError(f'upstream "{shown}" is not a URL of http or https', "write http://HOST:PORT")
+        raise ScepsyError(f'upstream "{shown}" is not an http or https URL', "write http://HOST:PORT")
     if parts.username is not None or parts.password is not None:
-        raise ScepsyError(f'upstream "{shown}" holds credentials', "let the agent send them: headers are forwarded")
+        raise ScepsyError(f'upstream "{shown}" contains credentials', "let the agent send them: headers are forwarded")
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
         origin = f"{parts.scheme}://{parts.netloc}"
-        hint = f"give {origin}, and let the agent's base URL end with the path: requests keep theirs"
-        raise ScepsyError(f'upstream "{shown}" has a path, or more', hint)
+        hint = f"write {origin}, and put the path into the agent's base URL: requests keep their path"
+        raise ScepsyError(f'upstream "{shown}" has a path, a query or a fragment', hint)
     return Upstream(Address(parts.hostname, port or _PORTS[parts.scheme]), parts.scheme == "https")

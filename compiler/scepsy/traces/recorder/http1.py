@@ -1,7 +1,7 @@
 """HTTP/1.1 messages, read without changing a byte of them (RFC 9110 and RFC 9112).
 
-Forwarding byte for byte needs to know with which byte a message ends; parsers such as llhttp report what a message
-says but not that. What can be read in two ways is refused, so that no server reads a request otherwise than we did.
+Forwarding byte for byte needs to know at which byte a message ends, which parsers such as llhttp and h11 do not report.
+A message that can be read in two ways is refused, so that no server reads a request differently than the recorder.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Head:
         return next((value for key, value in reversed(self.headers) if key == name), b"")
 
     def tokens(self, name: bytes) -> list[bytes]:
-        """Return the comma-separated words of a header, in lower case."""
+        """Return the comma-separated tokens of a header, in lower case."""
         words = b",".join(self.values(name)).lower().split(b",")
         return [word.strip() for word in words if word.strip()]
 
@@ -93,7 +93,7 @@ def parse_head(raw: bytes) -> Head:
     """Parse a first line and headers, raw ending with the empty line.
 
     Raises:
-        Malformed: a line is not a header; folded lines (obsolete) are none either.
+        Malformed: a line is not a header; folded lines (obsolete, RFC 9112, 5.2) are refused too.
     """
     first, *lines = raw[:-4].split(b"\r\n")
     headers = []
@@ -109,7 +109,7 @@ def request_line(head: Head) -> RequestLine:
     """Parse the first line of a request.
 
     Raises:
-        Malformed: it is none.
+        Malformed: it is not a request line.
     """
     match = _REQUEST_LINE.fullmatch(head.first)
     if match is None:
@@ -136,7 +136,7 @@ def persists(head: Head, version_1_1: bool) -> bool:
 
 
 def with_host(head: Head, authority: str) -> bytes:
-    """Return the head's bytes with another value of the Host header, which may be missing; the rest stays."""
+    """Return the head's bytes with another value of its Host header, if it has one; the rest is unchanged."""
     for start, line in _lines(head.raw):
         if line[:5].lower() == b"host:":
             return head.raw[:start] + line[:5] + b" " + authority.encode("ascii") + head.raw[start + len(line) :]
@@ -159,7 +159,7 @@ class Body(Protocol):
         """Return how many bytes of data belong to the message, and the content among them.
 
         Raises:
-            Malformed: the body is not framed as its head said.
+            Malformed: the body is not framed as its head announces.
         """
 
     @property
@@ -182,7 +182,7 @@ class SizedBody:
         self.complete = size == 0
 
     def feed(self, data: bytes) -> tuple[int, bytes]:
-        """Take what is left of the body."""
+        """Read the rest of the body."""
         part = data[: self._left]
         self._left -= len(part)
         self.complete = self._left == 0
@@ -196,7 +196,7 @@ class OpenBody:
     complete = False
 
     def feed(self, data: bytes) -> tuple[int, bytes]:
-        """Take everything."""
+        """Read everything."""
         return len(data), data
 
 
@@ -213,7 +213,7 @@ class ChunkedBody:
         self._trailers = 0
 
     def feed(self, data: bytes) -> tuple[int, bytes]:
-        """Take what belongs to the body, and return the content of its chunks."""
+        """Read what belongs to the body, and return the content of its chunks."""
         at, content = 0, []
         while at < len(data) and not self.complete:
             if self._left:
@@ -225,10 +225,10 @@ class ChunkedBody:
             self._line += data[at : end or len(data)]
             at = end or len(data)
             if len(self._line) > MAX_HEAD:
-                raise Malformed("a chunk's line is too long")
+                raise Malformed("a chunk line is too long")
             if end:
                 if not self._line.endswith(b"\r\n"):
-                    raise Malformed("a chunk's line does not end with CR LF")
+                    raise Malformed("a chunk line does not end with CR LF")
                 line, self._line = self._line[:-2], b""
                 self._expects(line)
         return at, content[0] if len(content) == 1 else b"".join(content)
@@ -236,7 +236,7 @@ class ChunkedBody:
     def _size(self, line: bytes) -> None:
         match = _CHUNK_SIZE.fullmatch(line)
         if match is None:
-            raise Malformed("a chunk's size is malformed")
+            raise Malformed("a chunk size is malformed")
         self._left = int(match[1], 16)
         self._expects = self._end_of_chunk if self._left else self._trailer
 
@@ -256,15 +256,15 @@ def request_body(head: Head) -> SizedBody | ChunkedBody:
     """Return the body that a request's head announces (RFC 9112, 6.3).
 
     Raises:
-        Malformed: it announces several, or in an unknown coding.
+        Malformed: it announces two lengths, or an unknown coding.
     """
     codings, size = head.tokens(b"transfer-encoding"), _content_length(head)
     if not codings:
         return SizedBody(size or 0)
     if size is not None:
-        raise Malformed("both Content-Length and Transfer-Encoding are given")
+        raise Malformed("it has both Content-Length and Transfer-Encoding")
     if codings != [b"chunked"]:
-        raise Malformed("a Transfer-Encoding other than chunked")
+        raise Malformed("its Transfer-Encoding is not chunked")
     return ChunkedBody()
 
 
@@ -272,7 +272,7 @@ def response_body(head: Head, status: int, method: bytes) -> SizedBody | Chunked
     """Return the body of a response to a method (RFC 9112, 6.3).
 
     Raises:
-        Malformed: its length is malformed.
+        Malformed: its Content-Length is malformed.
     """
     if method == b"HEAD" or status < 200 or status in {204, 304}:
         return SizedBody(0)

@@ -1,4 +1,4 @@
-"""The recorder as a whole: it listens, serves, and ends with everything written."""
+"""The recorder as a whole: it listens, serves, and stops when everything is written."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import asyncio
 import contextlib
 import resource
 import signal
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scepsy.errors import ScepsyError
-from scepsy.traces.recorder.call_records import Scribe, Summary
-from scepsy.traces.recorder.clock import clock
+from scepsy.traces.recorder.call_recorder import CallRecorder, Summary
+from scepsy.traces.recorder.client_session import Session, Shared
 from scepsy.traces.recorder.connection import Connection
+from scepsy.traces.recorder.connection_pool import Pool
 from scepsy.traces.recorder.endpoints import Address, Upstreams
-from scepsy.traces.recorder.notices import Notices
-from scepsy.traces.recorder.pool import Pool
-from scepsy.traces.recorder.session import Session, Surroundings
-from scepsy.traces.recorder.trace_file import Journal
+from scepsy.traces.recorder.log_once import LogOnce
+from scepsy.traces.recorder.trace_file import TraceFile
 
 GRACE = 5.0
-"""Seconds that calls in flight have to end after the first signal."""
+"""Seconds for calls in flight to end after the first signal."""
 
 _BACKLOG = 1024
 
@@ -46,20 +46,20 @@ class Settings:
     store_text: bool
 
 
-async def record(settings: Settings, say: Callable[[str], None], ready: Callable[[Address], None]) -> Summary:
+async def record(settings: Settings, log: Callable[[str], None], ready: Callable[[Address], None]) -> Summary:
     """Forward and record until SIGINT or SIGTERM; calls in flight get GRACE seconds, or until a second signal.
 
     Args:
-        settings: what to do.
-        say: prints a line for the person who runs it.
-        ready: called once it listens, with the address; its port is the real one.
+        settings: what the recorder does.
+        log: prints a line to the operator.
+        ready: called with the address once it listens; its port is the real one.
 
     Raises:
-        ScepsyError: the file cannot be written, or the address not be listened on.
+        ScepsyError: the file cannot be written, or the address cannot be used.
     """
     signals = _Signals()
     with signals.caught():
-        recorder = await Recorder.started(settings, say)
+        recorder = await Recorder.started(settings, log)
         ready(recorder.address)
         await signals.first.wait()
         return await recorder.stop(signals.second)
@@ -72,54 +72,54 @@ class Recorder:
         address: where; its port is the real one.
     """
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
-        now = clock()
+    def __init__(self, settings: Settings, log: Callable[[str], None]) -> None:
+        now = _clock()
         upstreams = settings.upstreams
-        self._journal = Journal(settings.output)
-        self._scribe = Scribe(self._journal, now, settings.store_text, Notices(say))
+        self._file = TraceFile(settings.output)
+        self._recorder = CallRecorder(self._file, now, settings.store_text, LogOnce(log))
         self._pools = {upstream: Pool(upstream, now) for upstream in {*upstreams.named.values(), upstreams.first}}
         self._stopping = asyncio.Event()
-        around = Surroundings(upstreams, self._pools, self._scribe, settings.idle_gap, self._stopping.is_set)
+        shared = Shared(upstreams, self._pools, self._recorder, settings.idle_gap, self._stopping.is_set)
         self._sessions: dict[asyncio.Task[None], Session] = {}
-        self._accept: Callable[[], Connection] = lambda: _Client(now, around, self._sessions)
+        self._accept: Callable[[], Connection] = lambda: _Client(now, shared, self._sessions)
         self._server: asyncio.Server | None = None
         self.address = settings.listen
 
     @classmethod
-    async def started(cls, settings: Settings, say: Callable[[str], None]) -> Recorder:
+    async def started(cls, settings: Settings, log: Callable[[str], None]) -> Recorder:
         """Return a recorder that listens.
 
         Args:
-            settings: what to do.
-            say: prints a line for the person who runs it.
+            settings: what the recorder does.
+            log: prints a line to the operator.
 
         Raises:
-            ScepsyError: the file cannot be written, or the address not be listened on.
+            ScepsyError: the file cannot be written, or the address cannot be used.
         """
 
         def accept() -> Connection:
             return recorder._accept()
 
-        # The port first: a file that is made for a recorder that does not run would be taken for a trace.
+        # The port first: a file created for a recorder that does not start would be mistaken for a trace.
         server = await _bound(settings.listen, accept)
         try:
-            recorder = cls(settings, say)
+            recorder = cls(settings, log)
         except ScepsyError:
             server.close()
             raise
         recorder._server = server
         _allow_many_files()
-        with _told(settings.listen):
+        with _listen_errors(settings.listen):
             await server.start_serving()
         host, port = server.sockets[0].getsockname()[:2]
         recorder.address = Address(host, port)
         return recorder
 
     async def stop(self, at_once: asyncio.Event | None = None) -> Summary:
-        """Accept no more, end idle connections, let calls in flight end within GRACE seconds, close the file.
+        """Accept no more connections, close idle ones, wait up to GRACE seconds for calls in flight, close the file.
 
         Args:
-            at_once: an event that ends calls in flight before that.
+            at_once: an event that cuts the wait short.
         """
         self._stopping.set()
         if self._server is not None:
@@ -133,35 +133,33 @@ class Recorder:
         await _first_of(1.0, self._ended())
         for pool in self._pools.values():
             pool.close()
-        self._journal.close()
-        return self._scribe.summary
+        self._file.close()
+        return self._recorder.summary
 
     async def _ended(self) -> None:
-        """Wait for the sessions that there are."""
+        """Wait until all sessions have ended."""
         if self._sessions:
             await asyncio.wait(list(self._sessions))
 
 
 class _Client(Connection):
-    """A client's connection, which serves itself once it is made."""
+    """A client's connection, which starts its session once connected."""
 
-    def __init__(
-        self, now: Callable[[], float], around: Surroundings, sessions: dict[asyncio.Task[None], Session]
-    ) -> None:
+    def __init__(self, now: Callable[[], float], shared: Shared, sessions: dict[asyncio.Task[None], Session]) -> None:
         super().__init__(now)
-        self._around = around
+        self._shared = shared
         self._sessions = sessions
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        session = Session(self, self._around)
+        session = Session(self, self._shared)
         task = session.start()
         self._sessions[task] = session
         task.add_done_callback(self._sessions.pop)
 
 
 class _Signals:
-    """The first signal that asks to end, and the second."""
+    """The first signal to stop, and the second."""
 
     def __init__(self) -> None:
         self.first = asyncio.Event()
@@ -169,43 +167,51 @@ class _Signals:
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM for a while."""
+        """Catch SIGINT and SIGTERM within the block."""
         loop = asyncio.get_running_loop()
         caught = (signal.SIGINT, signal.SIGTERM)
         for number in caught:
-            loop.add_signal_handler(number, self._came)
+            loop.add_signal_handler(number, self._received)
         try:
             yield
         finally:
             for number in caught:
                 loop.remove_signal_handler(number)
 
-    def _came(self) -> None:
+    def _received(self) -> None:
         (self.second if self.first.is_set() else self.first).set()
 
 
 async def _bound(address: Address, factory: Callable[[], Connection]) -> asyncio.Server:
-    """Return a server that has the port, and accepts nobody yet."""
-    with _told(address):
+    """Return a server that has bound the port, and accepts no connections yet."""
+    with _listen_errors(address):
         return await asyncio.get_running_loop().create_server(
             factory, address.host, address.port, backlog=_BACKLOG, start_serving=False
         )
 
 
 @contextlib.contextmanager
-def _told(address: Address) -> Iterator[None]:
-    """Within it, what keeps an address from being listened on is an error for people."""
+def _listen_errors(address: Address) -> Iterator[None]:
+    """Report why an address cannot be used as a ScepsyError."""
     try:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         if "address already in use" in reason:
-            raise ScepsyError(f"cannot listen on {address}: the port is in use", "choose another: --listen") from error
+            raise ScepsyError(
+                f"cannot listen on {address}: the port is in use", "choose another port with --listen"
+            ) from error
         raise ScepsyError(f"cannot listen on {address}: {reason}") from error
 
 
+def _clock() -> Callable[[], float]:
+    """Return a clock in Unix seconds that never goes backwards: one wall clock reading, then the monotonic clock."""
+    anchor = time.time() - time.monotonic()
+    return lambda: anchor + time.monotonic()
+
+
 async def _first_of(seconds: float, *events: Coroutine[Any, Any, object]) -> None:
-    """Wait until one of several things has happened, for some seconds at most."""
+    """Wait until one of several events, for some seconds at most."""
     tasks = [asyncio.ensure_future(event) for event in events]
     await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:

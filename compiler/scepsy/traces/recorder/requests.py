@@ -1,8 +1,7 @@
-"""Requests as clients send them, read as a whole, and the refusals that they may get."""
+"""Reads whole requests from a client's connection, and checks that they can be forwarded."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from scepsy.traces.recorder.connection import Connection
@@ -18,22 +17,12 @@ from scepsy.traces.recorder.http1 import (
     request_line,
     split_head,
 )
+from scepsy.traces.recorder.refusals import Refused
 
 MAX_REQUEST = 256 * 2**20
-"""Bytes of a request's body; it is kept until the server answers, since its model says where it goes."""
+"""Bytes of a request's body; it is kept in memory until the server responds, since its model decides the server."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_REASONS = {
-    400: "Bad Request",
-    404: "Not Found",
-    413: "Content Too Large",
-    417: "Expectation Failed",
-    431: "Request Header Fields Too Large",
-    501: "Not Implemented",
-    502: "Bad Gateway",
-    504: "Gateway Timeout",
-    505: "HTTP Version Not Supported",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +35,7 @@ class Request:
         body: the body's bytes as they came.
         content: the body without transfer coding.
         start: when its first byte came, Unix seconds.
-        continued: whether the client was told to send the body (Expect: 100-continue).
+        continued: whether the client was sent 100 Continue (Expect: 100-continue).
     """
 
     head: Head
@@ -62,44 +51,11 @@ class Request:
         return persists(self.head, self.line.version >= (1, 1))
 
 
-class Refused(Exception):
-    """A request that is answered here.
-
-    Args:
-        status: of HTTP.
-        message: why, for the person who wrote the agent.
-        code: the same for programs.
-        param: the field that is wrong.
-    """
-
-    def __init__(self, status: int, message: str, code: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.param = param
-
-
-def refusal(refused: Refused, closes: bool, has_body: bool = True) -> bytes:
-    """Return the response that refuses a request, in the shape of OpenAI's errors.
-
-    Args:
-        refused: why.
-        closes: whether the connection ends with it.
-        has_body: False in answer to HEAD.
-    """
-    kind = "invalid_request_error" if refused.status < 500 else "server_error"
-    error = {"message": str(refused), "type": kind, "param": refused.param, "code": refused.code}
-    body = json.dumps({"error": error}).encode("ascii")
-    lines = [f"HTTP/1.1 {refused.status} {_REASONS[refused.status]}", "Content-Type: application/json"]
-    lines += [f"Content-Length: {len(body)}", *(["Connection: close"] if closes else []), "", ""]
-    return "\r\n".join(lines).encode("ascii") + (body if has_body else b"")
-
-
 async def read_request(client: Connection) -> Request | None:
     """Read the next request of a connection; None if it ends before.
 
     Raises:
-        Refused: the request cannot be forwarded; where the next one begins is not known.
+        Refused: the request cannot be forwarded, and where the next one begins is unknown.
     """
     try:
         return await _read(client)
@@ -144,24 +100,24 @@ async def _read(client: Connection) -> Request | None:
 
 
 def check(head: Head, line: RequestLine) -> None:
-    """Check that a request is one for a server behind a gateway, in HTTP/1.
+    """Check that a request is one that a server behind a gateway can get, in HTTP/1.
 
     Raises:
         Refused: it is not.
     """
     if line.version not in {(1, 0), (1, 1)}:
-        raise Refused(505, "only HTTP/1.1 is spoken here", "http_version")
+        raise Refused(505, "only HTTP/1.0 and HTTP/1.1 are supported", "http_version")
     if line.method == b"CONNECT" or not line.target.startswith((b"/", b"*")):
-        message = "this is no forward proxy: let the agent's base URL point here instead of setting a proxy"
+        message = "this is not a forward proxy: set the agent's base URL to this address instead of a proxy"
         raise Refused(501, message, "no_forward_proxy")
     # Clients offer h2c with ordinary requests, which servers may ignore (RFC 9110, 7.8).
     if head.tokens(b"upgrade") not in ([], [b"h2c"]):
-        raise Refused(501, "a connection cannot be upgraded here, to WebSocket or anything else", "no_upgrade")
+        raise Refused(501, "protocol upgrades, such as to WebSocket, are not supported", "no_upgrade")
     hosts = head.values(b"host")
     if len(hosts) > 1 or (not hosts and line.version == (1, 1)):
-        raise Malformed("there must be one Host header")
+        raise Malformed("there must be exactly one Host header")
     if head.tokens(b"expect") not in ([], [b"100-continue"]):
-        raise Refused(417, "the only expectation met here is 100-continue", "expectation_failed")
+        raise Refused(417, "the only supported expectation is 100-continue", "expectation_failed")
 
 
 def _too_large() -> Refused:

@@ -1,65 +1,30 @@
-"""What a server answers, as far as a record needs it: token counts, when the first token came, the text.
-
-The shapes that are understood:
-
-- OpenAI's `usage`: `prompt_tokens`, `completion_tokens`, `prompt_tokens_details.cached_tokens`. In a stream it comes in
-  a last chunk without choices if `stream_options.include_usage` asks for it (vLLM can be made to send it always:
-  --enable-force-include-usage), or with `continuous_usage_stats` in each chunk: the last one counts.
-- The responses API: `input_tokens`, `output_tokens`, `input_tokens_details.cached_tokens`; in a stream within the
-  `response` of the last event.
-- The messages API that vLLM serves too: its `input_tokens` leave cached ones out; a stream spreads them over events.
-- Embeddings and rerankers: `prompt_tokens`, or only `total_tokens`, and no output.
-
-vLLM says how many tokens were cached only with --enable-prompt-tokens-details.
-"""
+"""What a record needs of a server's response: token counts, when the first token came, the text."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from scepsy.traces.recorder.content_encoding import MAX_ANALYSED
+from scepsy.traces.recorder.usage import Usage, last_usage, usage_of
 
-_MAX_TOKENS = 10**12
 _LAST = frozenset(("response.completed", "response.incomplete", "message_stop"))
 """The last event of a stream in the responses and messages APIs; completions end with `data: [DONE]`."""
 _TEXT_KEYS = ("content", "refusal", "text", "thinking", "partial_json", "arguments")
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Token counts as a server stated them; None where it did not.
-
-    Attributes:
-        input: prompt tokens, cached ones included.
-        output: generated tokens.
-        cached: prompt tokens that the prefix cache held.
-        total: prompt and generated tokens.
-    """
-
-    input: int | None = None
-    output: int | None = None
-    cached: int | None = None
-    total: int | None = None
-
-    def updated(self, later: Usage) -> Usage:
-        """Return these counts, replaced by those that are stated later."""
-        stated = {name: getattr(later, name) for name in ("input", "output", "cached", "total")}
-        return replace(self, **{name: count for name, count in stated.items() if count is not None})
-
-
 @dataclass(slots=True)
-class Answer:
-    """What has been seen of an answer.
+class LlmResponse:
+    """What was read of a response so far.
 
     Attributes:
-        usage: the counts stated so far.
-        first_token: when the first piece of content came in a stream; None if none did, or in another answer.
+        usage: the reported counts.
+        first_token: when the first piece of content came in a stream; None without one, or if it is not a stream.
         pieces: how many pieces of content a stream had; servers send a piece per token, or per few.
         characters: length of the text.
-        failed: whether a stream said that it failed.
-        complete: whether a stream said that nothing more comes.
+        failed: whether a stream reported an error.
+        complete: whether a stream reported its end.
         texts: the pieces of text by choice, if they are kept.
     """
 
@@ -72,7 +37,7 @@ class Answer:
     texts: dict[int, list[str]] | None = None
 
     def text(self) -> str | None:
-        """Return the text, the choices on lines of their own; None if it is not kept."""
+        """Return the text, each choice on a new line; None if it is not kept."""
         if self.texts is None:
             return None
         return "\n".join("".join(parts) for _, parts in sorted(self.texts.items()))
@@ -83,27 +48,27 @@ class Answer:
         self.characters += len(text)
 
 
-class Reader(Protocol):
-    """Reads the content of an answer."""
+class ResponseReader(Protocol):
+    """Reads the content of a response."""
 
-    answer: Answer
+    response: LlmResponse
 
     def feed(self, content: bytes, at: float) -> None:
-        """Read what came at a time."""
+        """Read what arrived at a time."""
 
     def end(self, at: float) -> None:
-        """Read what is left."""
+        """Read the rest."""
 
 
-class EventReader:
-    """Reads a stream of server-sent events, each when it has come; a stream may be of any length.
+class StreamReader:
+    """Reads a stream of server-sent events, each when it arrives; a stream may be of any length.
 
     Args:
         keep_text: whether to keep the text.
     """
 
     def __init__(self, keep_text: bool) -> None:
-        self.answer = Answer(texts={} if keep_text else None)
+        self.response = LlmResponse(texts={} if keep_text else None)
         self._rest = b""
         self._data: list[bytes] = []
 
@@ -128,36 +93,36 @@ class EventReader:
             data = b"\n".join(self._data).strip()
             self._data.clear()
             if data == b"[DONE]":
-                self.answer.complete = True
+                self.response.complete = True
                 return
             event = _json(data)
             if isinstance(event, dict):
                 self._event(event, at)
 
     def _event(self, event: dict[str, Any], at: float) -> None:
-        answer = self.answer
-        answer.usage = answer.usage.updated(usage_of(event))
+        response = self.response
+        response.usage = response.usage.updated(usage_of(event))
         if event.get("error") or event.get("type") in {"error", "response.failed"}:
-            answer.failed = True
+            response.failed = True
         if event.get("type") in _LAST:
-            answer.complete = True
+            response.complete = True
         for choice, text in _deltas(event):
-            answer.pieces += 1
-            if answer.first_token is None:
-                answer.first_token = at
-            answer._add(choice, text)
+            response.pieces += 1
+            if response.first_token is None:
+                response.first_token = at
+            response._add(choice, text)
 
 
 class DocumentReader:
-    """Reads an answer that is one JSON document.
+    """Reads a response that is one JSON document.
 
     Args:
-        operation: what was asked for.
+        operation: what was requested.
         keep_text: whether to keep the text.
     """
 
     def __init__(self, operation: str, keep_text: bool) -> None:
-        self.answer = Answer(texts={} if keep_text else None)
+        self.response = LlmResponse(texts={} if keep_text else None)
         self._embeddings = operation == "embeddings"
         self._parts: list[bytes] = []
         self._size = 0
@@ -174,54 +139,19 @@ class DocumentReader:
         """Read the document."""
         content = b"".join(self._parts)
         self._parts.clear()
-        usage = _last_usage(content) if self._embeddings else None
+        usage = last_usage(content) if self._embeddings else None
         document = _json(content) if usage is None else usage
         if isinstance(document, dict):
-            self.answer.usage = usage_of(document)
+            self.response.usage = usage_of(document)
             for choice, text in _texts(document):
-                self.answer._add(choice, text)
+                self.response._add(choice, text)
 
 
-def reader(content_type: bytes, operation: str, keep_text: bool) -> Reader:
-    """Return what reads an answer of a media type."""
+def response_reader(content_type: bytes, operation: str, keep_text: bool) -> ResponseReader:
+    """Return what reads a response of a media type."""
     if content_type.lower().startswith(b"text/event-stream"):
-        return EventReader(keep_text)
+        return StreamReader(keep_text)
     return DocumentReader(operation, keep_text)
-
-
-def usage_of(document: dict[str, Any]) -> Usage:
-    """Return the token counts that a document or an event states, wherever the API puts them."""
-    for holder in (document, document.get("response"), document.get("message")):
-        usage = holder.get("usage") if isinstance(holder, dict) else None
-        if isinstance(usage, dict):
-            break
-    else:
-        return Usage()
-    details = _dict(usage.get("prompt_tokens_details")) or _dict(usage.get("input_tokens_details"))
-    cached = _count(details.get("cached_tokens"))
-    total = _count(usage.get("total_tokens"))
-    stated = _first(_count(usage.get("prompt_tokens")), _count(usage.get("input_tokens")))
-    output = _first(_count(usage.get("completion_tokens")), _count(usage.get("output_tokens")))
-    read, created = _count(usage.get("cache_read_input_tokens")), _count(usage.get("cache_creation_input_tokens"))
-    if stated is not None and (read is not None or created is not None):
-        cached, stated = read or 0, stated + (read or 0) + (created or 0)
-    return Usage(stated, output, cached, total)
-
-
-def _last_usage(content: bytes) -> dict[str, Any] | None:
-    """Return the last `usage` of a long document without parsing its vectors; None if that is not simple.
-
-    Within a JSON string a quote is escaped, so these bytes with a colon after them are a key.
-    """
-    _, key, rest = content.rpartition(b'"usage"')
-    start = rest.find(b"{")
-    if not key or rest[:start].strip() != b":":
-        return None
-    try:
-        usage, _ = json.JSONDecoder().raw_decode(rest[start:].decode("utf-8"))
-    except (ValueError, RecursionError):
-        return None
-    return {"usage": usage}
 
 
 def _deltas(event: dict[str, Any]) -> list[tuple[int, str]]:
@@ -241,7 +171,7 @@ def _deltas(event: dict[str, Any]) -> list[tuple[int, str]]:
 
 
 def _texts(document: dict[str, Any]) -> list[tuple[int, str]]:
-    """Return the texts of a whole answer: choice and text."""
+    """Return the texts of a whole response: choice and text."""
     texts = []
     for number, choice in enumerate(_dicts(document.get("choices"))):
         texts.append((number, _generated(choice.get("message")) or _generated({"text": choice.get("text")})))
@@ -256,12 +186,13 @@ def _generated(message: Any) -> str:
     """Return the text that a message or a delta holds: reasoning, content, and calls of tools."""
     if not isinstance(message, dict):
         return ""
-    # Some servers send reasoning under both its names.
+    # Some servers send reasoning under both names.
     reasoning = message.get("reasoning_content") or message.get("reasoning")
     texts = [text for text in (reasoning, *map(message.get, _TEXT_KEYS)) if isinstance(text, str)]
     for call in (*_dicts(message.get("tool_calls")), {"function": message.get("function_call")}):
-        function = _dict(call.get("function"))
-        texts += [function[key] for key in ("name", "arguments") if isinstance(function.get(key), str)]
+        function = call.get("function")
+        if isinstance(function, dict):
+            texts += [function[key] for key in ("name", "arguments") if isinstance(function.get(key), str)]
     return "".join(texts)
 
 
@@ -270,18 +201,6 @@ def _json(data: bytes) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError):
         return None
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value < _MAX_TOKENS else None
-
-
-def _first(*counts: int | None) -> int | None:
-    return next((count for count in counts if count is not None), None)
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The trace file: whole lines, appended, whatever happens to the recorder."""
+"""The trace file: whole lines are appended, and survive a crash of the recorder."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from scepsy.errors import ScepsyError
 
 
-class Journal:
-    """Appends lines to a file; each goes to the kernel at once, so that nothing is lost with the process.
+class TraceFile:
+    """Appends lines to a file; each is written to the kernel at once, so that none is lost with the process.
 
     Args:
         path: the file; it is created if it does not exist.
@@ -21,7 +21,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         if not path.parent.is_dir():
-            raise ScepsyError(f"cannot write {path}: there is no directory {path.parent}", "create it first")
+            raise ScepsyError(f"cannot write {path}: the directory {path.parent} does not exist", "create it first")
         try:
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._torn = _torn(self._file)
@@ -29,9 +29,9 @@ class Journal:
             raise ScepsyError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
 
     def append(self, line: bytes) -> None:
-        """Append a line, newline included, all of it or nothing.
+        """Append a line, newline included: all of it, or nothing.
 
-        After a crash in the middle of a line the first one starts on a new line.
+        After a crash in the middle of a line, the next line starts on a new one.
 
         Raises:
             OSError: it could not be written.
@@ -42,7 +42,7 @@ class Journal:
         if written == len(data):
             self._torn = False
             return
-        # A full disk took a part: remove it, unless somebody else has appended since.
+        # The disk is full and has only a part of the line: remove it, unless another process has appended since.
         self._torn = True
         if os.fstat(self._file).st_size == size + written:
             os.ftruncate(self._file, size)

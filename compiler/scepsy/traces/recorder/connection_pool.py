@@ -16,15 +16,15 @@ CONNECT_TIMEOUT = 10.0
 """Seconds for name resolution, TCP and TLS together."""
 
 MAX_IDLE = 4.0
-"""Seconds after which a kept connection is not used again: uvicorn, and so vLLM, closes idle ones after five."""
+"""Seconds after which an idle connection is not used again: uvicorn, and so vLLM, closes idle ones after five."""
 
 
 class Unreachable(Exception):
-    """No connection to a server.
+    """A connection to a server could not be opened.
 
     Args:
-        reason: why, for people.
-        timed_out: whether it did not answer in time.
+        reason: why, as text.
+        timed_out: whether it did not respond in time.
     """
 
     def __init__(self, reason: str, timed_out: bool) -> None:
@@ -33,7 +33,7 @@ class Unreachable(Exception):
 
 
 class Pool:
-    """The connections to one server; a request takes one for itself and brings it back.
+    """The connections to one server; a request takes one and returns it.
 
     Args:
         upstream: the server.
@@ -59,7 +59,7 @@ class Pool:
         """Return a new connection.
 
         Raises:
-            Unreachable: there is none.
+            Unreachable: it cannot be opened.
         """
         host, port = self._upstream.address.host, self._upstream.address.port
         try:
@@ -74,25 +74,25 @@ class Pool:
         return connection
 
     def keep(self, connection: Connection) -> None:
-        """Take back a connection on which a response has ended, and drop those kept for too long."""
+        """Return a connection on which a response has ended, and close those that were idle for too long."""
         now = self._now()
         while self._idle and now - self._idle[0][0] >= MAX_IDLE:
             self._idle.pop(0)[1].abort()
         self._idle.append((now, connection))
 
     def close(self) -> None:
-        """End the kept connections."""
+        """Close the idle connections."""
         while self._idle:
             self._idle.pop()[1].abort()
 
 
 def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
+        return f"certificate not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {error.reason or error}"
     if isinstance(error, socket.gaierror):
-        return "its name cannot be resolved"
+        return "the host name cannot be resolved"
     # asyncio puts the errors of several addresses into one text.
     number = error.errno or next((int(n) for n in re.findall(r"\[Errno (\d+)\]", str(error))), 0)
     return os.strerror(number).lower() if number else str(error)[:200]

@@ -1,4 +1,4 @@
-"""Which workflow execution a call belongs to."""
+"""Which workflow execution a call belongs to: from its headers, else from its connection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import secrets
 from scepsy.traces.recorder.http1 import Head
 
 HEADER = b"x-scepsy-execution"
-"""The header that names the execution; it wins over `traceparent`, which somebody else may have set."""
+"""The header that names the execution; it wins over `traceparent`, which other tools may have set."""
 
 _NAME = re.compile(r"[\x20-\x7e]{1,200}")
 _TRACEPARENT = re.compile(
@@ -16,7 +16,7 @@ _TRACEPARENT = re.compile(
 )
 
 
-def announced(head: Head) -> str | None:
+def execution_of(head: Head) -> str | None:
     """Return the execution that a request's headers name; None if they name none, or none that is valid.
 
     The header HEADER wins over the trace-id of `traceparent`.
@@ -31,7 +31,7 @@ def announced(head: Head) -> str | None:
 def trace_id(traceparent: bytes) -> str | None:
     """Return the trace-id of a `traceparent` header (W3C Trace Context, 3.2.2); None if it is not valid.
 
-    Versions after 00 may append fields to those of version 00; ff is none, and ids of zeros are invalid.
+    Versions after 00 may append fields to those of version 00; version ff and ids of zeros are invalid.
     """
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None or match["version"] == b"ff" or (match["version"] == b"00" and match["more"]):
@@ -41,7 +41,7 @@ def trace_id(traceparent: bytes) -> str | None:
     return match["trace"].decode("ascii")
 
 
-class ByConnection:
+class ConnectionExecutions:
     """The fallback: calls of one client connection without a long pause between them are one execution.
 
     Args:
@@ -61,5 +61,5 @@ class ByConnection:
         return self._name
 
     def ended(self, end: float) -> None:
-        """Note the end of a call: pauses begin with it."""
+        """Note the end of a call, where a pause begins."""
         self._last = end
