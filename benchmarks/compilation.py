@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.measure import HEAD, cpu_ms, row
 from scepsy.allocation import build_problem, solve
 from scepsy.cli.init import create, examples
-from scepsy.compilation.compiler import compile_plan, gather
+from scepsy.compilation import collect_inputs, compile_plan
 from scepsy.documents import load_workspace
 from scepsy.manifests import check, render
 from scepsy.repository import open_worktree
@@ -27,7 +27,7 @@ def main() -> None:
 def _report(name: str, directory: Path) -> None:
     workspace = load_workspace(directory, directory)
     (cluster,) = workspace.clusters
-    inputs = gather(workspace, cluster)
+    inputs = collect_inputs(workspace, cluster)
     problem = build_problem(inputs.workflows, inputs.demands, inputs.catalog, inputs.inventory)
     plan = compile_plan(workspace, cluster).plan
     document = workspace.cluster(cluster).document
@@ -41,7 +41,7 @@ def _report(name: str, directory: Path) -> None:
     print(f"Compile the example {name} ({len(plan.spec.instances)} instances, {len(output.files)} files)")
     print(HEAD)
     print(row("documents: read and check", cpu_ms(lambda: load_workspace(directory, directory))))
-    print(row("demand and profiles", cpu_ms(lambda: gather(workspace, cluster))))
+    print(row("demand and profiles", cpu_ms(lambda: collect_inputs(workspace, cluster))))
     print(
         row(
             "pipeline: tables of options",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from scepsy.allocation import Infeasible, OptionTable, Solution, build_problem, reweighed, solve
-from scepsy.compilation.compiler import Compilation
+from scepsy.compilation import Compilation
 from scepsy.documents import API_VERSION
 from scepsy.documents.command_results import Alternative, Budget, ExplainResult, ShareOfLatency, WorkflowExplanation
 from scepsy.pipeline import Shape

@@ -251,7 +251,7 @@ def test_the_rate_that_an_error_promises_does_compile(project: Path, scepsy: Sce
     ("12/s", "99999999999999999999999999/s", "a rate must lie between"),
     ("12/s", "0.00000000000000001/h", "a rate must lie between"),
     ("120ms", "99999999999999999h", "a duration must be shorter"),
-    ("mean: 240, max: 1024", "mean: 200000", "allowed"),
+    ("mean: 240, max: 1024", "mean: 200000", "calls have up to 209,000 tokens; the limit is 16,384"),
     ("fanOut: 20 ", "fanOut: 20\n          parallelism: 1000 ", "parallelism is above calls"),
     ("maxModelLen: 4096", "podTemplate: {env: {CUDA_VISIBLE_DEVICES: all}}", '"CUDA_VISIBLE_DEVICES" is set by Scepsy'),
 ])  # fmt: skip
@@ -306,15 +306,15 @@ MISTAKES = {
     ),
     "a maximum beyond the model's": (
         "workflows/rag-reranker.yaml", "maxModelLen: 16384", "maxModelLen: 50000",
-        ["workflows/rag-reranker.yaml:14:7: maxModelLen is above the model's context length of 40,960 tokens"],
+        ["workflows/rag-reranker.yaml:14:7: maxModelLen exceeds the model's context length of 40,960 tokens"],
     ),
     "calls that are longer than allowed": (
         "workflows/rag-reranker.yaml", "maxModelLen: 16384", "maxModelLen: 9000",
-        ["calls have up to 10,024 tokens, but 9,000 are allowed"],
+        ["calls have up to 10,024 tokens; the limit is 9,000", "raise maxModelLen to at least 10,024 tokens"],
     ),
     "a cluster of another product": (
         "clusters/one-node.yaml", "NVIDIA-H100-80GB-HBM3", "NVIDIA-L40S",
-        ["Qwen/Qwen3-8B is not profiled on a GPU of cluster one-node", "the cluster has: NVIDIA-L40S"],
+        ["no usable profile of Qwen/Qwen3-8B on a GPU of cluster one-node", "the cluster has: NVIDIA-L40S"],
     ),
     "a cluster whose GPUs are all reserved": (
         "clusters/one-node.yaml", "      nvlinkDomains", "      reserved: [0, 1, 2, 3]\n      nvlinkDomains",

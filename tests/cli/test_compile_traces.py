@@ -58,8 +58,8 @@ def test_a_trace_without_a_common_clock_has_no_observed_rate(project: Path, scep
     trace.write_text("".join(json.dumps(call) + "\n" for call in lines))
     ran = scepsy("compile", "--project", project)
     assert ran.code == 1
-    assert "workflows/coding-agent.yaml:10:12: the rate was not observed: " in ran.err
-    assert "give a rate such as 4/s" in ran.err
+    assert "workflows/coding-agent.yaml:10:12: there is no observed rate: " in ran.err
+    assert "set a rate such as 4/s" in ran.err
 
 
 def test_a_percentile_is_enforced(project: Path, scepsy: Scepsy) -> None:
@@ -77,7 +77,10 @@ def test_a_percentile_is_enforced(project: Path, scepsy: Scepsy) -> None:
 def test_a_percentile_of_statistics_is_reported_as_not_enforced(tmp_path: Path, scepsy: Scepsy) -> None:
     scepsy("init", tmp_path / "p", "--example")
     out = scepsy("compile", "--project", tmp_path / "p").out
-    assert "rag-reranker: the p95 objective is not enforced: statistics know means only" in out
+    assert (
+        "rag-reranker: the p95 objective is not enforced: statistics have means only; use a trace (spec.demand.traces)"
+        in out
+    )
 
 
 def test_a_percentile_of_few_executions_is_warned_of(tmp_path: Path, scepsy: Scepsy) -> None:
@@ -85,7 +88,7 @@ def test_a_percentile_of_few_executions_is_warned_of(tmp_path: Path, scepsy: Sce
     path = tmp_path / "p/workflows/beam-search.yaml"
     path.write_text(path.read_text().replace("  llms:", "  objective: {p95: 60s}\n  llms:"))
     out = scepsy("compile", "--project", tmp_path / "p").out
-    assert "beam-search: the p95 objective rests on 14 executions; record at least 100" in out
+    assert "beam-search: the p95 objective is based on 14 executions; record at least 100" in out
 
 
 def test_planning_for_heavy_executions_says_what_it_costs(project: Path, scepsy: Scepsy) -> None:

@@ -1,4 +1,4 @@
-"""What a Plan says of its figures: how sure they are, and every measurement that no longer holds, never in silence."""
+"""The Plan states how uncertain its predictions are, and warns of every measurement that no longer holds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ THESE = {"mix: {input: 512, output: 64, cached: 0}": "mix: {input: 262, output: 
 SURE = {"latency: ": "interval: 0.04, latency: "}
 
 
-def test_measured_figures_come_with_their_uncertainty_and_estimates_have_none(project: Path, scepsy: Scepsy) -> None:
+def test_measured_profiles_have_an_uncertainty_and_estimates_have_none(project: Path, scepsy: Scepsy) -> None:
     cluster = project / "clusters/one-node.yaml"
     cluster.write_text(cluster.read_text().replace("sharing: dra-mps", "sharing: dra-exclusive"))
     assert "uncertainty" not in generator(compiled(project, scepsy))["predicted"]
@@ -51,7 +51,7 @@ def test_measured_figures_come_with_their_uncertainty_and_estimates_have_none(pr
     assert 0.03 <= llm["predicted"]["uncertainty"] <= 0.2
 
 
-def test_figures_that_were_measured_at_another_share_claim_no_certainty(project: Path, scepsy: Scepsy) -> None:
+def test_times_measured_at_another_share_have_no_uncertainty(project: Path, scepsy: Scepsy) -> None:
     measured(project, **THESE, **SURE)
     llm = generator(compiled(project, scepsy))
     assert llm["share"] < 1
@@ -60,7 +60,7 @@ def test_figures_that_were_measured_at_another_share_claim_no_certainty(project:
     assert "uncertainty" not in llm["predicted"]
 
 
-def test_a_stale_measurement_is_named_although_an_estimate_has_replaced_it(project: Path, scepsy: Scepsy) -> None:
+def test_a_stale_measurement_is_in_the_warnings_although_an_estimate_replaces_it(project: Path, scepsy: Scepsy) -> None:
     measured(project, **THESE, **{"version: 0.24.0": "version: 0.23.0"})
     spec = compiled(project, scepsy)
     assert generator(spec)["profile"]["name"] == "qwen3-8b-h100"
@@ -68,7 +68,7 @@ def test_a_stale_measurement_is_named_although_an_estimate_has_replaced_it(proje
     assert f"{reason}; it is not used {MEASURE}" in spec["warnings"]
 
 
-def test_a_stale_measurement_on_another_product_is_of_no_interest(project: Path, scepsy: Scepsy) -> None:
+def test_a_stale_measurement_on_another_product_is_not_in_the_warnings(project: Path, scepsy: Scepsy) -> None:
     measured(
         project,
         **THESE,
@@ -85,15 +85,15 @@ def test_a_profile_of_a_product_that_the_cluster_lacks_does_not_make_its_plan_ou
     assert compiled(project, scepsy) == before
 
 
-def test_calls_that_have_moved_make_a_measurement_stale_and_it_is_used_only_for_want_of_others(
+def test_a_measurement_of_other_calls_is_stale_and_used_only_if_there_is_no_other(
     project: Path, scepsy: Scepsy
 ) -> None:
     measured(project)
     spec = compiled(project, scepsy)
     assert generator(spec)["profile"]["name"] == "taken", "no estimate is for these calls either"
     assert (
-        "generator for beam-search: profile taken is stale: calls had 512/64 tokens, now 506 (244 cached)/61.8; it is used for want of"
-        f" another, its figures carried over to these calls {MEASURE}"
+        "generator for beam-search: profile taken is stale: calls had 512/64 tokens, now 506 (244 cached)/61.8; there is no other, so it is"
+        f" used, scaled to these calls {MEASURE}"
     ) in spec["warnings"]
 
 
@@ -106,7 +106,7 @@ def pinned(project: Path, **revisions: str) -> None:
     YAML(typ="safe", pure=True).dump(document, path)
 
 
-def test_a_measurement_of_a_revision_that_another_llm_pins_is_named_where_an_estimate_stands_in_for_it(
+def test_a_measurement_of_another_revision_is_in_the_warnings_if_an_estimate_is_used_instead(
     project: Path, scepsy: Scepsy
 ) -> None:
     pinned(project, generator="aaa", verifier="bbb")
@@ -114,22 +114,24 @@ def test_a_measurement_of_a_revision_that_another_llm_pins_is_named_where_an_est
     warnings = [w for w in compiled(project, scepsy)["warnings"] if "revision aaa, the workflow pins" in w]
     assert warnings == [
         "verifier for beam-search: profile taken is stale: measured with revision aaa, the workflow pins bbb;"
-        f" an estimate is used in its place {MEASURE}"
+        f" an estimate is used instead {MEASURE}"
     ]
 
 
-def test_an_llm_whose_revision_was_not_measured_is_an_error_that_says_so(project: Path, scepsy: Scepsy) -> None:
+def test_an_llm_without_a_profile_of_its_revision_is_an_error_that_names_the_stale_profile(
+    project: Path, scepsy: Scepsy
+) -> None:
     pinned(project, generator="aaa", verifier="bbb")
     measured(project, **{"product: NVIDIA": "revision: aaa\n  product: NVIDIA"})
     (project / "profiles/qwen3-8b-h100.yaml").unlink()
     ran = scepsy("compile", "--project", project)
     assert ran.code == 1
     assert "workflows/beam-search.yaml:" in ran.err
-    assert "Qwen/Qwen3-8B is not profiled on a GPU of cluster one-node" in ran.err
+    assert "no usable profile of Qwen/Qwen3-8B on a GPU of cluster one-node" in ran.err
     assert "profile taken is stale: measured with revision aaa, the workflow pins bbb; scepsy profile plan" in ran.err
 
 
-def test_an_estimate_for_these_calls_is_preferred_to_a_measurement_of_others_which_is_named(
+def test_an_estimate_for_these_calls_is_preferred_to_a_measurement_of_others_which_is_in_the_warnings(
     project: Path, scepsy: Scepsy
 ) -> None:
     measured(project)
@@ -138,8 +140,8 @@ def test_an_estimate_for_these_calls_is_preferred_to_a_measurement_of_others_whi
     spec = compiled(project, scepsy)
     assert generator(spec)["profile"]["name"] == "qwen3-8b-h100"
     assert (
-        "generator for beam-search: profile taken is stale: calls had 512/64 tokens, now 506 (244 cached)/61.8; an estimate is used in"
-        f" its place {MEASURE}"
+        "generator for beam-search: profile taken is stale: calls had 512/64 tokens, now 506 (244 cached)/61.8; an estimate is used"
+        f" instead {MEASURE}"
     ) in spec["warnings"]
 
 

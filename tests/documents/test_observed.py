@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import Scepsy
 
-from scepsy.compilation.compiler import gather
+from scepsy.compilation import collect_inputs
 from scepsy.documents import Cluster, DocumentError, load_workspace
 from scepsy.documents.loading import validate
 from scepsy.documents.observed import without
@@ -108,7 +108,7 @@ def test_planned_for_is_the_larger_of_target_and_observed(
     project: Path, target: str, seen: str | None, planned: float
 ) -> None:
     observed(project, *([f"rate: {seen}"] if seen else []))
-    inputs = gather(load_workspace(project, project), "one-node")
+    inputs = collect_inputs(load_workspace(project, project), "one-node")
     assert inputs.workflows["rag-reranker"].spec.target.per_second == planned
     assert "observed/rag-reranker.yaml" in inputs.digests
 
@@ -116,16 +116,18 @@ def test_planned_for_is_the_larger_of_target_and_observed(
 def test_a_target_of_observed_is_what_was_seen_be_it_less_or_more(project: Path) -> None:
     path = project / "workflows" / "rag-reranker.yaml"
     path.write_text(path.read_text().replace("target: {rate: 12/s}", "target: observed"))
-    with pytest.raises(DocumentError, match="statistics do not know the observed rate"):
-        gather(load_workspace(project, project), "one-node")
+    with pytest.raises(
+        DocumentError, match=r"there is no observed rate: spec\.demand\.statistics has no arrival times"
+    ):
+        collect_inputs(load_workspace(project, project), "one-node")
     observed(project, "rate: 3/s")
-    inputs = gather(load_workspace(project, project), "one-node")
+    inputs = collect_inputs(load_workspace(project, project), "one-node")
     assert inputs.workflows["rag-reranker"].spec.target.per_second == 3.0
 
 
 def test_calls_and_tokens_that_were_seen_stand_in_place_of_the_demands(project: Path) -> None:
     observed(project, "llms: [{llm: generator, calls: 2, inputTokens: 4650, outputTokens: 120}]")
-    demand = gather(load_workspace(project, project), "one-node").demands["rag-reranker"]
+    demand = collect_inputs(load_workspace(project, project), "one-node").demands["rag-reranker"]
     generator, reranker = demand.llms["generator"], demand.llms["reranker"]
     assert (generator.calls, generator.steps) == (2.0, 1.0)  # the path of an execution stays
     assert (generator.input.mean, generator.input.max, generator.output.mean) == pytest.approx((4650.0, 9000.0, 120.0))
@@ -133,9 +135,9 @@ def test_calls_and_tokens_that_were_seen_stand_in_place_of_the_demands(project: 
 
 
 def test_what_is_said_of_things_that_the_project_lacks_is_ignored(project: Path) -> None:
-    before = gather(load_workspace(project, project), "one-node")
+    before = collect_inputs(load_workspace(project, project), "one-node")
     observed(project, "rate: 99/s", name="elsewhere")
-    after = gather(load_workspace(project, project), "one-node")
+    after = collect_inputs(load_workspace(project, project), "one-node")
     assert after.workflows == before.workflows
     assert after.digests == before.digests
 
@@ -144,11 +146,11 @@ def test_what_was_seen_in_one_cluster_is_not_planned_for_in_another(project: Pat
     other = project / "clusters" / "other.yaml"
     text = (project / "clusters" / "one-node.yaml").read_text()
     other.write_text(text.replace("name: one-node", "name: other").replace("GPU-", "GPU-0"))
-    before = gather(load_workspace(project, project), "other")
+    before = collect_inputs(load_workspace(project, project), "other")
     observed(project, "rate: 19.2/s")
     workspace = load_workspace(project, project)
-    assert gather(workspace, "one-node").workflows["rag-reranker"].spec.target.per_second == 19.2
-    after = gather(workspace, "other")
+    assert collect_inputs(workspace, "one-node").workflows["rag-reranker"].spec.target.per_second == 19.2
+    after = collect_inputs(workspace, "other")
     assert (after.workflows, after.digests) == (before.workflows, before.digests)
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import Scepsy
 
 from scepsy.cli.compile import open_project
-from scepsy.compilation.compiler import Inputs, compile_plan, gather
+from scepsy.compilation import Inputs, collect_inputs, compile_plan
 from scepsy.documents import Plan, Workspace
 from scepsy.documents.workspace import with_observed
 from scepsy.drift.check import World, look, result_of
@@ -32,7 +32,7 @@ def compiled(tmp_path: Path, scepsy: Scepsy, request: pytest.FixtureRequest) -> 
     assert ran.code == 0, ran.err
     workspace, _ = open_project(tmp_path / "demo")
     cluster = next(iter(workspace.clusters))
-    _KNOWN[request.param] = workspace, gather(workspace, cluster), compile_plan(workspace, cluster).plan
+    _KNOWN[request.param] = workspace, collect_inputs(workspace, cluster), compile_plan(workspace, cluster).plan
     return _KNOWN[request.param]
 
 
@@ -67,7 +67,7 @@ def test_ten_times_the_load_is_said_to_be_too_much(compiled: Compiled) -> None:
     assert [own.latency for own in cost.workflows] == [None] * len(cost.workflows)
     assert "beyond saturation" in cost.note
     files = observed_files(workspace, inputs, Change(calls=every(plan, 1000)), Missing(), 0.0)
-    gain = gain_of(gather(with_observed(workspace, files), inputs.cluster.metadata.name))
+    gain = gain_of(collect_inputs(with_observed(workspace, files), inputs.cluster.metadata.name))
     assert gain.workflows == ()
     assert gain.note.startswith("no allocation carries it")
 

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import Scepsy
 
 from scepsy.cli.compile import open_project
-from scepsy.compilation.compiler import Inputs, compile_plan, gather
+from scepsy.compilation import Inputs, collect_inputs, compile_plan
 from scepsy.documents import Plan
 from scepsy.drift import collector as ledger
 from scepsy.drift.change_detection import DAY, SLOT
@@ -38,7 +38,7 @@ def both(tmp_path: Path, scepsy: Scepsy) -> Compiled:
         assert ran.code == 0, ran.err
         workspace, _ = open_project(tmp_path / "demo")
         cluster = next(iter(workspace.clusters))
-        _KNOWN.append((gather(workspace, cluster), compile_plan(workspace, cluster).plan))
+        _KNOWN.append((collect_inputs(workspace, cluster), compile_plan(workspace, cluster).plan))
     return _KNOWN[0]
 
 

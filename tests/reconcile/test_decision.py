@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scepsy.cli.init import create
-from scepsy.compilation.compiler import Inputs, gather
+from scepsy.compilation import Inputs, collect_inputs
 from scepsy.documents import Workspace, load_workspace
 from scepsy.documents.project import DriftSettings
 from scepsy.documents.workspace import with_observed
@@ -97,7 +97,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Inputs]:
     directory = tmp_path_factory.mktemp("response") / "both"
     create(directory, "both")
     workspace = load_workspace(directory, directory)
-    return workspace, gather(workspace, "two-nodes")
+    return workspace, collect_inputs(workspace, "two-nodes")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_compile_with_what_was_observed_plans_for_the_totals_that_were_seen(
 ) -> None:
     workspace, inputs = both
     files = observed_files(workspace, inputs, Change(calls=totals), Missing(), 1.8e9)
-    after = gather(with_observed(workspace, files), "two-nodes")
+    after = collect_inputs(with_observed(workspace, files), "two-nodes")
     for llm, factor in totals.items():
         assert load(after, llm) >= 0.95 * factor * load(inputs, llm)
         assert load(after, llm) <= 1.07 * factor * load(inputs, llm) or min(totals.values()) < 1.3
@@ -196,7 +196,7 @@ def test_what_was_written_already_is_not_written_again(both: tuple[Workspace, In
         "      outputTokens: 336.0\n"
     )
     then = with_observed(workspace, files)
-    again = gather(then, "two-nodes")
+    again = collect_inputs(then, "two-nodes")
     assert observed_files(then, again, Change(), missing, 1.9e9) == {}
     assert {p.name: d for p, d in observed_files(then, again, Change(), Missing(), 1.9e9).items()} == {
         "two-nodes.yaml": None
@@ -227,7 +227,7 @@ def after_looks(
         if not files:
             break
         workspace = with_observed(workspace, files)
-        inputs = gather(workspace, "two-nodes")
+        inputs = collect_inputs(workspace, "two-nodes")
     return workspace, inputs, written
 
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from rich.console import Console
 
-from scepsy.compilation.compiler import Compilation, compile_plan
+from scepsy.compilation import Compilation, compile_plan
 from scepsy.documents import API_VERSION, Workspace, load_workspace
 from scepsy.documents.command_results import ClusterResult, CompileResult, FileChanges, GoneCluster
 from scepsy.errors import ScepsyError

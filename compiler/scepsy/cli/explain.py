@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scepsy.cli.compile import open_project
-from scepsy.compilation.compiler import compile_plan
+from scepsy.compilation import compile_plan
 from scepsy.documents import did_you_mean
 from scepsy.documents.command_results import ExplainResult
 from scepsy.errors import ScepsyError

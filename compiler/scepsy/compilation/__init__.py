@@ -1,5 +1,6 @@
 """Compilation: a workspace of documents → the Plan of a cluster."""
 
-from scepsy.compilation.compiler import Compilation, Inputs, compile_plan, gather
+from scepsy.compilation.compiler import Compilation, compile_plan
+from scepsy.compilation.inputs import Inputs, collect_inputs
 
-__all__ = ["Compilation", "Inputs", "compile_plan", "gather"]
+__all__ = ["Compilation", "Inputs", "collect_inputs", "compile_plan"]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from scepsy.compilation.compiler import Inputs, gather
+from scepsy.compilation import Inputs, collect_inputs
 from scepsy.documents import API_VERSION, DocumentError, Plan, Workspace
 from scepsy.documents.drift_result import DriftFigures, DriftFinding, DriftJudged, DriftOutlook, DriftResult
 from scepsy.documents.workspace import with_observed
@@ -146,7 +146,7 @@ def _valued(seen: Look, workspace: Workspace, inputs: Inputs, plan: Plan) -> Loo
 def _compiled(workspace: Workspace, inputs: Inputs, change: Change) -> Outlook:
     """Compile in memory with the Observed documents that would be written."""
     try:
-        outlook = gain_of(gather(workspace, inputs.cluster.metadata.name))
+        outlook = gain_of(collect_inputs(workspace, inputs.cluster.metadata.name))
     except DocumentError as error:
         return Outlook(note=f"it does not compile: {error.diagnostics[0].message}")
     least = fewest_note(inputs, change)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from scepsy.allocation import Infeasible, build_problem, fewest_gpus, solve
-from scepsy.compilation.compiler import Inputs
+from scepsy.compilation import Inputs
 from scepsy.demand import Demand, longer
 from scepsy.documents import Plan
 from scepsy.documents.plan import PlannedLlm

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from scepsy.compilation.compiler import Inputs
+from scepsy.compilation import Inputs
 from scepsy.documents import Plan
 from scepsy.documents.plan import PlannedLlm
 from scepsy.documents.units import format_duration, significant

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from scepsy.compilation.compiler import Inputs
+from scepsy.compilation import Inputs
 from scepsy.documents import API_VERSION, ObservedCluster, ObservedWorkflow, Workspace, contained, emit
 from scepsy.documents.loading import Loaded
 from scepsy.documents.model import Document, Metadata

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scepsy.compilation.compiler import Inputs
+from scepsy.compilation import Inputs
 from scepsy.documents import Plan
 from scepsy.documents.plan import PlannedWorkflow
 from scepsy.documents.units import significant

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from scepsy.cli.compile import open_project
-from scepsy.compilation.compiler import Inputs, gather
+from scepsy.compilation import Inputs, collect_inputs
 from scepsy.documents import DocumentError, Plan, Workspace, contained
 from scepsy.documents.drift_result import DriftResponse, DriftResult
 from scepsy.documents.failure import failure_of
@@ -207,7 +207,7 @@ def _cluster(workspace: Workspace, name: str | None) -> str:
 
 def _inputs(workspace: Workspace, cluster: str) -> Inputs | ScepsyError:
     try:
-        return gather(workspace, cluster)
+        return collect_inputs(workspace, cluster)
     except ScepsyError as error:
         return error
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from scepsy.cli.compile import build
-from scepsy.compilation.compiler import Inputs
+from scepsy.compilation import Inputs
 from scepsy.documents import Workspace
 from scepsy.documents.command_results import CompileResult
 from scepsy.documents.drift_result import DriftFinding, DriftResponse, DriftResult

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scepsy.compilation.compiler import gather
+from scepsy.compilation import collect_inputs
 from scepsy.demand.replay import calls_of
 from scepsy.documents import API_VERSION, DocumentError, load_workspace
 from scepsy.errors import ScepsyError
@@ -425,7 +425,7 @@ def test_what_covers_the_very_calls_is_what_a_compile_takes_for_them(
     noted = {"tool": "t", "traceDigest": sweep.trace_digest, "llm": "agent"}
     replayed = profile(provenance=noted, mix={"input": 512, "output": 64, "cached": 300})
     assert covered(planned(flow, replayed)) == [("agent", 1, 1.0, "p")]
-    catalog = gather(load_workspace(tmp_path, tmp_path), "lab").catalog
+    catalog = collect_inputs(load_workspace(tmp_path, tmp_path), "lab").catalog
     assert catalog.service("org/m", "P", 1, 10, sweep.mix).stale is None
 
 
