@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scepsy.traces.importers import gather
 from scepsy.traces.importers.agent_session import FALLBACK
+from scepsy.traces.importers.import_files import import_files
 
 SHARED = Path(os.environ.get("SCEPSY_SHARED", Path(__file__).parents[4] / "shared"))
 SESSIONS = SHARED / "data/agent-sessions"
@@ -28,7 +28,7 @@ def agent(t: float, duration: int | None, *requests: dict) -> dict:
 def imported(tmp_path: Path, *requests: dict, **more):
     path = tmp_path / "session.json"
     path.write_text(json.dumps({"id": "s1", "block_size": 64, "hash_id_scope": "local", "requests": requests, **more}))
-    return gather([path], None)
+    return import_files([path], None)
 
 
 def shown(found) -> list[tuple]:
@@ -144,7 +144,7 @@ def test_requests_that_cannot_be_used_are_counted(tmp_path: Path):
 def test_the_real_sessions_have_the_tokens_that_they_say():
     paths = sorted(SESSIONS.glob("*.json"))
     assert len(paths) == 8
-    found = gather(paths, None)
+    found = import_files(paths, None)
     assert not found.skipped
     for path in paths:
         session = json.loads(path.read_text())

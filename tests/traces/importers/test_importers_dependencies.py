@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from tests.operations import bytecodes
 
 from scepsy.traces.importers.dependencies import MOST, waits
-from scepsy.traces.importers.span import Request, Span, execution_of, innermost
+from scepsy.traces.importers.duplicate_spans import innermost
+from scepsy.traces.importers.span import Request, Span
+from scepsy.traces.importers.span_tree import execution_of
 
 Item = tuple[str, str | None, float, float]
 

@@ -13,9 +13,12 @@ from tests.conftest import Ran, Scepsy
 
 from scepsy.errors import ScepsyError
 from scepsy.traces.call import Call, encoded
-from scepsy.traces.importers import FORMATS, gather
 from scepsy.traces.importers import json_records as reading
+from scepsy.traces.importers.import_files import import_files
+from scepsy.traces.importers.registry import FORMATS
 from scepsy.traces.native import parse_trace
+
+NAMES = [known.name for known in FORMATS]
 
 WORKFLOW = """\
 apiVersion: scepsy.dev/v1alpha1
@@ -229,9 +232,9 @@ TRUNCATED = json.dumps([generation()], indent=1)[:-40]
         (b"id,traceId,type\n1,2,GENERATION\n", "export.json:1:1: not valid JSON: expecting value"),
         (b"[" * 200_000, "not valid JSON: nested too deeply"),
         (b'{"a": ' + b"1" * 5000 + b"}", "not valid JSON: a number with too many digits"),
-        (b'{"hello": 1}', 'the format is not known; its first object has "hello". Looked for:\n  otlp           an object with "resourceSpans"'),
-        (b"[]", "the format is not known. Looked for:"),
-        (b"17", "the format is not known. Looked for:"),
+        (b'{"hello": 1}', 'unknown format; its first object has "hello". Expected one of:\n  otlp           an object with "resourceSpans"'),
+        (b"[]", "unknown format. Expected one of:"),
+        (b"17", "unknown format. Expected one of:"),
         (b'{"resourceSpans": []}', "there are no LLM calls in"),
         (json.dumps([generation(model=None), generation(endTime=None)]).encode(), "skipped:\n       1  LLM calls without a model\n       1  LLM calls without a start or an end"),
         (json.dumps(generation(level="ERROR")).encode(), "all calls failed (1 call): they say nothing of the demand"),
@@ -267,7 +270,7 @@ def test_a_directory_or_nothing_instead_of_a_file(scepsy: Scepsy, project: Path,
 def test_lines_are_read_one_by_one(tmp_path: Path, lines: list, skipped: dict):
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
-    found = gather([path], "langfuse")
+    found = import_files([path], "langfuse")
     assert {c.id for c in found.calls} <= {"a", "b"}
     assert found.skipped == skipped
 
@@ -279,7 +282,7 @@ def test_gzip_byte_order_marks_and_indents_make_no_difference(tmp_path: Path, pa
     path = tmp_path / "x"
     content = mark + json.dumps([generation("a")], indent=indent).encode()
     path.write_bytes(gzip.compress(content) if packed else content)
-    assert len(gather([path], None).calls) == 1
+    assert len(import_files([path], None).calls) == 1
 
 
 def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -287,11 +290,11 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(reading, "MAX_UNPACKED", 1 << 20)
     path.write_bytes(gzip.compress((json.dumps(generation()) + "\n").encode() * 10_000))
     with pytest.raises(ScepsyError, match="unpacks to more than"):
-        gather([path], None)
+        import_files([path], None)
     monkeypatch.setattr(reading, "MAX_DOCUMENT", 1 << 16)
     path.write_bytes(gzip.compress(b" " * (1 << 20)))
     with pytest.raises(ScepsyError, match="is longer than"):
-        gather([path], None)
+        import_files([path], None)
 
 
 def test_missing_token_counts_are_the_mean_of_the_models_other_calls_or_told_from_the_texts(tmp_path: Path):
@@ -308,7 +311,7 @@ def test_missing_token_counts_are_the_mean_of_the_models_other_calls_or_told_fro
             ]
         )
     )
-    found = {c.id: (c.input_tokens, c.output_tokens, bool(c.estimated)) for c in gather([path], None).calls}
+    found = {c.id: (c.input_tokens, c.output_tokens, bool(c.estimated)) for c in import_files([path], None).calls}
     assert found["c"] == (16, 6, True)
     assert found["d"] == (11, 2, True)
     assert found["e"] == (0, 0, True), "failed: it does not count"
@@ -323,7 +326,7 @@ def test_native_files_are_merged_without_what_they_repeat_and_without_texts(tmp_
             (native("e", id="a") + native("e", id="b", start=2, end=3, parent="a") + native("bad", end=-1)).encode()
         )
     )
-    found = gather([one, two], None)
+    found = import_files([one, two], None)
     assert [(c.execution, c.id, c.parents, c.prefix) for c in found.calls] == [
         ("e", "a", None, ("ab", "cd")),
         ("e", "b", ("a",), ()),
@@ -338,15 +341,15 @@ def test_calls_without_an_id_may_be_alike_in_one_file_but_not_in_two(tmp_path: P
     path, copy = tmp_path / "one.jsonl", tmp_path / "copy.jsonl"
     path.write_text(native("e") * 3)
     copy.write_text(native("e") * 2)
-    found = gather([path, copy], None)
+    found = import_files([path, copy], None)
     assert len(found.calls) == 3, "a fan-out"
     assert found.skipped == {"spans or calls that were there before": 2}
 
 
 def test_an_export_and_the_trace_that_was_made_of_it_are_the_same_calls(tmp_path: Path, export: Path):
     made = tmp_path / "made.jsonl"
-    made.write_bytes(b"".join(encoded(call) for call in gather([export], None).calls))
-    found = gather([export, made], None)
+    made.write_bytes(b"".join(encoded(call) for call in import_files([export], None).calls))
+    found = import_files([export, made], None)
     assert len(found.calls) == 2
     assert found.skipped == {"spans or calls that were there before": 2}
 
@@ -354,7 +357,7 @@ def test_an_export_and_the_trace_that_was_made_of_it_are_the_same_calls(tmp_path
 def test_files_of_several_formats_go_into_one_trace(tmp_path: Path, export: Path):
     other = tmp_path / "other.jsonl"
     other.write_text(native("e"))
-    found = gather([export, other], None)
+    found = import_files([export, other], None)
     assert [(f.format, f.calls, f.executions) for f in found.files] == [("langfuse", 2, 1), ("native", 1, 1)]
     assert [c.execution for c in found.calls] == ["e", "t1", "t1"], "by the first start of the execution"
 
@@ -374,11 +377,11 @@ def test_the_order_of_files_and_records_makes_no_difference(scepsy: Scepsy, proj
     assert starts == sorted(starts)
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_a_format_that_is_named_is_not_guessed(tmp_path: Path, name: str):
+@pytest.mark.parametrize("name", NAMES)
+def test_a_format_that_is_named_is_not_detected(tmp_path: Path, name: str):
     path = tmp_path / "x.json"
     path.write_text('{"hello": 1}')
-    found = gather([path], name)
+    found = import_files([path], name)
     assert (found.calls, found.files[0].format) == ((), name)
 
 
@@ -518,7 +521,7 @@ shapes = st.one_of(
 )
 
 
-@given(shapes, st.sampled_from([None, *FORMATS]))
+@given(shapes, st.sampled_from([None, *NAMES]))
 @settings(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
@@ -526,7 +529,7 @@ def test_whatever_a_file_holds_there_is_a_trace_or_a_message(tmp_path: Path, con
     path = tmp_path / "x.json"
     path.write_text(json.dumps(content))
     try:
-        found = gather([path], format_)
+        found = import_files([path], format_)
     except ScepsyError:
         return
     for call in found.calls:
@@ -545,4 +548,4 @@ def test_whatever_the_bytes_of_a_file_there_is_a_message(tmp_path: Path, content
     path = tmp_path / "x"
     path.write_bytes(content)
     with pytest.raises(ScepsyError):
-        gather([path], None)
+        import_files([path], None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scepsy.traces.call import Call, Execution
-from scepsy.traces.importers import gather
+from scepsy.traces.importers.import_files import import_files
 
 B = 1_744_453_394.0
 """2025-04-12T10:23:14Z"""
@@ -35,7 +35,7 @@ def generation(own: str, begin: str, end: str, parent: str | None = None, **more
 def imported(tmp_path: Path, content: object):
     path = tmp_path / "observations.json"
     path.write_text(json.dumps(content))
-    return gather([path], None)
+    return import_files([path], None)
 
 
 def test_an_export_of_observations(tmp_path: Path):

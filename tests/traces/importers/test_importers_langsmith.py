@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scepsy.traces.call import Call, Execution
-from scepsy.traces.importers import gather
+from scepsy.traces.importers.import_files import import_files
 
 ROOT, ONE, TWO = (f"{n}b64098b-4ab7-43f6-afee-992304f198d8" for n in (1, 2, 3))
 B = 1_694_730_715.0
@@ -40,7 +40,7 @@ def run(own: str, kind: str, begin: str, end: str | None, parent: str | None = N
 def imported(tmp_path: Path, content: object):
     path = tmp_path / "runs.json"
     path.write_text(json.dumps(content))
-    return gather([path], None)
+    return import_files([path], None)
 
 
 def test_a_chain_with_a_tool_between_two_calls(tmp_path: Path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scepsy.traces.call import Call, Execution
-from scepsy.traces.importers import gather
+from scepsy.traces.importers.import_files import import_files
 
 TRACE = "5b8efff798038103d269b633813fc60c"
 S = 1_700_000_000_000_000_000
@@ -45,7 +45,7 @@ def request(*spans: dict) -> dict:
 def imported(tmp_path: Path, *requests: dict):
     path = tmp_path / "traces.json"
     path.write_text("\n".join(json.dumps(r) for r in requests))
-    return gather([path], None)
+    return import_files([path], None)
 
 
 CHAT = {
@@ -96,7 +96,7 @@ def test_spans_of_one_trace_may_come_in_several_requests_and_files(tmp_path: Pat
         json.dumps(request(span(2, 1, 3, 1, **CHAT))) + "\n" + json.dumps(request(span(3, 4, 5, 1, **CHAT))) + "\n"
     )
     two.write_text(json.dumps(request(span(1, 0, 9))) + "\n" + json.dumps({"resourceMetrics": []}) + "\n")
-    found = gather([one, two], None)
+    found = import_files([one, two], None)
     assert [c.parents for c in found.calls] == [(), ("0000000000000002",)]
     assert len(found.executions) == 1
     assert not found.skipped

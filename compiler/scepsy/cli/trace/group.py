@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from scepsy.cli.output import output_option
+from scepsy.traces.importers.registry import FORMATS
 
 
 @click.group()
@@ -55,8 +56,8 @@ def record(listen: str, upstreams: tuple[str, ...], output: Path, idle_gap: str,
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["otlp", "langfuse", "langsmith", "agent-session", "native"]),
-    help="The files' format; found out from their content if not given.",
+    type=click.Choice([known.name for known in FORMATS]),
+    help="The files' format; detected from their content if not given.",
 )
 @click.option("--llm", "llms", metavar="MODEL=NAME", multiple=True, help="Call the trace's MODEL by the LLM's NAME.")
 @click.option(

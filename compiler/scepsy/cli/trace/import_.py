@@ -20,8 +20,8 @@ from scepsy.documents.paths import output_path
 from scepsy.errors import ScepsyError
 from scepsy.repository.single_file import write_at_once
 from scepsy.traces.call import ESTIMABLE, Call, Execution, encoded
-from scepsy.traces.importers import Gathered, gather, names_of, parse_renames
-from scepsy.traces.importers.importer import renamed
+from scepsy.traces.importers.import_files import Imported, import_files, renamed
+from scepsy.traces.importers.model_names import names_of, parse_renames
 
 _OTHER_FILE = "replace it with --force, or name another file with -o"
 _UNIX = 1e8
@@ -63,7 +63,7 @@ def run(
     Args:
         files: the exports.
         workflow: the workflow's name; need not have a document yet.
-        format_: the files' format, a key of `scepsy.traces.importers.FORMATS`; None to find it out.
+        format_: the files' format, a name in `scepsy.traces.importers.registry`; None to detect it.
         llms: `MODEL=NAME`, each.
         output: the file to write; None for `traces/WORKFLOW.jsonl` in the project.
         force: replace the file if it exists.
@@ -78,7 +78,7 @@ def run(
     renames = parse_renames(llms, known)
     target = _target(output, home, workflow, project)
     _check_target(target, files, force)
-    found = gather(files, format_)
+    found = import_files(files, format_)
     if not found.calls:
         raise ScepsyError(_nothing(found), "does the export hold LLM calls with their models and times?")
     if all(call.error is not None for call in found.calls):
@@ -141,7 +141,7 @@ def _check_target(target: Path, files: Sequence[Path], force: bool) -> None:
         raise ScepsyError(f"there is no directory {target.parent}", "create it first")
 
 
-def _nothing(found: Gathered) -> str:
+def _nothing(found: Imported) -> str:
     reasons = "".join(f"\n  {count:6}  {printable(reason)}" for reason, count in _by_count(found.skipped))
     return (
         "there are no LLM calls in "
@@ -164,7 +164,7 @@ def _text(calls: Sequence[Call], executions: Sequence[Execution]) -> bytes:
     return b"".join(lines)
 
 
-def show(found: Gathered, calls: Sequence[Call], target: Path, workflow: str, home: _Home | None) -> None:
+def show(found: Imported, calls: Sequence[Call], target: Path, workflow: str, home: _Home | None) -> None:
     """Print what was read, what was not, and what to do next.
 
     Args:

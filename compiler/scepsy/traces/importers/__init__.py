@@ -1,10 +1,6 @@
 """Exports of other tools → calls of the native trace format.
 
-Each format has a module that turns the records of a file into spans: a tree per trace, in which some spans are LLM
-calls. `gathering` reads files, and `waiting` tells from the tree which call waited for which.
+Each format has a module that recognises its files and turns their records into spans: a tree per trace, in which some
+spans are LLM calls. A new format is a module with a `FORMAT`, and its line in `registry`. `import_files` reads and
+merges files, `duplicate_spans` keeps one span per call, and `dependencies` derives which call waited for which.
 """
-
-from scepsy.traces.importers.importer import FORMATS, Gathered, ReadFile, gather
-from scepsy.traces.importers.model_names import names_of, parse_renames
-
-__all__ = ["FORMATS", "Gathered", "ReadFile", "gather", "names_of", "parse_renames"]

@@ -19,6 +19,7 @@ from itertools import takewhile
 from typing import Any
 
 from scepsy.traces.importers import json_values as values
+from scepsy.traces.importers.format import Format
 from scepsy.traces.importers.span import BACKWARDS, FOREIGN, NO_MODEL, NO_TIME, Request, Skipped, Span
 
 FALLBACK = 0.03
@@ -201,3 +202,6 @@ def _cached(record: dict[str, Any], entries: list[_Entry]) -> dict[str, float]:
         result[entry.id] = size * sum(1 for _ in takewhile(seen.__contains__, blocks))
         seen.update(blocks)
     return result
+
+
+FORMAT = Format("agent-session", 'an object with "requests" and "block_size"', matches, spans)

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from scepsy.traces.importers.span import Span, parents_of, top_down
+from scepsy.traces.importers.span import Span
+from scepsy.traces.importers.span_tree import parents_of, top_down
 
 MOST = 64
 """A call that waited for more than this many is left to the times, where they say the same."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from scepsy.traces.importers import json_values as values
+from scepsy.traces.importers.format import Format
 from scepsy.traces.importers.span import FOREIGN, NO_MODEL, Request, Skipped, Span, counts, span
 
 _CALLS = {"GENERATION": None, "EMBEDDING": "embeddings"}
@@ -135,3 +136,8 @@ def _summed(usage: dict[str, float]) -> tuple[float | None, float | None, float]
         return plain_in, plain_out, min(cached, plain_in)
     both = counts(sum(given.values()) if given else None, sum(made.values()) if made else None, total)
     return *both, cached
+
+
+FORMAT = Format(
+    "langfuse", 'observations with "traceId", "type" and "startTime"', matches, lambda record, _: spans(record)
+)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from scepsy.traces.importers import json_values as values
+from scepsy.traces.importers.format import Format
 from scepsy.traces.importers.span import FOREIGN, NO_MODEL, Request, Skipped, Span, counts, span
 
 _CALLS = {"llm": None, "embedding": "embeddings"}
@@ -136,3 +137,6 @@ def _first_token(item: dict[str, Any]) -> float | None:
     streamed = [event.get("time") for event in events if event.get("name") == "new_token"]
     points = (values.time(value) for value in (item.get("first_token_time"), *streamed[:1]))
     return next((point[0] for point in points if point), None)
+
+
+FORMAT = Format("langsmith", 'runs with "run_type"', matches, lambda record, _: spans(record))

@@ -10,6 +10,7 @@ from typing import Any
 
 from scepsy.traces.call import ESTIMABLE, Call, Execution
 from scepsy.traces.importers import json_values as values
+from scepsy.traces.importers.format import Format
 from scepsy.traces.importers.span import BACKWARDS, FOREIGN, NO_MODEL, NO_TIME, Skipped
 
 
@@ -71,3 +72,6 @@ def _parents(record: dict[str, Any]) -> tuple[str, ...] | None:
     named = parent if isinstance(parent, list) else [parent]
     ids = tuple(id_ for value in named if (id_ := values.text(value)))
     return ids if len(ids) == len(named) else None
+
+
+FORMAT = Format("native", 'lines with "execution", "start" and "end"', matches, lambda record, _: calls(record))

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from scepsy.traces.importers import json_values as values
+from scepsy.traces.importers.format import Format
 from scepsy.traces.importers.span import FOREIGN, NO_MODEL, Request, Skipped, Span, counts, span
 
 _RESOURCES = ("resourceSpans", "resource_spans", "batches")
@@ -226,3 +227,6 @@ def _error(item: dict[str, Any], attributes: dict[str, Any], events: list[dict[s
     thrown = [_attributes(event.get("attributes")).get("exception.type") for event in events]
     kinds = (values.text(_plain(value)) for value in (attributes.get("error.type"), *thrown))
     return next((kind[:80] for kind in kinds if kind), None) or values.fault(status.get("message")) or "error"
+
+
+FORMAT = Format("otlp", 'an object with "resourceSpans"', matches, lambda record, _: spans(record))
