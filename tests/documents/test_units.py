@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from scepsy.documents.units import (
+    Duration,
     format_duration,
     format_memory,
     format_rate,
+    option_duration,
     parse_duration,
     parse_memory,
     parse_rate,
     parse_share,
     significant,
 )
+from scepsy.errors import ScepsyError
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("80ms", 0.08), ("8s", 8.0), ("2min", 120.0), ("1.5 h", 5400.0), ("250us", 0.00025)]
+    ("text", "seconds"),
+    [
+        ("80ms", 0.08),
+        ("8s", 8.0),
+        ("2min", 120.0),
+        ("2m", 120.0),
+        ("1.5 h", 5400.0),
+        ("250us", 0.00025),
+        ("7d", 604_800.0),
+        ("2w", 1_209_600.0),
+    ],
 )
 def test_durations_are_seconds(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
@@ -41,6 +56,44 @@ def test_memory_is_bytes(text: object, size: int) -> None:
 def test_a_duration_without_its_unit_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(text)
+
+
+UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+@given(st.integers(min_value=0, max_value=999), st.sampled_from(sorted(UNITS)), st.sampled_from(["", " "]))
+def test_a_duration_is_its_number_times_its_unit_in_documents_and_options(count: int, unit: str, blank: str) -> None:
+    text = f"{count}{blank}{unit}"
+    assert parse_duration(text) == pytest.approx(count * UNITS[unit])
+    assert option_duration(text, "--timeout") == parse_duration(text)
+    assert re.fullmatch(TypeAdapter(Duration).json_schema()["pattern"], text)
+
+
+@given(st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,2})?\s?[a-z]{1,3}", fullmatch=True))
+def test_the_schema_accepts_what_the_parser_accepts(text: str) -> None:
+    try:
+        parse_duration(text)
+    except ValueError:
+        accepted = False
+    else:
+        accepted = True
+    assert accepted == bool(re.fullmatch(TypeAdapter(Duration).json_schema()["pattern"], text))
+
+
+def test_a_wrong_duration_of_an_option_names_the_option() -> None:
+    with pytest.raises(ScepsyError) as raised:
+        option_duration("soon", "--timeout")
+    assert raised.value.message == (
+        '--timeout: "soon" is not a duration: write a number and a unit, such as 80ms, 8s, 2min or 7d'
+    )
+
+
+def test_a_duration_has_a_limit_that_a_caller_may_lift() -> None:
+    with pytest.raises(ValueError, match="must be shorter than thirty years"):
+        parse_duration("2000w")
+    assert parse_duration("2000w", longest=math.inf) == 2000 * 604_800
+    with pytest.raises(ValueError, match="must be shorter than thirty years"):
+        parse_duration("9" * 400 + "w", longest=math.inf)
 
 
 @pytest.mark.parametrize("value", [0, 0.05, 0.25, 1.1, "0.5", True, math.nan])

@@ -364,9 +364,9 @@ def test_calls_that_arrive_and_do_not_end_are_no_lack_of_load(
     ("arguments", "message"),
     [
         (("--window", "1min"), "--window: 1min is too short"),
-        (("--window", "soon"), "is not a time"),
+        (("--window", "soon"), "is not a duration"),
         (("--alarms", "few"), "is not a number of false alarms in a time"),
-        (("--alarms", "10/h"), "is not a time"),
+        (("--alarms", "10/h"), "is not a duration"),
         (("--alarms", "10/1h"), "is too many"),
         (("--below", "5min"), "--below: 5min is too short"),
         (("--match", "namespace"), "is not a label and its value"),

@@ -202,7 +202,7 @@ def test_nodes_are_watched_on_whatever_the_server_sends(events: list[object], mo
     [
         (["--push"], "are for --recompile"),
         (["--recompile", "--push", "--pull-request"], "give one"),
-        (["--watch", "--interval", "soon"], '--interval: "soon" is not a time'),
+        (["--watch", "--interval", "soon"], '--interval: "soon" is not a duration'),
         (["--watch", "--interval", "0.1s"], "--interval: 0.1s is too short"),
         (["--watch", "--listen", "here"], '--listen: "here" is not an address'),
         (["--watch", "--listen", "203.0.113.1:9464"], "cannot be listened on"),

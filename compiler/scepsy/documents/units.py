@@ -1,7 +1,7 @@
 """Typed units: durations, rates and quantities as people write them, numbers in SI units inside.
 
-Each type parses a string with its unit (a bare number is an error: nobody should guess whether `8` means seconds), and
-writes it back in one canonical form: what people wrote exactly, computed figures with four significant digits.
+Each type parses a string with its unit (a bare number is an error: `8` could be seconds or minutes), and
+writes it back in one canonical form: what people wrote exactly, computed numbers with four significant digits.
 """
 
 from __future__ import annotations
@@ -12,12 +12,24 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
+from scepsy.errors import ScepsyError
+
 _NUMBER = r"(?P<number>[0-9]+(?:\.[0-9]+)?)"
-_DURATION = re.compile(_NUMBER + r"\s*(?P<unit>us|ms|s|min|h)")
+_DURATION = re.compile(_NUMBER + r"\s*(?P<unit>us|ms|s|min|m|h|d|w)")
 _RATE = re.compile(_NUMBER + r"\s*/\s*(?P<unit>s|min|h)")
 _QUANTITY = re.compile(_NUMBER + r"(?P<unit>Ki|Mi|Gi|Ti|k|M|G|T|)")
 
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_SECONDS = {
+    "us": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "min": 60.0,
+    "m": 60.0,  # as Prometheus and Go write minutes
+    "h": 3600.0,
+    "d": 86_400.0,
+    "w": 7 * 86_400.0,
+}
+_LONGEST_DURATION = 1e9  # thirty years
 _BYTES = {
     "": 1,
     "k": 10**3,
@@ -44,20 +56,32 @@ def significant(value: float, digits: int = 4) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def parse_duration(value: Any) -> float:
-    """Parse `80ms`, `8s`, `2min` into seconds.
+def parse_duration(value: Any, *, longest: float = _LONGEST_DURATION) -> float:
+    """Parse `80ms`, `8s`, `2min` (or `2m`), `24h`, `7d`, `2w` into seconds: the one grammar of documents and options.
 
     Raises:
-        ValueError: not a duration with a unit.
+        ValueError: not a duration with a unit, or longer than `longest` seconds.
     """
     if isinstance(value, Si) and value >= 0:
         return float(value)
     if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
         seconds = float(match["number"]) * _SECONDS[match["unit"]]
-        if seconds > 1e9:
+        if seconds > longest or math.isinf(seconds):
             raise ValueError("a duration must be shorter than thirty years")
         return seconds
-    raise ValueError(f"{_shown(value)} is not a duration: write a number and a unit, such as 80ms, 8s or 2min")
+    raise ValueError(f"{_shown(value)} is not a duration: write a number and a unit, such as 80ms, 8s, 2min or 7d")
+
+
+def option_duration(text: str, option: str, longest: float = _LONGEST_DURATION) -> float:
+    """Return the seconds in the value of a command-line option.
+
+    Raises:
+        ScepsyError: not a duration with a unit, or longer than `longest` seconds.
+    """
+    try:
+        return parse_duration(text, longest=longest)
+    except ValueError as error:
+        raise ScepsyError(f"{option}: {error}") from error
 
 
 def format_duration(seconds: float) -> str:
@@ -155,7 +179,9 @@ Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*(us|ms|s|min|h)$", "examples": ["80ms", "8s"]}),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*(us|ms|s|min|m|h|d|w)$", "examples": ["80ms", "8s"]}
+    ),
 ]
 """Seconds; written with a unit."""
 

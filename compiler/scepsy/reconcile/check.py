@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -17,6 +18,7 @@ from scepsy.documents.drift_result import DriftResponse, DriftResult
 from scepsy.documents.failure import failure_of
 from scepsy.documents.loading import validate
 from scepsy.documents.source import SourceFile, parse
+from scepsy.documents.units import option_duration
 from scepsy.drift.check import Look, Reader, World, look, result_of
 from scepsy.drift.collector import Settings
 from scepsy.drift.finding import Area, Report
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from scepsy.cluster.kubernetes import Kubernetes
     from scepsy.drift.objects import Seen
 
-_SECONDS = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
-_TIME = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>s|min|m|h|d|w)")
 _RATE = re.compile(r"(?P<count>[0-9]+(?:\.[0-9]+)?)\s*(?:/|per)\s*(?P<time>.+)")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 ARGO_CD = "argocd"
@@ -108,7 +108,7 @@ class Lookout:
         self._settings = Settings(alarms=_alarms(options.alarms), below=_below(options.below))
         self._window = _window(options.window)
         older = options.older
-        self._oldest = None if older is None else int(time_of(older, "--profiles-older-than") // 86400)
+        self._oldest = None if older is None else _days(older)
         self._matchers = _matchers(options.match)
         self._prometheus = None if options.prometheus is None else Prometheus(access_of(options.prometheus))
         self._seen: Seen | None = None
@@ -234,20 +234,15 @@ def _application(options: Options) -> tuple[str, str] | None:
     return namespace or ARGO_CD, name
 
 
-def time_of(text: str, option: str) -> float:
-    """Return a time such as `30min` in seconds.
-
-    Raises:
-        ScepsyError: it is none.
-    """
-    match = _TIME.fullmatch(text.strip())
-    if match is None or not 0 < float(match["number"]) < 1e9:
-        raise ScepsyError(f'{option}: "{text[:60]}" is not a time', "write 30min, 24h or 90d")
-    return float(match["number"]) * _SECONDS[match["unit"]]
+def _days(text: str) -> int:
+    seconds = option_duration(text, "--profiles-older-than")
+    if not seconds:
+        raise ScepsyError(f"--profiles-older-than: {text} is too short", "write 30min, 24h or 90d")
+    return int(seconds // 86400)
 
 
 def _window(text: str) -> int:
-    seconds = time_of(text, "--window")
+    seconds = option_duration(text, "--window")
     if not 900 <= seconds <= 86400:
         raise ScepsyError(f"--window: {text} is too {'short' if seconds < 900 else 'long'}", "15min to 24h")
     return int(seconds)
@@ -256,7 +251,7 @@ def _window(text: str) -> int:
 def _below(text: str) -> int | None:
     if text.strip() == "never":
         return None
-    seconds = time_of(text, "--below")
+    seconds = option_duration(text, "--below")
     if not 900 <= seconds <= 86400:
         raise ScepsyError(f"--below: {text} is too {'short' if seconds < 900 else 'long'}", "15min to 24h, or never")
     return int(seconds // 60)
@@ -268,8 +263,8 @@ def _alarms(text: str) -> float:
     hint = "write 1/1000h, or 1 per 365d"
     if match is None:
         raise ScepsyError(f'--alarms: "{text[:60]}" is not a number of false alarms in a time', hint)
-    hours = time_of(match["time"], "--alarms") / 3600
-    rate = float(match["count"]) / hours
+    hours = option_duration(match["time"], "--alarms", math.inf) / 3600
+    rate = float(match["count"]) / hours if hours else math.inf
     if not 1e-12 <= rate <= 0.1:
         raise ScepsyError(f"--alarms: {text[:60]} is too {'many' if rate > 0.1 else 'few'}", "at most 1/10h")
     return rate

@@ -19,9 +19,10 @@ import click
 
 from scepsy.cluster.connection import mapping, mappings, shown
 from scepsy.documents.drift_result import DriftResult
+from scepsy.documents.units import option_duration
 from scepsy.errors import ScepsyError
 from scepsy.publishing.publish import follow
-from scepsy.reconcile.check import Looked, Lookout, time_of
+from scepsy.reconcile.check import Looked, Lookout
 from scepsy.reconcile.metrics import Metrics
 from scepsy.reconcile.recompile import Recompilation
 
@@ -58,7 +59,7 @@ def watching(interval: str, listen: str) -> Watching:
     Raises:
         ScepsyError: one of them is wrong.
     """
-    seconds = time_of(interval, "--interval")
+    seconds = option_duration(interval, "--interval")
     if not 1 <= seconds <= 86_400:
         raise ScepsyError(f"--interval: {interval} is too {'short' if seconds < 1 else 'long'}", "1s to 24h")
     host, colon, port = listen.rpartition(":")

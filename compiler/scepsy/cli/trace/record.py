@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from scepsy.documents.units import parse_duration
+from scepsy.documents.units import option_duration
 from scepsy.errors import ScepsyError
 from scepsy.traces.recorder import Address, Settings, Summary, parse_listen, parse_upstreams, record
 
@@ -27,10 +27,7 @@ def run(listen: str, upstreams: Sequence[str], output: Path, idle_gap: str, stor
     Raises:
         ScepsyError: an argument is wrong, the port is in use, the file cannot be written, or calls were not recorded.
     """
-    try:
-        gap = parse_duration(idle_gap)
-    except ValueError as error:
-        raise ScepsyError(f"--idle-gap: {error}") from error
+    gap = option_duration(idle_gap, "--idle-gap")
     settings = Settings(parse_listen(listen), parse_upstreams(upstreams), output, gap, store_text)
     summary = asyncio.run(record(settings, _log, lambda address: _log_start(address, settings)))
     _log(_summary(summary, output))

@@ -20,7 +20,7 @@ from scepsy.documents.diagnostics import printable
 from scepsy.documents.emit import emit
 from scepsy.documents.loading import validate
 from scepsy.documents.source import SourceFile, parse
-from scepsy.documents.units import format_rate, parse_duration
+from scepsy.documents.units import format_rate, option_duration
 from scepsy.errors import ScepsyError
 from scepsy.profiling.jobs import submission
 from scepsy.profiling.jobs.argo_client import Jobs, connect
@@ -107,7 +107,7 @@ def submit(where: Where, wait: bool, dry_run: bool, timeout: str, branch: str | 
     Raises:
         ScepsyError: something is wrong, or points failed.
     """
-    seconds = _seconds(timeout)
+    seconds = option_duration(timeout, "--timeout")
     planned = _planned(where)
     for line in planned.left_out:
         _tell(line)
@@ -194,7 +194,7 @@ def measured_first(where: Where, timeout: str, commits: bool, compiled: Callable
     Raises:
         ScepsyError: something is wrong; says which points failed, if any did.
     """
-    failed = _measured(where, _seconds(timeout), commits)
+    failed = _measured(where, option_duration(timeout, "--timeout"), commits)
     try:
         result = compiled()
     except ScepsyError as error:
@@ -278,13 +278,6 @@ def _cluster(workspace: Workspace, name: str | None) -> str:
             f"name it: --cluster {'|'.join(workspace.clusters)}",
         )
     return next(iter(workspace.clusters))
-
-
-def _seconds(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise ScepsyError(f"--timeout: {error}") from error
 
 
 def _connected(where: Where) -> Jobs:

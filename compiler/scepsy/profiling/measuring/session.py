@@ -26,7 +26,7 @@ from scepsy.documents.diagnostics import printable
 from scepsy.documents.model import FileMetadata, ModelId, NodeName, Product, Revision
 from scepsy.documents.profile import Engine as EngineVersion
 from scepsy.documents.profile import Neighbours, ProfileSpec, Provenance, Series, TensorParallel, Unusable
-from scepsy.documents.units import parse_duration, parse_memory, parse_share
+from scepsy.documents.units import option_duration, parse_memory, parse_share
 from scepsy.errors import ScepsyError
 from scepsy.manifests.engine import startup_seconds
 from scepsy.profiling.measuring.interruption import Interrupted, Interruption
@@ -493,12 +493,12 @@ def _inputs(options: Options) -> _Inputs:
     architecture = architecture_of(config, parameters, options.flags)
     image, notes = _image(options.image_digest)
     inputs = _Inputs(
-        scope=Scope(workload, vocabulary_of(config), options.max_num_seqs, _seconds(options.budget, "--budget")),
+        scope=Scope(workload, vocabulary_of(config), options.max_num_seqs, option_duration(options.budget, "--budget")),
         architecture=architecture,
         key=_key(server.api_key_env) if isinstance(server, Up) else None,
         serving=None,
         share=share,
-        wait=_seconds(options.wait or _UP_WITHIN, "--wait"),
+        wait=option_duration(options.wait or _UP_WITHIN, "--wait"),
         name=name,
         calls=digest,
         image_digest=image,
@@ -577,13 +577,6 @@ def _valid(kind: Any, value: str, option: str) -> str:
             f"{option}: {printable(str(error.errors()[0]['msg']).removeprefix('Value error, '))}"
         ) from error
     return checked
-
-
-def _seconds(text: str, option: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise ScepsyError(f"{option}: {error}") from error
 
 
 def _share(value: float) -> float:
