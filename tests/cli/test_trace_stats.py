@@ -22,8 +22,8 @@ from scepsy.report.trace_page import page
 from scepsy.report.trace_plot_data import concurrency
 from scepsy.report.trace_statistics import examine
 from scepsy.traces.call import Call
-from scepsy.traces.columns import trace_of
 from scepsy.traces.trace import Trace
+from scepsy.traces.trace_builder import trace_of
 
 UNIX = 1_700_000_000.0
 
@@ -262,13 +262,13 @@ def test_names_from_strangers_stay_text(tmp_path: Path, scepsy: Scepsy) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "the trace holds no calls"),
+        ("", "the trace contains no calls"),
         (line("a", "m", 0, 1, error="500") + "\n", "every call of the trace failed"),
         (line("a", "m", 0, 1)[:-20] + "\n", "is it cut off?"),
         (line("a", "m", 5, 1) + "\n", "ends 4 s before it starts: did the clock go backwards?"),
         (
             line("a", "m", 0, 1, id="x") + "\n" + line("a", "m", 2, 3, id="x") + "\n",
-            "is that of an earlier one (line 1)",
+            "duplicate call id: line 1 has it",
         ),
         (line("a", "m", UNIX * 1e3, UNIX * 1e3 + 1) + "\n", "seems to be in milliseconds"),
         (line("a", "m", 0, 1) + "\n" + line("a", "m", UNIX, UNIX + 1) + "\n", "years apart"),

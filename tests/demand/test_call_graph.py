@@ -11,7 +11,7 @@ from scepsy.demand import Graph, Makespans, Step, from_trace, graphs_of
 from scepsy.demand.call_graph import CriticalPath
 from scepsy.demand.per_execution import groups_of
 from scepsy.traces.call import Call, Execution
-from scepsy.traces.columns import trace_of
+from scepsy.traces.trace_builder import trace_of
 
 
 def call(

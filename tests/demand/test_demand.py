@@ -12,7 +12,7 @@ from scepsy.demand import Demand, from_statistics, from_trace, quantile_factors
 from scepsy.demand.statistics import GROUP_SIZES
 from scepsy.documents.workflow import LlmStatistics, Statistics, TokenDistribution
 from scepsy.traces.call import Call
-from scepsy.traces.columns import trace_of
+from scepsy.traces.trace_builder import trace_of
 
 
 def call(start: float, end: float, model: str = "m", execution: str = "e") -> Call:

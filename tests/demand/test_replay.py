@@ -19,7 +19,7 @@ from scepsy.documents import load_workspace
 from scepsy.errors import ScepsyError
 from scepsy.profiling.jobs.compression import LIMIT, unpack
 from scepsy.profiling.measuring.workload import Workload, read_workload
-from scepsy.traces.native import read_trace
+from scepsy.traces.trace_reader import read_trace
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACES = ROOT / "examples" / "traces"

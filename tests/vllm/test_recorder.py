@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from scepsy.traces.native import read_trace
+from scepsy.traces.trace_reader import read_trace
 from tests.vllm.conftest import Record, Recorded, Servers, run_agent
 from tests.vllm.recorder_process import RunningRecorder, Totals, by_kind, most_at_once
 from tests.vllm.server import KEY, Counters

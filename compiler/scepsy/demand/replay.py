@@ -28,8 +28,8 @@ from scepsy.performance.mix import Calls
 from scepsy.profiling.jobs.compression import LIMIT, pack
 from scepsy.traces.call import ESTIMABLE, Call, encoded
 from scepsy.traces.line_files import Lines
-from scepsy.traces.native import read_trace
 from scepsy.traces.trace import Floats, Ints, Trace
+from scepsy.traces.trace_reader import read_trace
 
 MOST_CALLS = 500
 """Calls that a job replays, about; more would not make the mean any surer than its own interval."""

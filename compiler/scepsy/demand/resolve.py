@@ -10,7 +10,7 @@ from scepsy.documents import Diagnostic, DocumentError, Loaded, PathEscapes, Pos
 from scepsy.documents.loading import load_file
 from scepsy.documents.trace_summary import TraceSummary
 from scepsy.documents.workspace import digest
-from scepsy.traces.native import read_trace
+from scepsy.traces.trace_reader import read_trace
 
 
 def demand_of(workspace: Workspace, loaded: Loaded[Workflow]) -> tuple[Demand, dict[str, str]]:

@@ -16,9 +16,9 @@ are part of `inputTokens`. The rest is optional:
   recorded but estimated.
 - `error`, why the call failed: it is counted, and left out of the demand.
 - `prefix`, salted hashes of the prompt's leading blocks: calls with equal leading hashes share that much of the prompt.
-- `prompt`, `completion`, the texts, where somebody asked for them.
+- `prompt`, `completion`, the texts, if the recorder was asked to store them.
 
-A line with nothing but `execution`, `start` and `end` says when the execution itself began and ended.
+A line with only `execution`, `start` and `end` states when the execution itself began and ended.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class Call:
         id: the call's id, unique in its execution; None if not recorded.
         parents: ids of the calls that this one waited for; None if not recorded.
         first_token: when the first token of a stream came, seconds.
-        operation: what was asked for: `chat`, `completions`, `embeddings`, `rerank`, ….
+        operation: what was requested: `chat`, `completions`, `embeddings`, `rerank`, ….
         estimated: which of ESTIMABLE were estimated.
         error: why it failed.
         prefix: salted, chained hashes of the prompt's leading blocks.
         prompt: the request's prompt or messages, if they are to be stored.
-        completion: the text of the answer, if it is to be stored.
+        completion: the text of the response, if it is to be stored.
     """
 
     execution: str
@@ -74,7 +74,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """When a workflow execution began and ended, where the trace knows it besides its calls.
+    """When a workflow execution began and ended, if the trace records it besides its calls.
 
     Attributes:
         execution: its id.

@@ -13,7 +13,7 @@ from typing import Any
 from scepsy.documents import Diagnostic, DocumentError, Position
 
 MAX_BYTES = 16 << 30
-"""Most that is read of one file, decompressed."""
+"""Largest file, decompressed."""
 MAX_LINE = 64 << 20
 """Longest line."""
 GZIP = b"\x1f\x8b"
@@ -25,7 +25,7 @@ class Lines:
 
     Args:
         path: the file.
-        name: how messages call it.
+        name: its name in messages.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -36,7 +36,7 @@ class Lines:
         """Yield the lines.
 
         Raises:
-            DocumentError: the file cannot be read, is not what its first bytes say, or is too large.
+            DocumentError: the file cannot be read, is a damaged gzip file, or is too large.
         """
         try:
             if not self._path.is_file():
@@ -46,7 +46,7 @@ class Lines:
                 packed = hashed.peek(2)[:2] == GZIP
                 yield from self._split(gzip.GzipFile(fileobj=hashed) if packed else hashed)
                 while hashed.read(1 << 20):
-                    pass  # whatever follows belongs to the digest too
+                    pass  # bytes after the last line belong to the digest too
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise self._problem("the gzip file is cut off or damaged", str(error)) from error
         except OSError as error:

@@ -1,4 +1,4 @@
-"""A trace as columns: what is known of many calls, one array per field."""
+"""A trace as columns: many calls, one array per field."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Parents:
     Attributes:
         offsets: (N + 1,) the parents of call i are `calls[offsets[i]:offsets[i + 1]]`.
         calls: indices of calls; -1 for an id that is not in the execution.
-        recorded: (N,) whether the trace says what the call waited for, be it nothing.
+        recorded: (N,) whether the trace states what the call waited for, even if nothing.
     """
 
     offsets: Ints
@@ -44,9 +44,9 @@ class Trace:
         output: (N,) generated tokens.
         cached: (N,) prompt tokens that the prefix cache held.
         estimated: (N,) bit i is set where ESTIMABLE[i] was not recorded but estimated.
-        began: (E,) beginning of the execution, seconds; its first call where the trace says no more.
-        ended: (E,) its end.
-        parents: what the calls waited for; None where the trace says nothing of it.
+        began: (E,) beginning of the execution, seconds; that of its first call if not recorded.
+        ended: (E,) its end, likewise.
+        parents: what the calls waited for; None if not recorded.
         failed: calls that failed, by reason; they are in no array.
     """
 
@@ -83,9 +83,9 @@ class Trace:
         if self.parents is not None:
             place = np.where(keep, np.cumsum(keep) - 1, -1)
             counts = np.diff(self.parents.offsets)[keep]
-            own = self.parents.calls[np.repeat(keep, np.diff(self.parents.offsets))]
+            kept = self.parents.calls[np.repeat(keep, np.diff(self.parents.offsets))]
             offsets = np.concatenate([[0], np.cumsum(counts)])
-            parents = Parents(offsets, np.where(own >= 0, place[own], -1), self.parents.recorded[keep])
+            parents = Parents(offsets, np.where(kept >= 0, place[kept], -1), self.parents.recorded[keep])
         return Trace(
             executions=tuple(self.executions[e] for e in executions),
             llms=self.llms,

@@ -16,7 +16,7 @@ from scepsy.traces.call import Call, encoded
 from scepsy.traces.importers import json_records as reading
 from scepsy.traces.importers.import_files import import_files
 from scepsy.traces.importers.registry import FORMATS
-from scepsy.traces.native import parse_trace
+from scepsy.traces.trace_reader import parse_trace
 
 NAMES = [known.name for known in FORMATS]
 

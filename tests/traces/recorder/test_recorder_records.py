@@ -28,10 +28,10 @@ from tests.traces.recorder.recorder_setup import (
     talk,
 )
 
-from scepsy.traces.native import parse_trace
 from scepsy.traces.recorder.execution_ids import trace_id
 from scepsy.traces.recorder.llm_request import operation_of
 from scepsy.traces.recorder.prompt import prefix_hashes, prompt_text
+from scepsy.traces.trace_reader import parse_trace
 
 W3C = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"

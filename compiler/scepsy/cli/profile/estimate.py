@@ -44,8 +44,8 @@ from scepsy.profiling.estimating import (
     spread,
 )
 from scepsy.repository.single_file import write_at_once
-from scepsy.traces.native import read_trace
 from scepsy.traces.trace import Trace
+from scepsy.traces.trace_reader import read_trace
 
 DEGREES: tuple[int, ...] = get_args(TensorParallel)
 

@@ -20,8 +20,8 @@ from scepsy.errors import ScepsyError
 from scepsy.report.trace_statistics import examine
 from scepsy.report.trace_terminal import WIDTH, show_trace
 from scepsy.repository.single_file import checked_target, write_at_once
-from scepsy.traces.native import read_trace
 from scepsy.traces.trace import Trace
+from scepsy.traces.trace_reader import read_trace
 
 
 def run(file: Path, html: Path | None, summary: Path | None, output: str) -> None:

@@ -15,9 +15,9 @@ from scepsy.demand.per_execution import groups_of
 from scepsy.documents import did_you_mean
 from scepsy.errors import ScepsyError
 from scepsy.traces.line_files import Lines
-from scepsy.traces.native import read_trace
 from scepsy.traces.recorder.prompt import BLOCK
 from scepsy.traces.trace import Ints, Trace
+from scepsy.traces.trace_reader import read_trace
 
 Blocks = tuple[str, ...]
 """Hashes of a prompt's leading blocks, as the trace has them."""

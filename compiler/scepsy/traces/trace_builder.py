@@ -1,4 +1,4 @@
-"""Collecting records into columns, with memory for numbers only."""
+"""Builds a Trace from records, with memory for numbers only."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from scepsy.traces.call import ESTIMABLE, Call, Execution
 from scepsy.traces.trace import Floats, Ints, Parents, Trace
 
 LONGEST = 1e8
-"""Seconds, three years: an execution that seems to last longer mixes two clocks."""
+"""Seconds, three years: an execution that seems longer mixes two clocks."""
 _BIT = {name: 1 << i for i, name in enumerate(ESTIMABLE)}
 
 
 class WrongRecord(ValueError):
-    """A record that does not fit the others.
+    """A record that contradicts another one, or has impossible times.
 
     Attributes:
         number: which record, counted from 0 over calls and executions alike.
-        earlier: the record that it contradicts, if it is one.
+        earlier: the record that it contradicts; None if there is none.
     """
 
     def __init__(self, number: int, message: str, earlier: int | None = None) -> None:
@@ -29,8 +29,8 @@ class WrongRecord(ValueError):
         self.earlier = earlier
 
 
-class Columns:
-    """The records so far, as columns of numbers; 70 bytes a call.
+class TraceBuilder:
+    """Collects records as columns of numbers; 70 bytes a call.
 
     Attributes:
         records: how many records were added.
@@ -121,7 +121,7 @@ class Columns:
         """
         if not self._start:
             failed = sum(self._failed.values())
-            raise ValueError("every call of the trace failed" if failed else "the trace holds no calls")
+            raise ValueError("every call of the trace failed" if failed else "the trace contains no calls")
         execution, llm = np.asarray(self._execution), np.asarray(self._llm)
         start, end, record = np.asarray(self._start), np.asarray(self._end), np.asarray(self._record)
         self._check_units(start, record)
@@ -211,7 +211,7 @@ def _check_ids(ids: Ints, record: Ints) -> None:
     if len(again):
         second = min(again.tolist(), key=lambda i: int(record[order[i + 1]]))
         earlier = int(record[order[second]])
-        raise WrongRecord(int(record[order[second + 1]]), "the id of this call is that of an earlier one", earlier)
+        raise WrongRecord(int(record[order[second + 1]]), "duplicate call id", earlier)
 
 
 def trace_of(records: Iterable[Call | Execution]) -> Trace:
@@ -221,7 +221,7 @@ def trace_of(records: Iterable[Call | Execution]) -> Trace:
         ValueError: there is no call that succeeded.
         WrongRecord: an id occurs twice in an execution, or the clocks do not fit.
     """
-    columns = Columns()
+    builder = TraceBuilder()
     for record in records:
-        columns.add(record)
-    return columns.trace()
+        builder.add(record)
+    return builder.trace()

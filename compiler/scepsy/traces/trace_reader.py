@@ -1,4 +1,4 @@
-"""Reading the native trace format (`scepsy.traces.call` describes it)."""
+"""Reads traces in the native format (`scepsy.traces.call` describes it)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 from scepsy.documents import Diagnostic, DocumentError, Position, did_you_mean
 from scepsy.traces.call import ESTIMABLE
-from scepsy.traces.columns import Columns, WrongRecord
 from scepsy.traces.line_files import Lines
 from scepsy.traces.trace import Trace
+from scepsy.traces.trace_builder import TraceBuilder, WrongRecord
 
 MAX_PROBLEMS = 20
-"""So many problems of one trace are listed; the rest is counted."""
+"""Problems of one trace that are listed; the rest is counted."""
 
 _REQUIRED = ("execution", "model", "start", "end", "inputTokens", "outputTokens")
 _TEXTS = ("execution", "model", "id", "operation", "error", "completion")
@@ -30,8 +30,8 @@ def read_trace(path: Path, name: str, llms: Collection[str] | None = None) -> tu
 
     Args:
         path: the file.
-        name: how messages call it.
-        llms: the LLM names that the workflow declares; any if None.
+        name: its name in messages.
+        llms: the names of the workflow's LLMs; None to accept any.
 
     Returns:
         The trace, and the digest of the file.
@@ -49,7 +49,7 @@ def parse_trace(lines: Iterable[bytes], name: str, llms: Collection[str] | None 
     Raises:
         DocumentError: with the first problems, each at its line.
     """
-    columns = Columns()
+    builder = TraceBuilder()
     problems: list[Diagnostic] = []
     more = 0
     at = array("q")  # the line of each record
@@ -57,7 +57,7 @@ def parse_trace(lines: Iterable[bytes], name: str, llms: Collection[str] | None 
         if not line.strip():
             continue
         try:
-            _add(columns, line, llms)
+            _add(builder, line, llms)
         except ValueError as error:
             more += len(problems) >= MAX_PROBLEMS
             if len(problems) < MAX_PROBLEMS:
@@ -73,17 +73,17 @@ def parse_trace(lines: Iterable[bytes], name: str, llms: Collection[str] | None 
     if problems:
         raise DocumentError(problems)
     try:
-        return columns.trace()
+        return builder.trace()
     except WrongRecord as error:
         message = str(error)
         if error.earlier is not None:
-            message += f" (line {at[error.earlier]}) in the same execution"
+            message += f": line {at[error.earlier]} has it in the same execution"
         raise DocumentError([Diagnostic(Position(name, at[error.number], 1), message)]) from error
     except ValueError as error:
         raise DocumentError([Diagnostic(Position(name), str(error))]) from error
 
 
-def _add(columns: Columns, line: bytes, llms: Collection[str] | None) -> None:
+def _add(builder: TraceBuilder, line: bytes, llms: Collection[str] | None) -> None:
     """Parse one line and add its record.
 
     Raises:
@@ -99,7 +99,7 @@ def _add(columns: Columns, line: bytes, llms: Collection[str] | None) -> None:
         raise ValueError("the line is not a JSON object")
     if record.keys() == _BOUNDS:
         start, end = _number(record, "start"), _number(record, "end")
-        columns.add_execution(_execution(record), start, _not_before(start, end, "execution"))
+        builder.add_execution(_execution(record), start, _not_before(start, end, "execution"))
         return
     _check_keys(record)
     model, execution = record["model"], _execution(record)
@@ -113,13 +113,13 @@ def _add(columns: Columns, line: bytes, llms: Collection[str] | None) -> None:
     if min(tokens) < 0:
         raise ValueError("token counts cannot be negative")
     if tokens[2] > tokens[0]:
-        raise ValueError("cachedTokens is above inputTokens: cached tokens are part of the prompt")
+        raise ValueError("cachedTokens is larger than inputTokens: cached tokens are part of the prompt")
     if record.get("error"):
-        columns.add_failed(execution, record["error"])
+        builder.add_failed(execution, record["error"])
         return
     parent = record.get("parent")
     parents = (parent,) if type(parent) is str else parent
-    columns.add_call(execution, model, (start, end), tokens, record.get("id"), parents, record.get("estimated") or ())
+    builder.add_call(execution, model, (start, end), tokens, record.get("id"), parents, record.get("estimated") or ())
 
 
 def _check_keys(record: dict[str, Any]) -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from scepsy.documents import DocumentError
 from scepsy.traces.call import Call, Execution, encoded
-from scepsy.traces.columns import trace_of
-from scepsy.traces.native import parse_trace, read_trace
+from scepsy.traces.trace_builder import trace_of
+from scepsy.traces.trace_reader import parse_trace, read_trace
 
 
 def line(**changes: object) -> bytes:
@@ -127,10 +127,10 @@ def test_what_is_written_is_what_is_read(records: list[Call]) -> None:
         (line(inputTokens="5"), '"inputTokens" must be a number'),
         (line(start=True), '"start" must be a number'),
         (line(start=1e300), '"start" must be a number'),
-        (line(cachedTokens=6), "cachedTokens is above inputTokens"),
+        (line(cachedTokens=6), "cachedTokens is larger than inputTokens"),
         (line(promt="x"), 'unknown key "promt"'),
         (line(execution=7), '"execution" must be a string'),
-        (line(id="a") + b"\n\n" + line(id="a"), "t.jsonl:3:1: the id of this call is that of an earlier one (line 1)"),
+        (line(id="a") + b"\n\n" + line(id="a"), "t.jsonl:3:1: duplicate call id: line 1 has it in the same execution"),
         (line(parent=3), '"parent" must be an id or a list of ids'),
         (line(estimated=["price"]), '"estimated" must be a list of some of execution, end, inputTokens'),
         (line(start=1.7e12, end=1.7e12), "start 1700000000000 seems to be in milliseconds: times are in seconds"),
@@ -138,15 +138,15 @@ def test_what_is_written_is_what_is_read(records: list[Call]) -> None:
         (line() + b"\n" + line(start=1.7e9, end=1.7e9), "t.jsonl:2:1: the calls of the execution are 54 years apart"),
         (line(error="HTTP 500"), "every call of the trace failed"),
         (b'{"execution": "e", "start": 2, "end": 1}', "the execution ends 1 s before it starts"),
-        (b'{"execution": "e", "start": 0, "end": 1}', "the trace holds no calls"),
+        (b'{"execution": "e", "start": 0, "end": 1}', "the trace contains no calls"),
         (line()[:-5], "the line is not a JSON object; is it cut off?"),
         (b"[1]", "the line is not a JSON object"),
         (b"[" * 100_000, "the line is not a JSON object"),
         (b"\xff\xfe", "the line is not UTF-8"),
         (b"\x1f\x8b\x08\x00", "is the file compressed"),
         ("é".encode("utf-16"), "the line is not UTF-8"),
-        (b"\n\n", "the trace holds no calls"),
-        (b"", "the trace holds no calls"),
+        (b"\n\n", "the trace contains no calls"),
+        (b"", "the trace contains no calls"),
     ],
 )
 def test_a_wrong_trace_is_refused_with_its_line(data: bytes, expected: str) -> None:
