@@ -7,11 +7,11 @@ from pathlib import Path
 
 from benchmarks.measure import HEAD, cpu_ms, row
 from scepsy.allocation import build_problem, solve
-from scepsy.cli.init import create, examples
 from scepsy.compilation import collect_inputs, compile_plan
 from scepsy.documents import load_workspace
 from scepsy.manifests import check, render
 from scepsy.repository import open_worktree
+from scepsy.repository.new_project import create, examples
 from scepsy.repository.outputs import compare, output_of
 
 

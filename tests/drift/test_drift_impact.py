@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from tests.conftest import Scepsy
 
-from scepsy.cli.compile import open_project
 from scepsy.compilation import Inputs, collect_inputs, compile_plan
 from scepsy.documents import Plan, Workspace
 from scepsy.documents.workspace import with_observed
@@ -18,6 +17,7 @@ from scepsy.drift.impact import Change, call_seconds, cost_of, gain_of
 from scepsy.drift.lost_hardware import Missing
 from scepsy.drift.observed_documents import observed_files
 from scepsy.errors import ScepsyError
+from scepsy.repository.project import open_project
 
 Compiled = tuple[Workspace, Inputs, Plan]
 _KNOWN: dict[str, Compiled] = {}

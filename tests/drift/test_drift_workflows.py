@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from tests.conftest import Scepsy
 
-from scepsy.cli.compile import open_project
 from scepsy.compilation import Inputs, collect_inputs, compile_plan
 from scepsy.documents import Plan
 from scepsy.drift import collector as ledger
@@ -23,6 +22,7 @@ from scepsy.drift.llms import judge_traffic
 from scepsy.drift.series import Callers, Counted, Traffic
 from scepsy.drift.workflows import judge_workflows, notes_of
 from scepsy.manifests.gateway import PARTS
+from scepsy.repository.project import open_project
 
 Compiled = tuple[Inputs, Plan]
 _KNOWN: list[Compiled] = []

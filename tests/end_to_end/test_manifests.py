@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from scepsy.cli.init import examples
+from scepsy.repository.new_project import examples
 from tests.end_to_end.cluster import ClusterUnderTest
 from tests.end_to_end.project import MakeProject
 

@@ -14,9 +14,9 @@ from ruamel.yaml import YAML
 from tests import kubernetes_schemas
 from tests.conftest import Scepsy
 
-from scepsy.cli.init import examples
 from scepsy.documents import Cluster, Plan, Profile, load_file
 from scepsy.manifests import check
+from scepsy.repository.new_project import examples
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ import yaml
 from tests.conftest import Ran, git
 from tests.publishing.git_server import GitServer, bare, identity, serving
 
-from scepsy.cli.main import cli
+from scepsy.cli.drift import command as drift
 
 DRIFT = Path(__file__).resolve().parents[2] / "gitops/drift"
 TOKEN = "ghp_aTokenOfTheRepository"
@@ -315,7 +315,7 @@ def test_values_reach_the_script_by_the_environment_alone() -> None:
 
 
 def test_the_command_line_knows_every_option() -> None:
-    known = {name for parameter in cli.commands["drift"].params for name in parameter.opts}
+    known = {name for parameter in drift.params for name in parameter.opts}
     [script] = container()["args"]
     run = script[script.index("case") :]
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", run)) - {

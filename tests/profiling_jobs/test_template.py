@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from scepsy.cli.profile.group import profile
+from scepsy.cli.profile.run import command as profile_run
 from tests.profiling_jobs.argo_schemas import needs_crds, validate
 from tests.profiling_jobs.sweep_workflow import TEMPLATE, Object, claim, parts, point, template, workflow
 
@@ -164,7 +164,7 @@ def test_the_command_is_ours_and_no_shell() -> None:
 
 
 def test_the_runner_knows_every_option() -> None:
-    known = {name for parameter in profile.commands["run"].params for name in parameter.opts}
+    known = {name for parameter in profile_run.params for name in parameter.opts}
     given = [*container()["command"][3:], *container()["args"]]
     assert {word.partition("=")[0] for word in given if word.startswith("--")} <= known
 

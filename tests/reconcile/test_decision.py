@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scepsy.cli.init import create
 from scepsy.compilation import Inputs, collect_inputs
 from scepsy.documents import Workspace, load_workspace
 from scepsy.documents.project import DriftSettings
@@ -19,6 +18,7 @@ from scepsy.drift.impact import Change
 from scepsy.drift.lost_hardware import Missing
 from scepsy.drift.observed_documents import observed_files, rates_of
 from scepsy.reconcile.decision import respond, savings
+from scepsy.repository.new_project import create
 
 LOAD = Finding("traffic", "load-above", "warning", "generator", "60 % more calls")
 LOST = Finding("cluster", "node-gone", "critical", "gpu-b", "node gpu-b is gone", instances=("generator-1",))

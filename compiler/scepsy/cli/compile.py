@@ -1,184 +1,99 @@
-"""`scepsy compile`: read, compile, render, write, commit."""
+"""`scepsy compile`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+import sys
+from pathlib import Path
 
-from rich.console import Console
+import click
 
-from scepsy.compilation import Compilation, compile_plan
-from scepsy.documents import API_VERSION, Workspace, load_workspace
-from scepsy.documents.command_results import ClusterResult, CompileResult, FileChanges, GoneCluster
-from scepsy.errors import ScepsyError
-from scepsy.manifests import check as check_manifests
-from scepsy.manifests import render
-from scepsy.report import show_plan, show_state
-from scepsy.repository import WorkTree, open_worktree_or_none
-from scepsy.repository.outputs import (
-    Output,
-    State,
-    apply,
-    check_commit,
-    check_inputs,
-    commit_outputs,
-    compare,
-    gone,
-    output_of,
-    previous_plans,
+from scepsy.cli.exit_codes import OUT_OF_DATE
+from scepsy.cli.options import DURATION, output_option, project_option
+from scepsy.cli.output import console, print_json, reporting
+from scepsy.documents import API_VERSION
+from scepsy.documents.command_results import CompileResult
+from scepsy.profiling.jobs.lifecycle import Where, measured_first
+from scepsy.publishing.build import build_here
+from scepsy.publishing.publish import Destination, publish
+from scepsy.report.compile_terminal import show_compile
+
+
+@click.command("compile")
+@project_option
+@click.option("--cluster", metavar="NAME", help="Only this cluster; all of them if not given.")
+@click.option("--check", is_flag=True, help="Write nothing; exit with 2 when the committed output is out of date.")
+@click.option("--commit", is_flag=True, help="Commit what was written.")
+@click.option(
+    "--push", is_flag=True, help="Push the commit; when the remote moved, compile on top of it. Never forces."
 )
+@click.option("--branch", metavar="NAME", help="For --push: a branch for the output alone, such as environments/prod.")
+@click.option("--remote", metavar="NAME", help="For --push: the remote; the one git would push to if not given.")
+@click.option("--repository", metavar="URL", help="For --push: another repository, for the output alone.")
+@click.option("--force", is_flag=True, help="Overwrite output files that were edited by hand.")
+@click.option("--profile", "measure", is_flag=True, help="First measure what is missing on the cluster, and commit it.")
+@click.option("--timeout", type=DURATION, default="24h", show_default=True, help="How long --profile may wait.")
+@click.option("--context", metavar="NAME", help="For --profile: context of the kubeconfig.")
+@click.option("--argo-server", metavar="URL", help="For --profile: reach Argo through its server (token: ARGO_TOKEN).")
+@output_option("CompileResult")
+def command(
+    project: Path,
+    cluster: str | None,
+    check: bool,
+    commit: bool,
+    push: bool,
+    branch: str | None,
+    remote: str | None,
+    repository: str | None,
+    force: bool,
+    measure: bool,
+    timeout: float,
+    context: str | None,
+    argo_server: str | None,
+    output: str,
+) -> None:
+    """Compile the project's workflows into a Plan and manifests.
 
-
-def open_project(project: Path, *, needs_profiles: bool = True) -> tuple[Workspace, WorkTree | None]:
-    """Load a project, and find the Git work tree around it, if any.
-
-    Args:
-        project: directory with `scepsy.yaml`.
-        needs_profiles: whether it is a problem that there is no profile yet.
-
-    Raises:
-        ScepsyError: there is no project, or its documents are wrong.
+    Exit codes: 0 done (or up to date), 1 error, 2 out of date (with --check).
     """
-    tree = open_worktree_or_none(project)
-    return load_workspace(project, tree.root if tree else project, needs_profiles=needs_profiles), tree
+    destination = Destination(remote, branch, repository)
+    _check_options(check, commit, push, force, measure, destination)
+    if (context or argo_server) and not measure:
+        raise click.UsageError("--context and --argo-server are for --profile")
 
+    def compiled() -> CompileResult:
+        if push:
+            return publish(project, cluster, destination, force)
+        return build_here(project, cluster, check, commit, force)
 
-def run(project: Path, cluster: str | None, check: bool, commit: bool, force: bool) -> CompileResult:
-    """Compile one cluster or all; write and commit as asked.
+    def work() -> CompileResult:
+        if not measure:
+            return compiled()
+        return measured_first(Where(project, cluster, context, argo_server), timeout, commit, compiled)
 
-    Raises:
-        ScepsyError: something is wrong; nothing was written then.
-    """
-    workspace, tree = open_project(project)
-    if commit and tree is None:
-        raise ScepsyError(f"{project} is not in a Git repository, so nothing can be committed", "run: git init")
-    names = [cluster] if cluster is not None else list(workspace.clusters)
-    built = build(workspace, tree, names)
-    left_over = gone(workspace) if cluster is None else []
-    everything = [*built.outputs, *left_over]
-    state = compare(workspace.root, tree, everything)
-    made = None
-    if not check:
-        if commit and tree is not None:
-            check_inputs(tree, everything)
-            check_commit(tree, everything)
-        apply(workspace.root, everything, state, force)
-        if commit and tree is not None:
-            made = commit_outputs(tree, everything)
-    return built.result(state, left_over, check, made)
-
-
-@dataclass(frozen=True)
-class Built:
-    """What was compiled for each cluster.
-
-    Attributes:
-        compilations: the plans and how they came about.
-        outputs: their files, in the same order.
-    """
-
-    compilations: tuple[Compilation, ...]
-    outputs: tuple[Output, ...]
-
-    def result(self, state: State, left_over: Sequence[Output], checked: bool, commit: str | None) -> CompileResult:
-        """Return what the command prints."""
-        pairs = zip(self.outputs, self.compilations, strict=True)
-        return CompileResult(
-            api_version=API_VERSION,
-            clusters=tuple(_result(output, state, _note(compilation)) for output, compilation in pairs),
-            gone=tuple(GoneCluster(cluster=o.plan.spec.cluster, changes=_changes(o, state)) for o in left_over),
-            checked=checked,
-            commit=commit,
-        )
-
-
-def build(workspace: Workspace, tree: WorkTree | None, names: Sequence[str]) -> Built:
-    """Compile clusters; nothing is written.
-
-    Args:
-        workspace: the project.
-        tree: the work tree whose HEAD holds the plans in force.
-        names: the clusters.
-
-    Raises:
-        ScepsyError: something is wrong.
-    """
-    compiled = tuple(compile_plan(workspace, name, previous_plans(workspace, tree, name)) for name in names)
-    return Built(compiled, tuple(_output(workspace, compilation) for compilation in compiled))
-
-
-def _output(workspace: Workspace, compilation: Compilation) -> Output:
-    plan = compilation.plan
-    cluster = workspace.cluster(plan.spec.cluster).document
-    check_manifests(plan, cluster)
-    return output_of(workspace, plan, render(plan, cluster, workspace.project.document, workspace.templates))
-
-
-def _note(compilation: Compilation) -> str:
-    """Say what a re-plan kept, moved or spared."""
-    replanned = compilation.replanned
-    if replanned is None:
-        return ""
-    if replanned.kept:
-        return (
-            f"Kept the plan in force: the best one would gain {replanned.gain:.2%}"
-            f" and start {replanned.started_by_best} instances"
-        )
-    if replanned.started < replanned.started_by_best:
-        spared = replanned.started_by_best - replanned.started
-        better = f"the best plan, which is {replanned.gain:.2%} better"
-        return f"Starts {replanned.started} instances, {spared} fewer than {better}"
-    return f"Starts {replanned.started} instances" if replanned.started else ""
-
-
-def _changes(output: Output, state: State) -> FileChanges:
-    def own(paths: Sequence[PurePosixPath]) -> tuple[str, ...]:
-        return tuple(p.as_posix() for p in paths if p == output.path or output.directory in p.parents)
-
-    return FileChanges(
-        added=own(state.changes.added),
-        changed=own(state.changes.changed),
-        removed=own(state.changes.removed),
-        edited=own((*state.changes.edited, *state.changes.foreign)),
-        uncommitted=own(state.uncommitted),
+    result = reporting(
+        work, output, lambda failure: CompileResult(api_version=API_VERSION, checked=check, error=failure)
     )
+    if output == "json":
+        print_json(result)
+    else:
+        show_compile(console(), result)
+    if check and (result.gone or not all(c.up_to_date for c in result.clusters)):
+        sys.exit(OUT_OF_DATE)
 
 
-def _result(output: Output, state: State, note: str) -> ClusterResult:
-    changes, spec = _changes(output, state), output.plan.spec
-    current = not (changes.added or changes.changed or changes.removed or changes.uncommitted)
-    return ClusterResult(cluster=spec.cluster, up_to_date=current, plan=spec, changes=changes, note=note)
+def _check_options(check: bool, commit: bool, push: bool, force: bool, measure: bool, destination: Destination) -> None:
+    """Refuse options that contradict each other.
 
-
-def show(console: Console, result: CompileResult) -> None:
-    """Print a result for people."""
-    for cluster in result.clusters:
-        show_plan(console, cluster.plan)
-        if cluster.note:
-            console.print(cluster.note)
-        if cluster.up_to_date:
-            console.print("Output: up to date")
-        else:
-            show_state(console, cluster.changes, "out of date, " if result.checked else "")
-        console.print()
-    for left_over in result.gone:
-        console.print(f"Cluster {left_over.cluster} is no longer in the project: its output goes")
-        show_state(console, left_over.changes, "out of date, " if result.checked else "")
-    if result.pushed:
-        pushed = result.pushed
-        place = pushed.remote if pushed.url in ("", pushed.remote) else f"{pushed.remote} ({pushed.url})"
-        console.print(f"Pushed {pushed.commit[:12]} to {place}, branch {pushed.branch}.", soft_wrap=True)
-    elif result.commit:
-        console.print(f"Committed {result.commit[:12]}: Argo CD syncs it once it is pushed (git push).")
-    elif result.checked:
-        stale = [c.cluster for c in result.clusters if not c.up_to_date] + [g.cluster for g in result.gone]
-        if stale:
-            edited = any(c.changes.edited for c in result.clusters)
-            force = " --force (files were edited by hand)" if edited else ""
-            console.print(f"Out of date: {', '.join(stale)}. Run: scepsy compile --commit{force}")
-    elif any(c.changes.uncommitted or not c.up_to_date for c in result.clusters):
-        console.print("Next: look at the files (git status, git diff), then: scepsy compile --commit")
-    if result.left:
-        left = f"Your checkout is left as it is: {result.left}. Bring it forward with: {result.remedy}"
-        console.print(left, soft_wrap=True, markup=False)
+    Raises:
+        UsageError: they do.
+    """
+    if check and (commit or force):
+        raise click.UsageError("--check writes nothing, so it cannot go with --commit or --force")
+    if check and measure:
+        raise click.UsageError("--check writes nothing, so it cannot go with --profile")
+    if push and not commit:
+        raise click.UsageError("--push pushes the commit, so it needs --commit")
+    if destination != Destination() and not push:
+        raise click.UsageError("--branch, --remote and --repository are for --push")
+    if destination.remote is not None and destination.repository is not None:
+        raise click.UsageError("--remote and --repository both say where to push: give one")

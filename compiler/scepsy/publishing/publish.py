@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from scepsy.cli.compile import Built, build
 from scepsy.documents import DocumentError, Workspace, load_workspace
 from scepsy.documents.command_results import CompileResult, PushedCommit
 from scepsy.documents.paths import output_path
 from scepsy.errors import ScepsyError
+from scepsy.publishing.build import Built, build
 from scepsy.publishing.fast_forward import Left, bring_forward
 from scepsy.publishing.hydrator_metadata import METADATA, metadata, start_of
 from scepsy.publishing.push import (
@@ -102,7 +102,7 @@ class AlreadyProposed(ScepsyError):
         self.commit, self.current = commit, current
 
 
-def run(
+def publish(
     project: Path, cluster: str | None, destination: Destination, force: bool, amendment: Amendment | None = None
 ) -> CompileResult:
     """Compile one cluster or all, commit and push.

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from scepsy.cli.compile import open_project
 from scepsy.compilation import Inputs, collect_inputs
 from scepsy.documents import DocumentError, Plan, Workspace, contained
 from scepsy.documents.drift_result import DriftResponse, DriftResult
@@ -27,6 +26,7 @@ from scepsy.drift.prometheus import Prometheus, access_of
 from scepsy.errors import ScepsyError
 from scepsy.reconcile.decision import Response, respond
 from scepsy.repository import WorkTree
+from scepsy.repository.project import open_project
 from scepsy.repository.worktree import changed_at, read_at_head
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from scepsy.cli.compile import build
 from scepsy.compilation import Inputs
 from scepsy.documents import Workspace
 from scepsy.documents.command_results import CompileResult
@@ -20,8 +19,8 @@ from scepsy.documents.workspace import with_observed
 from scepsy.drift.lost_hardware import BACK, LOST
 from scepsy.drift.observed_documents import observed_files
 from scepsy.errors import ScepsyError
-from scepsy.publishing.publish import AlreadyProposed, Amendment, Change, Destination
-from scepsy.publishing.publish import run as publish
+from scepsy.publishing.build import build
+from scepsy.publishing.publish import AlreadyProposed, Amendment, Change, Destination, publish
 from scepsy.publishing.pull_requests import Forge, forge_of
 from scepsy.publishing.remote import find_remote
 from scepsy.reconcile.check import Looked, plan_path

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import click
 from pydantic import TypeAdapter, ValidationError
 
+from scepsy.cli.options import context_option, project_option
 from scepsy.cluster.discovery import live, read
 from scepsy.cluster.document import Discovered, driver_of, fresh, merged
 from scepsy.cluster.kubernetes import Kubernetes
@@ -56,20 +57,22 @@ class _Folder:
     documents: dict[str, _Found]
 
 
-def run(name: str | None, write: bool, context: str | None, topology: Path | None, project: Path) -> None:
-    """Print a Cluster document as the live cluster has it, or write it.
+@click.command("discover")
+@click.argument("name", required=False)
+@click.option("--write", is_flag=True, help="Write the document into the project; only what differs is changed.")
+@context_option
+@click.option(
+    "--topology",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Which GPUs NVLink connects: per node a line `node: NAME`, nvidia-smi -L and nvidia-smi topo -m.",
+)
+@project_option
+def command(name: str | None, write: bool, context: str | None, topology: Path | None, project: Path) -> None:
+    """Print the Cluster document NAME as the live cluster has it. With --write, save it in the project.
 
-    The document goes to standard output; what changes, and what is to be known besides, to standard error.
-
-    Args:
-        name: of the document; None for the only one of the project.
-        write: into the project.
-        context: of the kubeconfig.
-        topology: a file with what nvidia-smi says of connections.
-        project: directory with `scepsy.yaml`.
-
-    Raises:
-        ScepsyError: something is wrong; nothing was written then.
+    Comments, layout and settings of a document that is there stay: only nodes, GPUs, products, memory and the
+    version of Kubernetes are taken from the cluster.
     """
     folder = _folder(project, write)
     name = _name(name, folder)

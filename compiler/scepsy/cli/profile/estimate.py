@@ -12,7 +12,7 @@ from typing import get_args
 import click
 import numpy as np
 
-from scepsy.cli.partial_project import read_part
+from scepsy.cli.options import project_option
 from scepsy.demand import demand_of
 from scepsy.documents import (
     PROJECT_FILE,
@@ -43,6 +43,7 @@ from scepsy.profiling.estimating import (
     render_profile,
     spread,
 )
+from scepsy.repository.partial_project import read_part
 from scepsy.repository.single_file import write_at_once
 from scepsy.traces.trace import Trace
 from scepsy.traces.trace_reader import read_trace
@@ -67,33 +68,34 @@ class _Wanted:
     trace_digest: str | None = None
 
 
-def run(
-    models: Sequence[str],
-    products: Sequence[str],
+@click.command("estimate")
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--product", "products", metavar="PRODUCT", multiple=True, required=True, help="GPU product.")
+@click.option("--tp", "degrees", metavar="1,2,…", help="Tensor-parallel degrees; all that the model allows by default.")
+@click.option("--mix", "mixes", metavar="IN/OUT", multiple=True, help="Tokens of a call; five usual mixes by default.")
+@click.option("--workflow", metavar="NAME", help="Estimate for the calls of a workflow of the project instead.")
+@click.option("--trace", type=click.Path(path_type=Path), metavar="FILE", help="Estimate for recorded calls instead,")
+@click.option("--llm", metavar="NAME", help="those to this LLM.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where to write; the project's profiles by default.",
+)
+@project_option
+def command(
+    models: tuple[str, ...],
+    products: tuple[str, ...],
     degrees: str | None,
-    mixes: Sequence[str],
+    mixes: tuple[str, ...],
     workflow: str | None,
     trace: Path | None,
     llm: str | None,
     output: Path | None,
     project: Path,
 ) -> None:
-    """Estimate one profile per model and product, and write them.
-
-    Args:
-        models: ids of models; with a workflow those of its LLMs if none is given.
-        products: GPU products.
-        degrees: tensor-parallel degrees, `1,2,4`; None for all that the model allows.
-        mixes: `512/64`, each.
-        workflow: name of a workflow of the project whose calls to estimate for.
-        trace: a trace with calls to estimate for.
-        llm: the LLM in it.
-        output: directory to write to; None for the project's profiles.
-        project: directory with `scepsy.yaml`, if there is one.
-
-    Raises:
-        ScepsyError: something is wrong; nothing was written then.
-    """
+    """Estimate profiles of MODELs from tables of kernels, without a GPU (needs scepsy[estimate])."""
     _check_choice(models, mixes, workflow, trace, llm)
     chosen = [product_of(name) for name in products]
     tps = _degrees(degrees)

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from scepsy.cli.partial_project import Part, read_part
+from scepsy.cli.options import project_option
 from scepsy.documents import API_VERSION, PROJECT_FILE, Architecture, DocumentError, Profile, Series, emit
 from scepsy.documents.diagnostics import printable
 from scepsy.documents.model import FileMetadata, ModelId, NodeName, Product, Revision, Version
@@ -36,6 +36,7 @@ from scepsy.profiling.importing import (
 from scepsy.profiling.importing.vllm_bench import is_result
 from scepsy.profiling.measuring.architecture import architecture_of, read_config
 from scepsy.report.trace_text import brief
+from scepsy.repository.partial_project import Part, read_part
 from scepsy.repository.single_file import checked_target, write_at_once
 
 _LISTED = 30
@@ -84,12 +85,42 @@ class Options:
     project: Path
 
 
-def run(options: Options) -> None:
-    """Read the results, and write the Profile.
-
-    Raises:
-        ScepsyError: something is wrong; nothing was written then.
-    """
+@click.command("import")
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="FILE_OR_DIR..."
+)
+@click.option("--model", metavar="ID", required=True, help="The model's id, as workflows name it.")
+@click.option("--product", required=True, help="GPU product, as in the node label nvidia.com/gpu.product.")
+@click.option(
+    "--tp",
+    type=click.Choice(["1", "2", "4", "8"]),
+    help="Tensor-parallel degree; what a sweep says, else 1, by default.",
+)
+@click.option("--share", type=float, default=1.0, show_default=True, help="Share of each GPU, in tenths.")
+@click.option("--engine-version", metavar="VERSION", help="vLLM's version, where --metadata version=… does not say it.")
+@click.option("--revision", help="The model's revision, if it was pinned.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The model's config.json; by default the shape is that in the project's profiles.",
+)
+@click.option("--parameters", type=click.IntRange(min=1), help="Their number, where it cannot be counted (MoE).")
+@click.option("--image-digest", help="Digest of the engine's image.")
+@click.option("--driver", help="Version of the GPU's driver.")
+@click.option("--flag", "flags", metavar="FLAG", multiple=True, help="A flag of the engine, to be noted; may repeat.")
+@click.option("--self-timed", is_flag=True, help="Runs without a rate replayed a trace at its own times.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File to write; one among the project's profiles by default.",
+)
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@project_option
+def command(tp: str | None, **given: Any) -> None:
+    """Import results of `vllm bench serve` and directories of `vllm bench sweep` as a Profile."""
+    options = Options(tp=None if tp is None else int(tp), **given)
     share = _checked(options)
     home = read_part(options.project, Profile) if (options.project / PROJECT_FILE).exists() else None
     target = _target(options, home)
@@ -97,8 +128,8 @@ def run(options: Options) -> None:
     architecture = _architecture(options, home)
     runs, left = _runs(options)
     _check_one_engine([run.result for run in runs])
-    tp: TensorParallel = options.tp or 1  # type: ignore[assignment]  # click offers these four only
-    imported = _series(runs, Origin(tp, share))
+    degree: TensorParallel = options.tp or 1  # type: ignore[assignment]  # click offers these four only
+    imported = _series(runs, Origin(degree, share))
     left = [*left, *imported.left]
     if not imported.series:
         raise ScepsyError(_nothing(runs, left), _advice(options, [run.result for run in runs]))
@@ -264,7 +295,7 @@ def _profile(options: Options, name: str, architecture: Architecture, version: s
             provenance=Provenance(
                 tool="vllm bench serve",
                 database=f"{_many(len(digests), 'result file')}, {digest_of(digests)}",
-                command=command(options),
+                command=_command(options),
                 image_digest=options.image_digest,
                 driver=options.driver,
                 flags=tuple(flags),
@@ -284,7 +315,7 @@ def digest_of(digests: Iterable[str]) -> str:
     return "sha256:" + hashlib.sha256("".join(line + "\n" for line in lines).encode()).hexdigest()
 
 
-def command(options: Options) -> str:
+def _command(options: Options) -> str:
     """Return the command that imports the same files again, without folders of this machine."""
     words: list[tuple[str, str | None]] = [
         ("--model", options.model),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scepsy.cli.compile import open_project
+import click
+
+from scepsy.cli.options import cluster_option, output_option, project_option
+from scepsy.cli.output import console, print_json, reporting
 from scepsy.documents import API_VERSION, Workspace
 from scepsy.documents.command_results import (
     CoveredShape,
@@ -18,18 +21,28 @@ from scepsy.documents.command_results import (
 )
 from scepsy.errors import ScepsyError
 from scepsy.profiling.planning import ProfilePlan, Sweep, plan_profiles
+from scepsy.report.profile_plan_terminal import show_profile_plan
+from scepsy.repository.project import open_project
 
 
-def run(project: Path, cluster: str | None) -> ProfilePlanResult:
-    """Say which measurements are missing for one cluster; nothing is written.
+@click.command("plan")
+@cluster_option
+@project_option
+@output_option("ProfilePlanResult")
+def command(cluster: str | None, project: Path, output: str) -> None:
+    """Say which measurements the workflows and a cluster still need, and which profiles are stale."""
+    result = reporting(
+        lambda: _planned(project, cluster),
+        output,
+        lambda failure: ProfilePlanResult(api_version=API_VERSION, error=failure),
+    )
+    if output == "json":
+        print_json(result)
+    else:
+        show_profile_plan(console(), result)
 
-    Args:
-        project: directory with `scepsy.yaml`.
-        cluster: the cluster; None for the only one.
 
-    Raises:
-        ScepsyError: the documents are wrong, or a name is unknown.
-    """
+def _planned(project: Path, cluster: str | None) -> ProfilePlanResult:
     workspace, _ = open_project(project, needs_profiles=False)
     if cluster is None:
         if len(workspace.clusters) > 1:

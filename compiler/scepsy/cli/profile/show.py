@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from scepsy.cli.partial_project import Part, read_part
+from scepsy.cli.options import project_option
 from scepsy.demand import demand_of
 from scepsy.documents import (
     DocumentError,
@@ -24,25 +24,24 @@ from scepsy.documents import (
 from scepsy.documents.diagnostics import printable
 from scepsy.errors import ScepsyError
 from scepsy.report.profile_comparison import Groups, known_of
+from scepsy.report.profile_page import page
 from scepsy.report.profile_terminal import LEAST, MOST, show_profiles
+from scepsy.repository.partial_project import Part, read_part
 from scepsy.repository.single_file import checked_target, write_at_once
 
 _PIPE = 100
 """Columns where nobody says how many there are."""
 
 
-def run(model: str, product: str | None, html: Path | None, project: Path) -> None:
-    """Print the curves of a model's profiles, and write a page with them.
-
-    Args:
-        model: the model's id, or what follows its last slash.
-        product: GPU product to restrict it to.
-        html: file to write a page to, if any.
-        project: directory with `scepsy.yaml`.
-
-    Raises:
-        ScepsyError: there are no such profiles, or a file cannot be written.
-    """
+@click.command("show")
+@click.argument("model")
+@click.option("--product", metavar="PRODUCT", help="Only what was profiled on this GPU product.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with the curves and all points, too."
+)
+@project_option
+def command(model: str, product: str | None, html: Path | None, project: Path) -> None:
+    """Show what is known of how fast MODEL runs: measured and estimated curves, and how far they differ."""
     home = read_part(project, Profile)
     profiles = _chosen(home, model, product)
     page_to = checked_target(html, "--html", [home.folder]) if html is not None else None
@@ -53,8 +52,6 @@ def run(model: str, product: str | None, html: Path | None, project: Path) -> No
     for problem in home.problems:
         click.echo(f"warning: {problem}", err=True)
     if page_to is not None:
-        from scepsy.report.profile_page import page
-
         write_at_once(page_to, page(known).encode())
         click.echo(f"Wrote {page_to}")
 

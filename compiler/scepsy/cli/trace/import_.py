@@ -12,16 +12,18 @@ from pathlib import Path, PurePosixPath
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from scepsy.cli.partial_project import read_part
+from scepsy.cli.options import project_option
 from scepsy.documents import PROJECT_FILE, DocumentError, Llm, Workflow
 from scepsy.documents.diagnostics import did_you_mean, printable
 from scepsy.documents.model import KubernetesName
 from scepsy.documents.paths import output_path
 from scepsy.errors import ScepsyError
+from scepsy.repository.partial_project import read_part
 from scepsy.repository.single_file import write_at_once
 from scepsy.traces.call import ESTIMABLE, Call, Execution, encoded
 from scepsy.traces.importers.import_files import Imported, import_files, renamed
 from scepsy.traces.importers.model_names import names_of, parse_renames
+from scepsy.traces.importers.registry import FORMATS
 
 _OTHER_FILE = "replace it with --force, or name another file with -o"
 _UNIX = 1e8
@@ -49,29 +51,34 @@ class _Home:
     traces: str | None
 
 
-def run(
-    files: Sequence[Path],
+@click.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--workflow", metavar="NAME", required=True, help="The workflow that the calls belong to.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice([known.name for known in FORMATS]),
+    help="The files' format; detected from their content if not given.",
+)
+@click.option("--llm", "llms", metavar="MODEL=NAME", multiple=True, help="Call the trace's MODEL by the LLM's NAME.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write; traces/NAME.jsonl in the project if not given.",
+)
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@project_option
+def command(
+    files: tuple[Path, ...],
     workflow: str,
     format_: str | None,
-    llms: Sequence[str],
+    llms: tuple[str, ...],
     output: Path | None,
     force: bool,
     project: Path,
 ) -> None:
-    """Import files into one trace, and say what was read.
-
-    Args:
-        files: the exports.
-        workflow: the workflow's name; need not have a document yet.
-        format_: the files' format, a name in `scepsy.traces.importers.registry`; None to detect it.
-        llms: `MODEL=NAME`, each.
-        output: the file to write; None for `traces/WORKFLOW.jsonl` in the project.
-        force: replace the file if it exists.
-        project: directory with `scepsy.yaml`, if there is one.
-
-    Raises:
-        ScepsyError: something is wrong; nothing was written then.
-    """
+    """Turn exports of other tools into a trace of the workflow."""
     _check_name(workflow)
     home = _home(project, workflow)
     known = home.llms if home else None

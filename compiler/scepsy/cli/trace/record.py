@@ -4,31 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from scepsy.documents.units import option_duration
+from scepsy.cli.options import DURATION
 from scepsy.errors import ScepsyError
 from scepsy.traces.recorder import Address, Settings, Summary, parse_listen, parse_upstreams, record
 
 
-def run(listen: str, upstreams: Sequence[str], output: Path, idle_gap: str, store_text: bool) -> None:
-    """Forward and record until a signal stops it, then print what was recorded.
-
-    Args:
-        listen: `HOST:PORT`.
-        upstreams: `LLM=URL`, or `URL` for all other LLMs.
-        output: the trace file, which is appended to.
-        idle_gap: a duration such as `30s`.
-        store_text: whether prompts and completions are stored.
-
-    Raises:
-        ScepsyError: an argument is wrong, the port is in use, the file cannot be written, or calls were not recorded.
-    """
-    gap = option_duration(idle_gap, "--idle-gap")
-    settings = Settings(parse_listen(listen), parse_upstreams(upstreams), output, gap, store_text)
+@click.command("record")
+@click.option(
+    "--listen", metavar="HOST:PORT", default="127.0.0.1:8080", show_default=True, help="Where agents connect."
+)
+@click.option(
+    "--upstream",
+    "upstreams",
+    metavar="[LLM=]URL",
+    multiple=True,
+    required=True,
+    help="The server of an LLM, by the name that agents send as model; without LLM= the server of all others.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("trace.jsonl"),
+    show_default=True,
+    help="File to append to, one line per call.",
+)
+@click.option(
+    "--idle-gap",
+    type=DURATION,
+    default="30s",
+    show_default=True,
+    help="Fallback: a longer pause on a connection starts a new execution.",
+)
+@click.option("--store-text", is_flag=True, help="Store prompts and completions too; they may hold personal data.")
+def command(listen: str, upstreams: tuple[str, ...], output: Path, idle_gap: float, store_text: bool) -> None:
+    """Forward calls to OpenAI-compatible servers byte for byte, and write one line per call."""
+    settings = Settings(parse_listen(listen), parse_upstreams(upstreams), output, idle_gap, store_text)
     summary = asyncio.run(record(settings, _log, lambda address: _log_start(address, settings)))
     _log(_summary(summary, output))
     if summary.lost:

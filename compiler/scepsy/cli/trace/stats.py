@@ -10,6 +10,7 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
+from scepsy.cli.options import output_option
 from scepsy.demand import from_trace
 from scepsy.demand.summary import summary_of
 from scepsy.documents import API_VERSION
@@ -17,6 +18,7 @@ from scepsy.documents.command_results import TraceStatistics
 from scepsy.documents.emit import emit
 from scepsy.documents.failure import failure_of
 from scepsy.errors import ScepsyError
+from scepsy.report.trace_page import page
 from scepsy.report.trace_statistics import examine
 from scepsy.report.trace_terminal import WIDTH, show_trace
 from scepsy.repository.single_file import checked_target, write_at_once
@@ -24,18 +26,15 @@ from scepsy.traces.trace import Trace
 from scepsy.traces.trace_reader import read_trace
 
 
-def run(file: Path, html: Path | None, summary: Path | None, output: str) -> None:
-    """Read a trace, and print its figures.
-
-    Args:
-        file: the trace in the native format, gzipped or not.
-        html: file to write a page with pictures to, if any.
-        summary: file to write a TraceSummary to, if any.
-        output: `text` or `json`.
-
-    Raises:
-        ScepsyError: the trace cannot be read, or a file not be written; with JSON output that was printed, too.
-    """
+@click.command("stats")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Also write a page with pictures.")
+@click.option(
+    "--summary", type=click.Path(path_type=Path), metavar="FILE", help="Also write a small TraceSummary to commit."
+)
+@output_option("TraceStatistics")
+def command(file: Path, html: Path | None, summary: Path | None, output: str) -> None:
+    """Say what FILE demands per execution, how sure that is, and how far executions differ."""
     try:
         figures = _examined(file, html, summary, output)
     except ScepsyError as error:
@@ -56,8 +55,6 @@ def _examined(file: Path, html: Path | None, summary: Path | None, output: str) 
         written.append(f"Wrote {summary_to}; use it in a Workflow: demand: {{summary: …}}")
     examined = examine(trace, file.name, digest)
     if page_to is not None:
-        from scepsy.report.trace_page import page
-
         write_at_once(page_to, page(examined).encode())
         written.append(f"Wrote {page_to}")
     if output == "text":

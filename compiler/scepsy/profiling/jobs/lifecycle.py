@@ -13,14 +13,13 @@ from typing import TypeVar
 
 import click
 
-from scepsy.cli.compile import open_project
 from scepsy.demand.replay import JobCalls, calls_of
 from scepsy.documents import DocumentError, Profile, Workspace, contained
 from scepsy.documents.diagnostics import printable
 from scepsy.documents.emit import emit
 from scepsy.documents.loading import validate
 from scepsy.documents.source import SourceFile, parse
-from scepsy.documents.units import format_rate, option_duration
+from scepsy.documents.units import format_rate
 from scepsy.errors import ScepsyError
 from scepsy.profiling.jobs import submission
 from scepsy.profiling.jobs.argo_client import Jobs, connect
@@ -44,6 +43,7 @@ from scepsy.repository import (
     write,
 )
 from scepsy.repository.outputs import previous_plans
+from scepsy.repository.project import open_project
 
 R = TypeVar("R")
 _BRANCH = "profiles"
@@ -94,20 +94,19 @@ class _Plan:
     left_out: tuple[str, ...]
 
 
-def submit(where: Where, wait: bool, dry_run: bool, timeout: str, branch: str | None) -> None:
+def submit(where: Where, wait: bool, dry_run: bool, seconds: float, branch: str | None) -> None:
     """Submit what a cluster's measurements lack; print it, or wait and keep the results, as asked.
 
     Args:
         where: the cluster.
         wait: until the jobs are over; then write the Profiles.
         dry_run: only print the Workflows.
-        timeout: a duration to wait for.
+        seconds: how long to wait.
         branch: for the Profiles; None for one named after them.
 
     Raises:
         ScepsyError: something is wrong, or points failed.
     """
-    seconds = option_duration(timeout, "--timeout")
     planned = _planned(where)
     for line in planned.left_out:
         _tell(line)
@@ -180,21 +179,21 @@ def collect(where: Where, branch: str | None) -> None:
     _keep(where, finished, branch)
 
 
-def measured_first(where: Where, timeout: str, commits: bool, compiled: Callable[[], R]) -> R:
+def measured_first(where: Where, seconds: float, commits: bool, compiled: Callable[[], R]) -> R:
     """Measure what is missing, commit the Profiles on the current branch, then compile.
 
     Outside a repository the Profiles are only written. Points that failed matter only if a compile cannot do without.
 
     Args:
         where: the cluster.
-        timeout: a duration to wait for.
+        seconds: how long to wait.
         commits: whether the outputs will be committed too, so that every input must be.
         compiled: compiles.
 
     Raises:
         ScepsyError: something is wrong; says which points failed, if any did.
     """
-    failed = _measured(where, option_duration(timeout, "--timeout"), commits)
+    failed = _measured(where, seconds, commits)
     try:
         result = compiled()
     except ScepsyError as error:

@@ -1,0 +1,23 @@
+"""`scepsy profile collect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from scepsy.cli.options import argo_server_option, cluster_option, context_option, project_option
+from scepsy.profiling.jobs.lifecycle import Where, collect
+
+
+@click.command("collect")
+@cluster_option
+@context_option
+@argo_server_option
+@click.option("--branch", metavar="NAME", help="Branch for the Profiles; profiles/DIGEST by default.")
+@project_option
+def command(
+    cluster: str | None, context: str | None, argo_server: str | None, branch: str | None, project: Path
+) -> None:
+    """Commit the Profiles of finished jobs on a branch, before their time to live ends."""
+    collect(Where(project, cluster, context, argo_server), branch)

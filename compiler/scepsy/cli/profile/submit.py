@@ -1,0 +1,40 @@
+"""`scepsy profile submit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from scepsy.cli.options import DURATION, argo_server_option, cluster_option, context_option, project_option
+from scepsy.profiling.jobs.lifecycle import Where, submit
+
+
+@click.command("submit")
+@cluster_option
+@click.option("--wait", is_flag=True, help="Wait for the results, and commit the Profiles on a branch.")
+@click.option("--dry-run", is_flag=True, help="Print the Workflows, and contact nobody.")
+@click.option("--timeout", type=DURATION, default="24h", show_default=True, help="How long to wait.")
+@context_option
+@argo_server_option
+@click.option("--branch", metavar="NAME", help="Branch for the Profiles; profiles/DIGEST by default.")
+@project_option
+def command(
+    cluster: str | None,
+    wait: bool,
+    dry_run: bool,
+    timeout: float,
+    context: str | None,
+    argo_server: str | None,
+    branch: str | None,
+    project: Path,
+) -> None:
+    """Have the cluster measure what is missing: one Argo Workflow per model, GPU product and token mix.
+
+    Jobs that run already are joined; of those that failed, only what failed is measured anew.
+    """
+    if dry_run and wait:
+        raise click.UsageError("--dry-run submits nothing, so it cannot go with --wait")
+    if branch is not None and not wait:
+        raise click.UsageError("--branch is for the results, so it needs --wait")
+    submit(Where(project, cluster, context, argo_server), wait, dry_run, timeout, branch)
