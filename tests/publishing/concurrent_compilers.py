@@ -18,7 +18,7 @@ from tests.conftest import git
 from tests.publishing.project_edits import WORKFLOW
 
 from scepsy.documents import Workspace
-from scepsy.publishing.publish import Amendment, Destination, run
+from scepsy.publishing.publish import Amendment, Destination, publish
 
 
 def pushes(project: Path, name: str, changes: int) -> list[int]:
@@ -30,7 +30,7 @@ def pushes(project: Path, name: str, changes: int) -> list[int]:
             path = workspace.directory / WORKFLOW
             return {PurePosixPath(WORKFLOW): path.read_bytes() + f"# {name} {number}\n".encode()}
 
-        result = run(project, None, Destination(), False, Amendment(change, f"{name} {number}"))
+        result = publish(project, None, Destination(), False, Amendment(change, f"{name} {number}"))
         assert result.pushed is not None
         assert result.left == "", result.left
         tried.append(result.pushed.attempts)
