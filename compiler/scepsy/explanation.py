@@ -1,4 +1,4 @@
-"""Why this allocation: where latency comes from, what limits the rate, and what else was possible."""
+"""`scepsy explain`: where latency comes from, what limits the rate, and which alternatives there are."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from scepsy.placement import Inventory, Undecided, place
 
 ALTERNATIVES = 3
 """Next-best options per LLM."""
-_LOOKED_AT = 60
-"""Options of an LLM that are looked at for them, by cost and by latency."""
+_EVALUATED = 60
+"""Options of an LLM that are evaluated to find them, by cost and by latency."""
 
 
 def explain(compilation: Compilation, workflow: str | None = None) -> ExplainResult:
     """Explain a compilation.
 
     Args:
-        compilation: what was decided.
-        workflow: only this one, and the LLMs that it calls.
+        compilation: the compilation.
+        workflow: only this workflow and the LLMs that it calls; None for all.
     """
     solution = compilation.solution
     problem = solution.problem
@@ -61,7 +61,7 @@ def _workflow(compilation: Compilation, name: str) -> WorkflowExplanation:
 
 
 def _alternatives(compilation: Compilation, index: int) -> list[Alternative]:
-    """Return the best other options of one LLM that fit into the units left, best objective first."""
+    """Return the best other options of one LLM that fit into the units that are left, best objective first."""
     solution, problem = compilation.solution, compilation.solution.problem
     table, cost, row = problem.tables[index], problem.cost[index], solution.rows[index]
     spare = list(problem.capacity)
@@ -75,22 +75,22 @@ def _alternatives(compilation: Compilation, index: int) -> list[Alternative]:
         if _shape(table, b) != chosen_shape and table.units[b] <= spare[int(table.product[b])]
     ]
     rows = solution.rows
-    # An LLM on no critical path costs nothing along the tangent: of it the fastest options are looked at too.
-    cheap = sorted(fitting, key=lambda b: (int(cost[b]), int(table.units[b]), b))[:_LOOKED_AT]
-    fast = sorted(fitting, key=lambda b: (float(table.latency[:, b].sum()), int(table.units[b]), b))[:_LOOKED_AT]
-    looked_at = list(dict.fromkeys(cheap + fast))
-    if not looked_at:
+    # An LLM on no critical path costs nothing along the tangent, so the fastest options are evaluated too.
+    cheap = sorted(fitting, key=lambda b: (int(cost[b]), int(table.units[b]), b))[:_EVALUATED]
+    fast = sorted(fitting, key=lambda b: (float(table.latency[:, b].sum()), int(table.units[b]), b))[:_EVALUATED]
+    evaluated = list(dict.fromkeys(cheap + fast))
+    if not evaluated:
         return []
-    objectives, kept = problem.judged([(*rows[:index], b, *rows[index + 1 :]) for b in looked_at])
-    judged = sorted(
+    objectives, kept = problem.evaluated([(*rows[:index], b, *rows[index + 1 :]) for b in evaluated])
+    ranked = sorted(
         (int(objective), int(table.units[b]), b)
-        for b, objective, keeps in zip(looked_at, objectives, kept, strict=True)
+        for b, objective, keeps in zip(evaluated, objectives, kept, strict=True)
         if keeps
     )
-    # Of options that differ in the bandwidth only that they assume, the best that can be placed.
+    # Of options that differ only in their bandwidth cap, the best that can be placed.
     best: list[tuple[int, bool]] = []
     by_shape: dict[tuple[Shape, int], list[int]] = {}
-    for *_, b in judged:
+    for *_, b in ranked:
         by_shape.setdefault(_shape(table, b), []).append(b)
     for same in itertools.islice(by_shape.values(), ALTERNATIVES):
         placed = next((b for b in same if _placeable(compilation, solution, index, b)), None)
@@ -108,7 +108,7 @@ def _alternatives(compilation: Compilation, index: int) -> list[Alternative]:
 
 
 def _shape(table: OptionTable, row: int) -> tuple[Shape, int]:
-    """Return what the instances of an option are, whatever bandwidth they are assumed to have, and how many."""
+    """Return the shape of the instances of an option, whatever their bandwidth cap, and how many there are."""
     return table.models[table.index[row]].shape, int(table.replicas[row])
 
 
@@ -122,7 +122,7 @@ def _placeable(compilation: Compilation, solution: Solution, index: int, row: in
 
 
 def _budgets(compilation: Compilation) -> list[Budget]:
-    """Return the objective of the best plan with one GPU less, and with one more on a node of its own."""
+    """Return the objective of the best plan with one GPU less, and with one more on another node."""
     stock = compilation.inputs.inventory
     budgets = []
     for product in stock.products:
@@ -133,7 +133,7 @@ def _budgets(compilation: Compilation) -> list[Budget]:
 
 
 def _objective(compilation: Compilation, inventory: Inventory) -> float | None:
-    """Return the objective on another inventory, by the weights of this plan; None if the targets are not sustained."""
+    """Return the objective on another inventory, with the weights of this plan; None if the targets are not met."""
     inputs, problem = compilation.inputs, compilation.solution.problem
     if not inventory.domains:
         return None

@@ -68,7 +68,7 @@ def brute_force(p: Problem, inventory: Inventory) -> tuple[int, int] | None:
     """The least (objective, units) of all allocations that keep the bounds and can be placed."""
     found = []
     for rows in itertools.product(*(range(len(t.index)) for t in p.tables)):
-        (objective,), (kept,) = p.judged([rows])
+        (objective,), (kept,) = p.evaluated([rows])
         if kept and place([t.request(r) for t, r in zip(p.tables, rows, strict=True)], inventory) is not None:
             found.append((int(objective), sum(int(t.units[r]) for t, r in zip(p.tables, rows, strict=True))))
     return min(found, default=None)
@@ -176,4 +176,4 @@ def test_the_cost_along_a_tangent_is_never_above_the_true_objective(
     here, there = (tuple(data.draw(st.integers(0, len(t.index) - 1)) for t in p.tables) for _ in range(2))
     along = p.along(p.tangents(here))
     cost = along.constant + sum(int(c[row]) for c, row in zip(along.cost, there, strict=True))
-    assert cost - p.slack <= p.judged([there])[0][0]
+    assert cost - p.slack <= p.evaluated([there])[0][0]

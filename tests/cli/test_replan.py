@@ -216,7 +216,7 @@ def test_an_instance_of_the_same_shape_moves_when_another_product_serves_its_llm
 def test_where_the_search_ends_before_its_time_the_plan_is_still_what_the_next_compile_makes(
     tmp_path: Path, scepsy: Scepsy
 ) -> None:
-    """Five LLMs share three GPUs: too many ways to share to try all, and several assumptions for each placement."""
+    """Five LLMs share three GPUs: too many ways to share to try all, and several bandwidth caps for each placement."""
     project, models = tmp_path / "shared", ("Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B-Instruct")
     scepsy("init", project)
     gpus = [{"uuid": f"GPU-{i}", "memory": "80Gi"} for i in range(3)]

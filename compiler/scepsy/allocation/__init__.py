@@ -5,11 +5,11 @@ Section 2.4 of the model: a multiple-choice knapsack over GPU units, solved exac
 
 from scepsy.allocation.branch_and_place import Solution
 from scepsy.allocation.cutting_planes import solve
+from scepsy.allocation.feasibility_hints import feasibility_hint
 from scepsy.allocation.fewest_gpus import fewest_gpus
 from scepsy.allocation.infeasible import Infeasible
 from scepsy.allocation.options import Option, OptionTable, option_tables
 from scepsy.allocation.problem import OBJECTIVE, Bound, Problem, beyond_reach, build_problem, reweighed
-from scepsy.allocation.remedy import remedy
 from scepsy.allocation.replan import Replanned, replan
 from scepsy.allocation.search import Candidate, Enumeration
 
@@ -26,9 +26,9 @@ __all__ = [
     "Solution",
     "beyond_reach",
     "build_problem",
+    "feasibility_hint",
     "fewest_gpus",
     "option_tables",
-    "remedy",
     "replan",
     "reweighed",
     "solve",

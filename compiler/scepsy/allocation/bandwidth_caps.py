@@ -21,18 +21,18 @@ from scepsy.allocation.search import Candidate, Enumeration
 from scepsy.pipeline import Shape
 from scepsy.placement import Inventory, Placed, Undecided
 
-_ASSUMPTIONS = 3_000
-"""Assumptions that are tried for one placement, best first."""
+_MAX_CANDIDATES = 3_000
+"""Allocations that are tried for one placement, best first."""
 
 
-def settled(solution: Solution, inventory: Inventory) -> Solution:
-    """Return a solution with the best assumptions for its placement; itself if it has them.
+def with_best_caps(solution: Solution, inventory: Inventory) -> Solution:
+    """Return a solution with the best bandwidth caps for its placement; itself if it has them.
 
     Args:
         solution: the solution.
         inventory: the GPUs.
     """
-    found = best_assumptions(solution.problem, inventory, shapes_of(solution), solution.placed)
+    found = best_caps(solution.problem, inventory, shapes_of(solution), solution.placed)
     better = with_rows(solution, *found) if found is not None else solution
     return better if better.achieved < solution.achieved else solution
 
@@ -45,7 +45,7 @@ def shapes_of(solution: Solution) -> dict[str, tuple[Shape, int]]:
 
 
 def with_rows(solution: Solution, candidate: Candidate, placed: Sequence[Placed]) -> Solution:
-    """Return a solution with another allocation in its place; the bounds that were proven stay."""
+    """Return a solution with another allocation; the bounds that were proven stay."""
     problem = solution.problem
     achieved = problem.objective(candidate.rows)
     return replace(
@@ -58,7 +58,7 @@ def with_rows(solution: Solution, candidate: Candidate, placed: Sequence[Placed]
     )
 
 
-def best_assumptions(
+def best_caps(
     problem: Problem, inventory: Inventory, shapes: Mapping[str, tuple[Shape, int]], placed: Sequence[Placed]
 ) -> tuple[Candidate, list[Placed]] | None:
     """Return the best allocation of certain shapes that fits where the instances are.
@@ -80,12 +80,12 @@ def best_assumptions(
         if not same[-1].any():
             return None
     tables = tuple(only(table, keep) for table, keep in zip(problem.tables, same, strict=True))
-    cost = tuple(own[keep] for own, keep in zip(problem.cost, same, strict=True))
+    cost = tuple(costs[keep] for costs, keep in zip(problem.cost, same, strict=True))
     search = Enumeration(replace(problem, tables=tables, cost=cost), inventory)
     best: tuple[Candidate, list[Placed]] | None = None
     least = np.inf
-    for candidate in itertools.islice(search.run(), _ASSUMPTIONS):
-        # What costs as much along a tangent has no smaller objective: the first that fits is the best of a sum.
+    for candidate in itertools.islice(search.run(), _MAX_CANDIDATES):
+        # The cost along a tangent is a lower bound of the objective: no later candidate can be better.
         if problem.constant + candidate.cost - problem.slack >= least:
             break
         rows = tuple(int(np.flatnonzero(keep)[row]) for keep, row in zip(same, candidate.rows, strict=True))

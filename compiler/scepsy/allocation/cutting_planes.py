@@ -2,9 +2,9 @@
 
 A makespan is convex in the latencies of the LLMs, so a tangent bounds it from below, and a mean of tangents too. Each
 round enumerates allocations along the mean of the tangents so far, best first, leaves out those that a single tangent
-rules out already, and judges the others by their true makespans; then it lays a tangent at the best of them (Kelley's
-cutting planes, with the exact enumeration of sums in place of a linear programme). It ends when nothing is left that
-could be better: the best allocation is then proven best.
+rules out, and evaluates the others by their true makespans; then it adds a tangent at the best of them (Kelley's
+cutting planes, with the exact enumeration of sums instead of a linear program). It ends when no allocation is left that
+could be better: the best allocation is then proven optimal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from scepsy.allocation.bandwidth_caps import settled
+from scepsy.allocation.bandwidth_caps import with_best_caps
 from scepsy.allocation.branch_and_place import Solution, placed_or_none, solve_linear
 from scepsy.allocation.dynamic_program import best_rows, suffix_values
 from scepsy.allocation.infeasible import Infeasible
@@ -26,13 +26,13 @@ from scepsy.pipeline.instance import Ints
 from scepsy.placement import Inventory, Placed, Undecided
 
 ROUNDS = 24
-"""Tangents that are laid at most."""
+"""Rounds at most; each adds up to two tangents."""
 BATCH = 48
-"""Allocations that are judged together."""
+"""Allocations that are evaluated together."""
 EXCHANGES = 2_000
-"""Allocations that are judged to improve one that was not proven best."""
-HUNT = (1.0, 4.0, 16.0, 64.0, 256.0)
-"""Weights that a workflow gets, one after the other, while one of its percentiles is above its bound."""
+"""Allocations that are evaluated to improve one that was not proven optimal."""
+BOUND_WEIGHTS = (1.0, 4.0, 16.0, 64.0, 256.0)
+"""Weights that a workflow gets, one after the other, while one of its latencies exceeds its bound."""
 
 
 def solve(problem: Problem, inventory: Inventory, effort: int = EFFORT) -> Solution:
@@ -41,13 +41,13 @@ def solve(problem: Problem, inventory: Inventory, effort: int = EFFORT) -> Solut
     Args:
         problem: the problem.
         inventory: the GPUs.
-        effort: options that the search may look at; the substitutes get a part of it each.
+        effort: options that the search may evaluate; each fallback gets a part of it.
 
     Raises:
         Infeasible: there is none, or none was found; the error says which.
     """
     first = solve_linear(problem, inventory, effort)
-    return settled(first if problem.linear else _Search(problem, inventory, effort).run(first), inventory)
+    return with_best_caps(first if problem.linear else _Search(problem, inventory, effort).run(first), inventory)
 
 
 @dataclass
@@ -67,12 +67,12 @@ class _Search:
     Attributes:
         problem: the problem.
         inventory: the GPUs.
-        effort: options that all enumerations together may look at.
+        effort: options that all enumerations together may evaluate.
         best: the best allocation that keeps all bounds and can be placed.
-        objectives: of every allocation that was judged.
-        unsettled: least objective of an allocation of which it is not known whether it can be placed.
+        objectives: of every allocation that was evaluated.
+        unsettled: least objective of an allocation for which it is undecided whether it can be placed.
         paths: the tangents.
-        relaxed: where tangents were laid regardless of placement.
+        relaxed: allocations, found without regard to placement, at which tangents were added.
     """
 
     problem: Problem
@@ -86,8 +86,8 @@ class _Search:
 
     def run(self, first: Solution) -> Solution:
         """Return the best allocation, given the one that is best along the problem's own tangents."""
-        self.judge([first.rows])
-        self.hunt()
+        self.evaluate([first.rows])
+        self.search_within_bounds()
         self.paths = [self.problem.paths, self.problem.tangents(self.best.rows if self.best else first.rows)]
         lower = round(first.lower_bound / RESOLUTION) - self.problem.slack
         nothing_left = False
@@ -99,7 +99,7 @@ class _Search:
                 break
             lower = max(lower, bound)
             if self.best is not None and lower >= self.best.objective - self.problem.slack:
-                nothing_left = True  # equal, as far as rounding lets one see
+                nothing_left = True  # equal within rounding
                 break
             if len(self.paths) == known:  # the next round would be the same
                 break
@@ -113,10 +113,10 @@ class _Search:
         return self.solution(first, lower)
 
     def round(self) -> int | None:
-        """Judge the next allocations along the mean of the tangents, and lay tangents at them.
+        """Evaluate the next allocations along the mean of the tangents, and add tangents at them.
 
         Returns:
-            what the objective of all that was not judged is at least; None if nothing is left that could be better.
+            a lower bound of the objective of all other allocations; None if none is left that could be better.
         """
         linear = self.problem.along(_mean(self.paths))
         limits: list[Limit] = []
@@ -126,13 +126,13 @@ class _Search:
             limits = [Limit(cut.cost, most - cut.constant) for cut in cuts]
         search = Enumeration(linear, self.inventory, limits=limits, effort=self.effort // ROUNDS)
         new = [c.rows for c in itertools.islice((c for c in search.run() if c.rows not in self.objectives), BATCH)]
-        self.judge(new)
+        self.evaluate(new)
         if search.bound is None:
             return None
         bound = linear.constant + search.bound - self.problem.slack
         if not new:
-            # No allocation was reached in time. Where the programme alone has its optimum, regardless of placement, a
-            # tangent raises the bound all the same.
+            # The enumeration reached no allocation within its effort. A tangent at the optimum without regard to
+            # placement raises the bound all the same.
             suffixes = suffix_values(linear.tables, linear.cost, linear.capacity)
             rows = best_rows(linear.tables, linear.cost, suffixes)
             least = suffixes.best()
@@ -146,7 +146,7 @@ class _Search:
         return bound
 
     def exchange(self) -> None:
-        """Improve the best allocation where the search ended before its time: one LLM takes what another gives up."""
+        """Improve the best allocation if the search ended early: one LLM takes the units that another gives up."""
         assert self.best is not None  # noqa: S101
         left = EXCHANGES
         improved = True
@@ -166,7 +166,7 @@ class _Search:
             tries.sort()
             for at in range(0, min(len(tries), left), BATCH):
                 before = self.best.objective
-                self.judge([changed for _, changed in tries[at : at + BATCH]])
+                self.evaluate([changed for _, changed in tries[at : at + BATCH]])
                 left -= BATCH
                 if self.best.objective < before:
                     improved = True
@@ -175,31 +175,31 @@ class _Search:
     def neighbour(self, t: int, rows: tuple[int, ...], cost: Sequence[Ints], direction: int) -> int | None:
         """Return the best option of one LLM that takes the next more units, or the next fewer."""
         units = self.problem.tables[t].units
-        own = units[rows[t]]
-        others = np.flatnonzero(units > own if direction > 0 else units < own)
+        current = units[rows[t]]
+        others = np.flatnonzero(units > current if direction > 0 else units < current)
         if not len(others):
             return None
         nearest = units[others].min() if direction > 0 else units[others].max()
         same = others[units[others] == nearest]
         return int(same[int(cost[t][same].argmin())])
 
-    def hunt(self) -> None:
-        """Look for an allocation that keeps the bounds, giving the workflows more weight that do not keep theirs."""
-        for factor in HUNT:
+    def search_within_bounds(self) -> None:
+        """Search for an allocation that keeps the bounds by giving more weight to the workflows that have bounds."""
+        for factor in BOUND_WEIGHTS:
             if self.best is not None:
                 return
             heavy = {bound.workflow for bound in self.problem.bounds}
             weight = {n: w * (factor if n in heavy else 1.0) for n, w in self.problem.weight.items()}
             weighed = replace(self.problem, weight=weight).along(self.problem.paths)
-            search = Enumeration(weighed, self.inventory, effort=self.effort // (2 * len(HUNT)))
-            self.judge([candidate.rows for candidate in itertools.islice(search.run(), BATCH)])
+            search = Enumeration(weighed, self.inventory, effort=self.effort // (2 * len(BOUND_WEIGHTS)))
+            self.evaluate([candidate.rows for candidate in itertools.islice(search.run(), BATCH)])
 
-    def judge(self, allocations: Iterable[tuple[int, ...]]) -> None:
-        """Find the true objective of allocations, and take the best of them that can be placed."""
+    def evaluate(self, allocations: Iterable[tuple[int, ...]]) -> None:
+        """Compute the true objective of allocations, and keep the best of them that can be placed."""
         new = [rows for rows in allocations if rows not in self.objectives]
         if not new:
             return
-        objectives, kept = self.problem.judged(new)
+        objectives, kept = self.problem.evaluated(new)
         self.objectives.update(zip(new, objectives.tolist(), strict=True))
         for i in np.argsort(objectives, kind="stable").tolist():
             units = sum(int(t.units[row]) for t, row in zip(self.problem.tables, new[i], strict=True))
@@ -207,11 +207,11 @@ class _Search:
                 self.take(new[i], int(objectives[i]), units)
 
     def improves(self, objective: int, units: int) -> bool:
-        """Tell whether an allocation would be better than the best; ties go to fewer units."""
+        """Return whether an allocation is better than the best so far; ties go to fewer units."""
         return self.best is None or (objective, units) < (self.best.objective, self.best.units)
 
     def take(self, rows: tuple[int, ...], objective: int, units: int) -> None:
-        """Make an allocation the best if it can be placed."""
+        """Keep an allocation as the best if it can be placed."""
         try:
             placed = placed_or_none(self.problem, Candidate(rows, objective, units), self.inventory)
         except Undecided:
@@ -221,21 +221,21 @@ class _Search:
             self.best = _Best(objective, units, rows, tuple(placed))
 
     def spare(self) -> None:
-        """Give back units that gain nothing: of an LLM that is on no critical path a smaller option does as well."""
+        """Give back units without gain: an LLM that is on no critical path can have a smaller option."""
         assert self.best is not None  # noqa: S101
         for t, table in enumerate(self.problem.tables):
             rows, before = self.best.rows, self.best.units
-            # What costs more along the tangent here costs more.
+            # An option that costs more along this tangent has a higher objective.
             cost = self.problem.along(self.problem.tangents(rows)).cost[t]
             smaller = np.flatnonzero((table.units < table.units[rows[t]]) & (cost <= cost[rows[t]]))
             smaller = smaller[np.argsort(table.units[smaller], kind="stable")]
             for at in range(0, len(smaller), BATCH):
-                self.judge([(*rows[:t], int(row), *rows[t + 1 :]) for row in smaller[at : at + BATCH]])
+                self.evaluate([(*rows[:t], int(row), *rows[t + 1 :]) for row in smaller[at : at + BATCH]])
                 if self.best.units < before:
                     break
 
     def solution(self, first: Solution, lower: int) -> Solution:
-        """Put the result together."""
+        """Return the best allocation with the proven bounds."""
         assert self.best is not None  # noqa: S101
         if self.unsettled is not None:
             lower = min(lower, self.unsettled)
@@ -251,8 +251,8 @@ class _Search:
 
 
 def _mean(paths: Sequence[Mapping[str, CriticalPath]]) -> dict[str, CriticalPath]:
-    """Return the mean of tangents, itself a lower bound."""
+    """Return the mean of tangents, which is also a lower bound."""
     mean = dict(paths[0])
     for count, path in enumerate(paths[1:], start=2):
-        mean = {name: path[name].mixed(own, 1 / count) for name, own in mean.items()}
+        mean = {name: path[name].mixed(before, 1 / count) for name, before in mean.items()}
     return mean

@@ -1,4 +1,4 @@
-"""The min-plus dynamic programme behind the search.
+"""The min-plus dynamic program behind the search.
 
 Table i holds, for every amount of units left of every product, the least cost with which LLMs i, i+1, … can be served.
 Its first table bounds every plan from below.
@@ -17,15 +17,15 @@ from scepsy.allocation.options import OptionTable
 from scepsy.pipeline.instance import Ints
 
 NEVER = np.iinfo(np.int64).max // 4
-"""Cost of what cannot be done."""
+"""Cost of what is impossible."""
 _STATES = 4_000_000
-"""Most states of one table. Products with more units are counted in coarser steps, which keeps the tables a lower
+"""States of one table at most. Products with more units are counted in coarser steps, which keeps the tables a lower
 bound and the enumeration exact."""
 
 
 @dataclass(frozen=True)
 class Suffixes:
-    """The tables of the programme.
+    """The tables of the dynamic program.
 
     Attributes:
         values: per LLM i, the least cost · scale + units of LLMs i …, by units left per product; a last one of zeros.
@@ -46,15 +46,15 @@ class Suffixes:
 
 
 def suffix_values(tables: tuple[OptionTable, ...], cost: tuple[Ints, ...], capacity: tuple[int, ...]) -> Suffixes:
-    """Run the programme."""
+    """Run the dynamic program."""
     grain = _grain(tables, capacity)
     scale = sum(capacity) + 1
     steps = tuple(c // g for c, g in zip(capacity, grain, strict=True))
     values: list[Ints] = [np.zeros(tuple(s + 1 for s in steps), dtype=np.int64)]
-    for table, own in zip(reversed(tables), reversed(cost), strict=True):
+    for table, costs in zip(reversed(tables), reversed(cost), strict=True):
         following = values[0]
         best = np.full_like(following, NEVER)
-        for product, step, least in _undominated(table, own * scale + table.units, grain):
+        for product, step, least in _undominated(table, costs * scale + table.units, grain):
             if step <= steps[product]:
                 target = [slice(None)] * len(steps)
                 source = [slice(None)] * len(steps)
@@ -70,11 +70,11 @@ def best_rows(tables: tuple[OptionTable, ...], cost: tuple[Ints, ...], suffixes:
     """Return the rows that reach the least cost within the capacity, ties by fewest units; None if nothing fits."""
     left = list(suffixes.capacity)
     rows = []
-    for i, (table, own) in enumerate(zip(tables, cost, strict=True)):
+    for i, (table, costs) in enumerate(zip(tables, cost, strict=True)):
         fitting = np.flatnonzero(table.units <= np.array(left)[table.product])
         product, units = table.product[fitting], table.units[fitting]
         at = tuple((c - units * (product == p)) // g for p, (c, g) in enumerate(zip(left, suffixes.grain, strict=True)))
-        value = own[fitting] * suffixes.scale + units + suffixes.values[i + 1][at]
+        value = costs[fitting] * suffixes.scale + units + suffixes.values[i + 1][at]
         if not len(value) or int(value.min()) >= NEVER:
             return None
         chosen = int(fitting[int(value.argmin())])
@@ -99,10 +99,10 @@ def _grain(tables: tuple[OptionTable, ...], capacity: tuple[int, ...]) -> tuple[
 def _undominated(table: OptionTable, cost: Ints, grain: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
     """Yield (product, steps, cost) of options that are cheaper than all of their product with fewer steps."""
     for product, g in enumerate(grain):
-        own = np.flatnonzero(table.product == product)
-        steps = table.units[own] // g
-        order = np.lexsort((cost[own], steps))
-        rising, least = steps[order], cost[own][order]
+        options = np.flatnonzero(table.product == product)
+        steps = table.units[options] // g
+        order = np.lexsort((cost[options], steps))
+        rising, least = steps[order], cost[options][order]
         cheaper = np.flatnonzero(least < np.minimum.accumulate(np.concatenate(([NEVER], least)))[:-1])
         for step, value in zip(rising[cheaper].tolist(), least[cheaper].tolist(), strict=True):
             yield product, step, value

@@ -14,7 +14,7 @@ from scepsy.performance import Catalog
 from scepsy.placement import Inventory
 
 _EFFORT = 200_000
-"""Options that each search may look at; what it finds is certain, that there is nothing is not."""
+"""Options that each search may evaluate. What a search finds is feasible; that it finds nothing proves nothing."""
 _ORDERS = 6
 """Orders of products that are tried."""
 
@@ -22,10 +22,9 @@ _ORDERS = 6
 def fewest_gpus(
     workflows: Mapping[str, Workflow], demands: Mapping[str, Demand], catalog: Catalog, inventory: Inventory
 ) -> int:
-    """Return the fewest GPUs on which all rates and latency objectives were met, given that they are on all of them.
+    """Return the fewest GPUs on which all rates and latency objectives are met; they must be met on all GPUs.
 
-    GPUs are taken away from the smallest domains first; where there are several products, from one after the other, in
-    every order.
+    GPUs are removed from the smallest domains first; of several products, from one after the other, in every order.
     """
 
     def feasible(stock: Inventory) -> bool:

@@ -1,4 +1,4 @@
-"""The error when nothing fits, and the search for what would."""
+"""The error if no allocation sustains the target rates."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Infeasible(ScepsyError):
     """No allocation sustains the target rates on this inventory.
 
     Attributes:
-        problem: what was tried.
-        table: the LLM that has no option at all; None when the LLMs only do not fit together.
-        proven: whether it is certain; otherwise none was found in the time that a search takes.
+        problem: the problem.
+        table: the LLM that has no option at all; None if the LLMs do not fit together.
+        proven: whether it is proven; otherwise the search ended without an allocation.
     """
 
     def __init__(

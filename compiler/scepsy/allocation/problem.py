@@ -1,4 +1,4 @@
-"""The allocation problem: tables of options and what each contributes to the objective."""
+"""The allocation problem: tables of options, what each contributes to the objective, and latency bounds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scepsy.placement import Inventory
 
 OBJECTIVE = "mean slowdown: priority-weighted mean of latency / least latency of the workflow alone"
 RESOLUTION = 1e-6
-"""The objective is counted in these steps, so that sums are exact, equal on every machine, and ties are ties."""
+"""The objective is counted in these steps, so that sums are exact and equal on every machine, and ties stay ties."""
 
 Rows = Sequence[int]
 """An allocation: per LLM the row of its table."""
@@ -28,7 +28,7 @@ Rows = Sequence[int]
 
 @dataclass(frozen=True)
 class Bound:
-    """What a workflow's latency may be at most.
+    """The upper bound of a workflow's latency.
 
     Attributes:
         workflow: its name.
@@ -54,9 +54,9 @@ class Problem:
         capacity: per product, in the order of the tables' products, tenths of GPUs.
         makespans: per workflow, its latency.
         paths: per workflow, a tangent of its mean latency.
-        least: per workflow L⁰, the least mean latency that it alone could have on this inventory, seconds.
+        least: per workflow L⁰, the least mean latency that it can have alone on this inventory, seconds.
         weight: per workflow, what a second of its latency adds to the objective.
-        bounds: the enforced objectives.
+        bounds: the enforced latency objectives.
         cost: per LLM, (B,) contribution of each option to the objective in steps of RESOLUTION, along `paths`.
         constant: part of the objective that no option changes, in steps.
     """
@@ -73,13 +73,13 @@ class Problem:
 
     @property
     def linear(self) -> bool:
-        """Whether every latency is a sum, so that `cost` is exact and every bound one on a sum."""
+        """Whether every latency is a sum, so that `cost` is exact and every bound is on a sum."""
         sums = all(makespans.linear for makespans in self.makespans.values())
         return sums and all(bound.quantile is None for bound in self.bounds)
 
     @property
     def slack(self) -> int:
-        """Steps by which rounding may lift the sum of costs above the true objective."""
+        """Steps by which rounding may raise the sum of costs above the true objective."""
         return 0 if self.linear else len(self.tables) + 2
 
     def along(self, paths: Mapping[str, CriticalPath]) -> Problem:
@@ -107,25 +107,25 @@ class Problem:
         latency = self._latency(allocations)
         return {name: makespans.seconds(latency[name]) for name, makespans in self.makespans.items()}
 
-    def judged(self, allocations: Sequence[Rows]) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    def evaluated(self, allocations: Sequence[Rows]) -> tuple[Ints, npt.NDArray[np.bool_]]:
         """Return the true objective of K allocations, in steps, and whether they keep every bound."""
         seconds = self.seconds(allocations)
-        objective = sum(self.weight[name] * own.mean(axis=0) for name, own in seconds.items())
+        objective = sum(self.weight[name] * latency.mean(axis=0) for name, latency in seconds.items())
         kept = np.ones(len(allocations), dtype=bool)
         for bound in self.bounds:
             kept &= reached(seconds[bound.workflow], bound.quantile) <= bound.seconds + 1e-12
-        if self.linear:  # to the last step the sum that the search minimises
+        if self.linear:  # exactly the sum that the search minimises
             sums = [sum(int(c[row]) for c, row in zip(self.cost, rows, strict=True)) for rows in allocations]
             return np.array(sums, dtype=np.int64) + self.constant, kept
         return np.rint(np.asarray(objective) / RESOLUTION).astype(np.int64), kept
 
     def objective(self, rows: Rows) -> float:
         """Return the true objective of an allocation."""
-        return float(self.judged([rows])[0][0]) * RESOLUTION
+        return float(self.evaluated([rows])[0][0]) * RESOLUTION
 
     def bounded(self, rows: Rows) -> bool:
-        """Tell whether an allocation keeps every bound."""
-        return not self.bounds or bool(self.judged([rows])[1][0])
+        """Return whether an allocation keeps every bound."""
+        return not self.bounds or bool(self.evaluated([rows])[1][0])
 
     def path_latency(self, table: int, workflow: str) -> Array:
         """Return what each option of a table adds to a workflow's latency along its tangent, (B,) seconds."""
@@ -139,11 +139,11 @@ class Problem:
     def _latency(self, allocations: Sequence[Rows]) -> dict[str, Array]:
         """Return per workflow the latencies of its LLMs, (K, M) in the order of its makespans."""
         chosen = np.array(allocations, dtype=np.int64).reshape(len(allocations), len(self.tables))
-        found: dict[str, dict[str, Array]] = {name: {} for name in self.makespans}
+        latency: dict[str, dict[str, Array]] = {name: {} for name in self.makespans}
         for t, table in enumerate(self.tables):
             for i, caller in enumerate(table.load.callers):
-                found[caller.workflow][table.load.name] = table.latency[i][chosen[:, t]]
-        return {name: np.stack([found[name][llm] for llm in m.llms], axis=1) for name, m in self.makespans.items()}
+                latency[caller.workflow][table.load.name] = table.latency[i][chosen[:, t]]
+        return {name: np.stack([latency[name][llm] for llm in m.llms], axis=1) for name, m in self.makespans.items()}
 
 
 def reached(seconds: Array, quantile: float | None) -> Array:
@@ -160,7 +160,7 @@ def build_problem(
 ) -> Problem:
     """Build the problem for all workflows at `factor` times their target rates.
 
-    Tables may come out empty, and L⁰ infinite, when the load cannot be carried; the search then finds nothing.
+    If the load cannot be carried, tables may be empty and L⁰ infinite; the search then finds nothing.
     """
     tables = option_tables(loads(workflows, demands, factor), catalog, inventory)
     capacity = tuple(10 * inventory.gpus(product) for product in inventory.products)
@@ -206,16 +206,16 @@ def _fastest(tables: Sequence[OptionTable], workflow: str, makespans: Makespans)
 
 
 def fastest_paths(tables: Sequence[OptionTable], makespans: Mapping[str, Makespans]) -> dict[str, CriticalPath]:
-    """Return the critical paths of every workflow if every LLM had its fastest option."""
+    """Return the critical paths of every workflow with the fastest option of every LLM."""
     paths = {}
-    for name, own in makespans.items():
-        latency = _fastest(tables, name, own)
-        paths[name] = own.path(np.where(np.isfinite(latency), latency, 1.0))
+    for name, workflow_makespans in makespans.items():
+        latency = _fastest(tables, name, workflow_makespans)
+        paths[name] = workflow_makespans.path(np.where(np.isfinite(latency), latency, 1.0))
     return paths
 
 
 def beyond_reach(problem: Problem) -> list[tuple[Bound, float]]:
-    """Return the bounds that no allocation keeps, and what is reached if every LLM had its fastest option."""
+    """Return the bounds that no allocation keeps, each with the latency at the fastest option of every LLM."""
     found = []
     for bound in problem.bounds:
         makespans = problem.makespans[bound.workflow]
@@ -230,15 +230,15 @@ def beyond_reach(problem: Problem) -> list[tuple[Bound, float]]:
 def within_bounds(problem: Problem) -> Problem:
     """Leave out the options with which a bound cannot be kept, however fast the other LLMs are.
 
-    Latencies only rise when one of their LLMs gets slower, so that one option on the limit rules out all slower ones.
-    Bounds that nothing keeps are left to the search, which says so.
+    A latency only rises when one of its LLMs gets slower, so the first option that breaks a bound rules out all slower
+    ones. Bounds that no allocation keeps are left to the search, which raises an error.
     """
-    hopeless = {bound for bound, _ in beyond_reach(problem)}
+    unreachable = {bound for bound, _ in beyond_reach(problem)}
     tables = list(problem.tables)
     for bound in problem.bounds:
         makespans = problem.makespans[bound.workflow]
         latency = _fastest(problem.tables, bound.workflow, makespans)
-        if bound in hopeless or not np.isfinite(latency).all():
+        if bound in unreachable or not np.isfinite(latency).all():
             continue
         for t, table in enumerate(tables):
             for i, caller in enumerate(table.load.callers):
@@ -263,7 +263,7 @@ def _slowest(bound: Bound, makespans: Makespans, latency: Array, llm: str, choic
 
 
 _TANGENTS = 20
-"""Tangents that are laid to find the least latency of a workflow alone."""
+"""Tangents that are added at most to find the least latency of a workflow alone."""
 
 
 def _least_latency(
@@ -271,8 +271,8 @@ def _least_latency(
 ) -> float:
     """Return the least mean latency of one workflow within the capacity, seconds; inf if nothing fits.
 
-    A sum is minimised exactly. With call graphs tangents are laid one after the other at what minimises their mean, and
-    the least latency met on the way is taken, which may be above the true least by a little.
+    A sum is minimised exactly. With call graphs, tangents are added one after the other at the minimum of their mean;
+    the least latency on the way is returned, which may be slightly above the true least.
     """
     paths = fastest_paths(tables, {workflow: makespans})
     alone = Problem(tuple(tables), capacity, {workflow: makespans}, paths, {}, {workflow: 1e3}, (), (), 0)

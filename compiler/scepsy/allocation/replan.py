@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scepsy.allocation.bandwidth_caps import best_assumptions, settled, shapes_of, with_rows
+from scepsy.allocation.bandwidth_caps import best_caps, shapes_of, with_best_caps, with_rows
 from scepsy.allocation.branch_and_place import Solution
 from scepsy.allocation.options import OptionTable
 from scepsy.allocation.problem import RESOLUTION, Problem
@@ -71,7 +71,7 @@ def replan(
     problem = best.problem
     around = _placed(problem, best.rows, inventory, running)
     # What instances stay with decides over the bandwidth that is left to each.
-    here = best if around is None else settled(replace(best, placed=tuple(around)), inventory)
+    here = best if around is None else with_best_caps(replace(best, placed=tuple(around)), inventory)
     least, started_by_best = min(best.achieved, here.achieved), _started(here.placed, running)
 
     def outcome(solution: Solution, kept: bool = False) -> Replanned:
@@ -91,7 +91,7 @@ def replan(
     if found is None:
         return outcome(here)
     # As the next compile will see it, whose plan in force this is.
-    same = best_assumptions(problem, inventory, shapes_of(found), found.placed)
+    same = best_caps(problem, inventory, shapes_of(found), found.placed)
     return outcome(with_rows(best, *same) if same is not None else found)
 
 
@@ -134,7 +134,7 @@ def _in_force(
             return None
         shapes[llm] = own[0], len(own)
     pinned = [Placed(i.llm, i.node, i.gpus, round(i.share * 10)) for i in running]
-    return best_assumptions(problem, inventory, shapes, pinned)
+    return best_caps(problem, inventory, shapes, pinned)
 
 
 def _fewest_starts(

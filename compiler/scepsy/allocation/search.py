@@ -1,6 +1,6 @@
 """Allocations in order of their objective, best first.
 
-The tables of the dynamic programme are a perfect heuristic for best-first enumeration: placement tries allocations in
+The tables of the dynamic program are a perfect heuristic for best-first enumeration: placement tries allocations in
 order until one can be placed, and has then refuted every better one.
 """
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scepsy.allocation import Infeasible, Replanned, Solution, build_problem, remedy, replan, solve
+from scepsy.allocation import Infeasible, Replanned, Solution, build_problem, feasibility_hint, replan, solve
 from scepsy.compilation.inputs import Inputs, collect_inputs
 from scepsy.compilation.plan_document import plan_document
 from scepsy.documents import Plan, Workspace
@@ -53,7 +53,7 @@ def compile_plan(workspace: Workspace, cluster: str, previous: Sequence[Plan] = 
     try:
         solution = solve(problem, inventory)
     except Infeasible as error:
-        message, hint = remedy(error, inputs.workflows, inputs.planned, inputs.catalog, inventory)
+        message, hint = feasibility_hint(error, inputs.workflows, inputs.planned, inputs.catalog, inventory)
         raise Infeasible(error.problem, error.table, f'cluster "{cluster}": {message}', hint) from error
     replanned: Replanned | None = None
     if previous:

@@ -1,4 +1,4 @@
-"""What people read: the plan and its explanation as tables in a terminal."""
+"""Reports in a terminal and as pages: plans, explanations, profiles, traces and drift."""
 
 from scepsy.report.plan_terminal import show_explanation, show_plan, show_state
 

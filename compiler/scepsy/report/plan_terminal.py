@@ -1,4 +1,4 @@
-"""Plans and explanations as tables."""
+"""Plans and explanations as tables in a terminal."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from scepsy.documents.plan import PlannedLlm, PlanSpec
 from scepsy.documents.units import format_duration, format_rate, significant
 
 _LISTED = 8
-"""So many paths of a kind are listed before the rest is counted."""
+"""Paths of a kind that are listed; the rest is counted."""
 
 
 def show_plan(console: Console, spec: PlanSpec) -> None:
-    """Print a plan: per LLM the shape, per workflow the prediction, per GPU set who runs there, and the proof."""
+    """Print a plan: the shapes of LLMs, the predictions of workflows, the instances on GPU sets, and the proof."""
     console.print(f"[bold]Plan for cluster {escape(spec.cluster)}[/bold] ({spec.sharing}, namespace {spec.namespace})")
     console.print(_llms(spec.llms))
     if any(llm.profile.share_model for llm in spec.llms):
-        console.print("* figures of other shares, taken to this one by a model or interpolated")
+        console.print("* extrapolated or interpolated from other GPU shares")
     console.print(_workflows(spec))
     for line in _heavy(spec):
         console.print(line, soft_wrap=True)
@@ -35,13 +35,11 @@ def show_plan(console: Console, spec: PlanSpec) -> None:
     )
     console.print(f"Objective: {spec.proof.achieved:.4f} ({spec.proof.objective})")
     if spec.proof.gap == 0:
-        proof = "proven best"
+        optimality, bound = "proven", "gap 0 %"
     else:
-        proof = f"at most {spec.proof.gap:.2%} above the best (bound {spec.proof.lower_bound:.4f})"
-    console.print(
-        f"Proof: {proof}, of {spec.proof.candidates} allocation{'s' * (spec.proof.candidates != 1)} tried in order, "
-        f"under the predictor {spec.proof.predictor}"
-    )
+        optimality = f"at most {significant(spec.proof.gap * 100, 2)} % above the best possible"
+        bound = f"proven lower bound {spec.proof.lower_bound:.4f}"
+    console.print(f"Optimality: {optimality} ({bound}, predictor {spec.proof.predictor})")
     if spec.warnings:
         console.print(f"[yellow]Warnings ({len(spec.warnings)}):[/yellow]")
         for warning in spec.warnings:
@@ -49,7 +47,7 @@ def show_plan(console: Console, spec: PlanSpec) -> None:
 
 
 def _llms(llms: Iterable[PlannedLlm]) -> Table:
-    table = _table("LLM", "model", "GPU", "TP", "share", "replicas", "used", "figures")
+    table = _table("LLM", "model", "GPU", "TP", "share", "replicas", "used", "profile")
     for llm in llms:
         source = llm.profile.source + ("*" if llm.profile.share_model else "")
         table.add_row(
@@ -67,7 +65,7 @@ def _llms(llms: Iterable[PlannedLlm]) -> Table:
 
 def _workflows(spec: PlanSpec) -> Table:
     latencies = [workflow.predicted.latency for workflow in spec.workflows]
-    known = [name for name in ("mean", "p50", "p95", "p99") if any(getattr(own, name) for own in latencies)]
+    known = [name for name in ("mean", "p50", "p95", "p99") if any(getattr(latency, name) for latency in latencies)]
     table = _table("workflow", "target", *(f"{name} latency" for name in known), "capacity", "slowdown")
     for workflow, latency in zip(spec.workflows, latencies, strict=True):
         seconds = [getattr(latency, name) for name in known]
@@ -82,12 +80,12 @@ def _workflows(spec: PlanSpec) -> Table:
 
 
 def _heavy(spec: PlanSpec) -> Iterator[str]:
-    """Say what is planned for beyond the mean demand, and what that costs."""
+    """Yield what is planned for beyond the mean demand, and how many GPUs that costs."""
     for workflow in spec.workflows:
         if workflow.demand is not None:
             factors = ", ".join(f"{llm} {significant(f, 3)}×" for llm, f in workflow.demand.factors.items())
             quantile = significant(workflow.demand.quantile)
-            yield f"{workflow.name}: planned for the {quantile} quantile of demand, of the mean load: {factors}"
+            yield f"{workflow.name}: planned for the {quantile} quantile of demand; load ÷ mean load: {factors}"
     if spec.fewest_gpus is not None:
         planned, mean = (f"{n} GPU{'s' * (n != 1)}" for n in (spec.fewest_gpus.planned, spec.fewest_gpus.mean))
         yield f"Fewest GPUs that meet the targets: {planned}; with the mean demand: {mean}"
@@ -104,7 +102,7 @@ def _places(spec: PlanSpec) -> Table:
 
 
 def _gpus(gpus: tuple[str, ...]) -> str:
-    """Shorten UUIDs to their differing ends: the whole ones stand in the Plan."""
+    """Shorten UUIDs to their last characters; the Plan has them in full."""
     return " ".join("…" + uuid[-4:] for uuid in gpus)
 
 
@@ -130,15 +128,15 @@ def show_explanation(console: Console, result: ExplainResult) -> None:
     for workflow in result.workflows:
         console.print(
             f"[bold]{escape(workflow.workflow)}[/bold]: mean latency ~{format_duration(workflow.latency)} "
-            f"({workflow.latency / workflow.least:.2f}× the {format_duration(workflow.least)} it could have alone), "
-            f"up to ~{format_rate(workflow.capacity)}; {workflow.bottleneck} is the bottleneck"
+            f"({workflow.latency / workflow.least:.2f}× its least latency alone, {format_duration(workflow.least)}), "
+            f"capacity ~{format_rate(workflow.capacity)}, limited by {workflow.bottleneck}"
         )
-        table = _table("LLM", "latency", "of all", "")
+        table = _table("LLM", "latency", "share", "")
         for part in workflow.parts:
             bar = "█" * round(part.fraction * 30) or "▏"
             table.add_row(part.llm or "outside LLMs", format_duration(part.seconds), f"{part.fraction:.1%}", bar)
         console.print(table)
-    console.print(f"Next-best options of each LLM, the others unchanged (objective now {result.objective:.4f}):")
+    console.print(f"Next-best options per LLM, the others unchanged (objective now {result.objective:.4f}):")
     table = _table("LLM", "option", "GPUs", "objective", "change", "")
     for alternative in result.alternatives:
         table.add_row(
@@ -147,14 +145,14 @@ def show_explanation(console: Console, result: ExplainResult) -> None:
             significant(alternative.gpus, 3),
             f"{alternative.objective:.4f}",
             f"{alternative.objective / result.objective - 1:+.2%}",
-            "" if alternative.placeable else "cannot be placed beside the others",
+            "" if alternative.placeable else "does not fit beside the other instances",
         )
     console.print(table)
-    console.print("What one GPU less, or one more on a node of its own, would change:")
-    table = _table("GPU", "number", "objective", "change")
+    console.print("With one GPU less, or one more on another node:")
+    table = _table("GPU", "count", "objective", "change")
     for budget in result.budgets:
         if budget.objective is None:
-            table.add_row(budget.product, str(budget.gpus), "targets not sustained", "")
+            table.add_row(budget.product, str(budget.gpus), "targets not met", "")
         else:
             change = f"{budget.objective / result.objective - 1:+.2%}"
             table.add_row(budget.product, str(budget.gpus), f"{budget.objective:.4f}", change)
