@@ -70,7 +70,7 @@ def test_gpus_of_hami_are_taken_where_it_is_the_only_driver_or_the_one_that_is_m
     both = [*hami, *[item for item in nvidia if item["kind"] != "Node"]]
     assert live(read_of(both)).driver == "gpu.nvidia.com"
     assert live(read_of(both)).notes == (
-        "both gpu.nvidia.com and hami-core-gpu.project-hami.io publish GPUs; taken are those of gpu.nvidia.com",
+        "gpu.nvidia.com and hami-core-gpu.project-hami.io publish GPUs; using those of gpu.nvidia.com",
     )
     meant = live(read_of(both), "hami-core-gpu.project-hami.io")
     assert (meant.driver, len(meant.nodes[0].gpus), meant.notes) == ("hami-core-gpu.project-hami.io", 1, ())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from scepsy.documents import Cluster, Gpu, Node
-from scepsy.manifests.resource_claims import HAMI, NVIDIA
+from scepsy.sharing.backend import NVIDIA
+from scepsy.sharing.hami import HAMI
 from tests.end_to_end.api import Object
 
 TYPES = {NVIDIA: "gpu", HAMI: "hami-gpu"}

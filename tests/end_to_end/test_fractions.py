@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scepsy.manifests.resource_claims import HAMI
+from scepsy.sharing.hami import HAMI
 from tests.end_to_end.api import Object
 from tests.end_to_end.cluster import ClusterUnderTest
 from tests.end_to_end.environment import Environment, planned

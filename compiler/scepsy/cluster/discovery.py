@@ -21,12 +21,11 @@ from typing import Any
 from scepsy.cluster.connection import mapping, mappings
 from scepsy.cluster.kubernetes import CLASSES, NODES, SLICES, Object, Reader
 from scepsy.documents.units import parse_memory
-from scepsy.manifests.resource_claims import HAMI, NVIDIA
+from scepsy.sharing import BACKENDS, DRIVERS
 
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 CLIQUE_LABEL = "nvidia.com/gpu.clique"
-DRIVERS = (NVIDIA, HAMI)
-_WHOLE = {"gpu", "hami-gpu"}
+_WHOLE = {backend.device_type for backend in BACKENDS}
 """The attribute `type` of whole GPUs; others are MIG devices, and GPUs that are passed to virtual machines."""
 _UUID = re.compile(r"GPU-[A-Za-z0-9-]{1,76}")
 _ABOUT_GPUS = re.compile(r"gpu|xid|nvlink|nvswitch|nvidia|dcgm|accelerated", re.IGNORECASE)
@@ -170,14 +169,15 @@ def live(objects: Objects, driver: str | None = None) -> LiveCluster:
 
     Args:
         objects: what was read.
-        driver: whose GPUs are meant; None for NVIDIA's driver if it publishes any, else HAMi's.
+        driver: whose GPUs are meant; None for the first of `DRIVERS` that publishes any.
     """
     notes: list[str] = []
     published = {str(mapping(item.get("spec")).get("driver")) for item in objects.slices}
     if driver is None:
-        driver = HAMI if HAMI in published and NVIDIA not in published else NVIDIA
-        if published >= {HAMI, NVIDIA}:
-            notes.append(f"both {NVIDIA} and {HAMI} publish GPUs; taken are those of {NVIDIA}")
+        publishing = [name for name in DRIVERS if name in published]
+        driver = next(iter(publishing), DRIVERS[0])
+        if len(publishing) > 1:
+            notes.append(f"{' and '.join(publishing)} publish GPUs; using those of {driver}")
     devices, incomplete = _devices(objects.slices, driver, notes)
     made: list[LiveNode] = []
     others = set()

@@ -20,7 +20,7 @@ from scepsy.documents import API_VERSION, Cluster, Node
 from scepsy.documents.cluster import KubernetesVersion
 from scepsy.documents.units import format_memory
 from scepsy.errors import ScepsyError
-from scepsy.manifests.resource_claims import HAMI, NVIDIA
+from scepsy.sharing import backend_of, default_backend
 
 _VERSIONS: tuple[str, ...] = typing.get_args(KubernetesVersion)
 
@@ -42,7 +42,7 @@ class Discovered:
 
 def driver_of(cluster: Cluster) -> str:
     """Return the driver through which a cluster shares its GPUs."""
-    return HAMI if cluster.spec.sharing == "hami-dra" else NVIDIA
+    return backend_of(cluster.spec.sharing).driver
 
 
 def fresh(name: str, live: LiveCluster, topology: Mapping[str, Links]) -> Discovered:
@@ -67,14 +67,14 @@ def fresh(name: str, live: LiveCluster, topology: Mapping[str, Links]) -> Discov
         raise ScepsyError(f"no node publishes a GPU: {_nothing(live)}", "see docs/clusters.md for what is read")
     notes += [f"{node.name}: {node.incomplete}; left out, run this again" for node in live.nodes if node.incomplete]
     version = live.version if live.version in _VERSIONS else _VERSIONS[-1]
-    sharing = "hami-dra" if live.driver == HAMI else "dra-exclusive"
-    if sharing == "dra-exclusive":
-        notes.append("sharing is dra-exclusive, whole GPUs only; dra-mps hands out parts of GPUs through NVIDIA MPS")
+    backend = default_backend(live.driver)
+    if backend.discovery_note:
+        notes.append(backend.discovery_note)
     plain = {
         "apiVersion": API_VERSION,
         "kind": "Cluster",
         "metadata": {"name": name},
-        "spec": {"kubernetes": version, "sharing": sharing, "nodes": nodes},
+        "spec": {"kubernetes": version, "sharing": backend.name, "nodes": nodes},
     }
     notes += [*_about(live), *_unknown_nodes(topology, live)]
     return Discovered(_valid(plain), (), tuple(notes))

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from scepsy.documents import API_VERSION, Cluster, DocumentError, Gpu, Node, emit
+from scepsy.documents.checks import check_cluster
 from scepsy.documents.loading import Loaded, validate
 from scepsy.documents.source import Source, SourceFile, parse
 from scepsy.documents.units import format_memory
-from scepsy.documents.workspace import check_cluster
 from scepsy.documents.yaml_edit import Editor, Span, spans
 from scepsy.errors import ScepsyError
+from scepsy.sharing import check_kubernetes_version
 
 _HEADING = "# yaml-language-server: $schema=https://scepsy.dev/schemas/v1alpha1/cluster.json\n"
 _NULLS = ("", "~", "null", "Null", "NULL")
@@ -103,7 +104,8 @@ def rewritten(file: SourceFile, number: int, before: Cluster, after: Cluster) ->
             f"{file.name} is written in a way in which it cannot be edited safely",
             "write aliases (*name) out and give lists the layout of the examples; or make the changes by hand",
         ) from error
-    problems = check_cluster(Loaded(result, sources[number]))
+    loaded = Loaded(result, sources[number])
+    problems = [*check_cluster(loaded), *check_kubernetes_version(loaded)]
     if problems:
         raise DocumentError(problems)
     return new.data
@@ -117,7 +119,8 @@ def checked(cluster: Cluster, name: str) -> bytes:
     """
     file = SourceFile(name, written(cluster))
     source: Source = parse(file)[0]
-    problems = check_cluster(Loaded(cluster, source))
+    loaded = Loaded(cluster, source)
+    problems = [*check_cluster(loaded), *check_kubernetes_version(loaded)]
     if problems:
         raise DocumentError(problems)
     return file.data

@@ -13,7 +13,7 @@ from scepsy.documents.project import EngineSettings
 from scepsy.documents.units import format_memory
 from scepsy.documents.workflow import PodTemplate
 from scepsy.errors import ScepsyError
-from scepsy.manifests.resource_claims import is_shared
+from scepsy.sharing import backend_of
 
 PORT = 8000
 """Port of the OpenAI API, `/health` and `/metrics`."""
@@ -117,12 +117,11 @@ def arguments(llm: Served, card: int, sharing: Sharing, port: int = PORT) -> lis
     Args:
         llm: the LLM.
         card: bytes of one of its GPUs.
-        sharing: how GPUs are shared. Under HAMi the slice looks like the whole card, and the custom all-reduce of a
-            tensor-parallel group hangs.
+        sharing: how GPUs are shared.
         port: where it listens.
     """
-    hami = sharing == "hami-dra"
-    seen = llm.memory_per_gpu if hami else card
+    backend = backend_of(sharing)
+    visible = card if backend.shows_whole_card else llm.memory_per_gpu
     pinned = [f"--revision={llm.revision}", f"--tokenizer-revision={llm.revision}"] if llm.revision else []
     return [
         llm.model,
@@ -133,8 +132,8 @@ def arguments(llm: Served, card: int, sharing: Sharing, port: int = PORT) -> lis
         f"--max-model-len={llm.max_model_len}",
         f"--max-num-seqs={llm.max_num_seqs}",
         f"--kv-cache-memory-bytes={llm.kv_cache_per_gpu}",
-        f"--gpu-memory-utilization={utilization(llm.memory_per_gpu, seen)}",
-        *(["--disable-custom-all-reduce"] if hami and llm.tp > 1 else []),
+        f"--gpu-memory-utilization={utilization(llm.memory_per_gpu, visible)}",
+        *backend.flags(llm.tp),
         f"--shutdown-timeout={SHUTDOWN}",
     ]
 
@@ -156,37 +155,20 @@ def environment(
     instance: Instance, llm: PlannedLlm, settings: EngineSettings, sharing: Sharing
 ) -> list[dict[str, Any]]:
     """Return the engine container's environment: Scepsy's variables, then the LLM's own."""
-    own = {
+    variables = {
         "HOME": HOME,
         # Without an entry in /etc/passwd, Python's getpass.getuser() (used by torch) fails unless USER is set.
         "USER": "vllm",
         "HF_HOME": CACHE,
         **QUIET,
+        **backend_of(sharing).environment(instance.share, llm.memory_per_gpu, len(instance.gpus)),
     }
-    if sharing == "dra-mps" and is_shared(instance):
-        own |= mps_limits(instance.share, llm.memory_per_gpu, len(instance.gpus))
     token: list[dict[str, Any]] = []
     if settings.token is not None:
         token = [{"name": "HF_TOKEN", "secret": settings.token.name, "key": settings.token.key}]
     # What decides over GPUs, files and secrets is never the podTemplate's: a token in it would be one in Git.
     added = {key: value for key, value in sorted(llm.pod_template.env.items()) if not _TAKEN_ENV.fullmatch(key)}
-    return [*({"name": key, "value": value} for key, value in own.items()), *token, *_pairs(added)]
-
-
-def mps_limits(share: float, memory: int, gpus: int) -> dict[str, str]:
-    """Return the environment of an MPS client that has a share of its GPUs; it may only tighten its daemon's limits.
-
-    `M` is 1024² bytes, the unit that NVIDIA's DRA driver writes too; GPUs are numbered as the container sees them.
-
-    Args:
-        share: the share, below 1.0.
-        memory: bytes that it may use of each GPU.
-        gpus: their number.
-    """
-    return {
-        "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(round(share * 100)),
-        "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": ",".join(f"{index}={memory // MIB}M" for index in range(gpus)),
-    }
+    return [*({"name": key, "value": value} for key, value in variables.items()), *token, *_pairs(added)]
 
 
 def _pairs(values: Mapping[str, str]) -> Iterator[dict[str, str]]:

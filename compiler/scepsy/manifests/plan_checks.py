@@ -10,12 +10,10 @@ from scepsy.documents.cluster import Cluster, Node
 from scepsy.documents.plan import Instance, Plan, PlannedLlm
 from scepsy.documents.units import format_memory
 from scepsy.errors import ScepsyError
+from scepsy.sharing import backend_of
 
 MINIMUM_KUBERNETES = (1, 34)
 """The first version in which resource.k8s.io/v1 is generally available."""
-
-CONSUMABLE_CAPACITY = (1, 36)
-"""The first version in which devices can be allocated in part by default (KEP 5075), which hami-dra rests on."""
 
 
 class UnsafePlan(ScepsyError):
@@ -58,8 +56,10 @@ def _header(plan: Plan, cluster: Cluster) -> Iterator[str]:
         yield f"the plan is for cluster {plan.spec.cluster}, not for {cluster.metadata.name}"
     if plan.spec.sharing != cluster.spec.sharing:
         yield f"the plan is for sharing by {plan.spec.sharing}, the cluster shares by {cluster.spec.sharing}"
-    if cluster.spec.sharing == "hami-dra" and tuple(map(int, version.split("."))) < CONSUMABLE_CAPACITY:
-        yield f"cluster {cluster.metadata.name} runs Kubernetes {version}; sharing by hami-dra needs 1.36"
+    least = backend_of(cluster.spec.sharing).least_kubernetes
+    if least > MINIMUM_KUBERNETES and tuple(map(int, version.split("."))) < least:
+        needs = f"sharing by {cluster.spec.sharing} needs {least[0]}.{least[1]}"
+        yield f"cluster {cluster.metadata.name} runs Kubernetes {version}; {needs}"
 
 
 def _names(plan: Plan) -> Iterator[str]:
@@ -113,15 +113,16 @@ def _tenants(
     plan: Plan, instances: Sequence[Instance], llms: Mapping[str, PlannedLlm], cluster: Cluster
 ) -> Iterator[str]:
     """Instances that share a GPU fit on it, see the same GPUs, and start one by one."""
+    backend = backend_of(plan.spec.sharing)
     cards = {gpu.uuid: gpu.memory for node in cluster.spec.nodes for gpu in node.gpus}
     tenants: dict[str, list[Instance]] = defaultdict(list)
     for instance in instances:
         for uuid in dict.fromkeys(instance.gpus):
             tenants[uuid].append(instance)
-        if plan.spec.sharing == "hami-dra" and instance.share != 1.0 and len(instance.gpus) > 1:
-            yield f"{instance.name} has share {instance.share} of several GPUs; under hami-dra such groups hang"
-        if plan.spec.sharing == "dra-exclusive" and instance.share != 1.0:
-            yield f"{instance.name} has share {instance.share}; dra-exclusive hands out whole GPUs only"
+        if not backend.fractions and instance.share != 1.0:
+            yield f"{instance.name} has share {instance.share}; {backend.name} hands out whole GPUs only"
+        elif not backend.group_fractions and instance.share != 1.0 and len(instance.gpus) > 1:
+            yield f"{instance.name} has share {instance.share} of several GPUs; under {backend.name} such groups hang"
     for uuid, group in sorted(tenants.items()):
         names = ", ".join(sorted(instance.name for instance in group))
         tenths = sum(round(instance.share * 10) for instance in group)
@@ -130,9 +131,9 @@ def _tenants(
             yield f"the shares of {names} on {uuid} sum to {tenths / 10:g}"
         if uuid in cards and memory > cards[uuid]:
             yield f"{names} use {format_memory(memory)} of {uuid}, which has {format_memory(cards[uuid])}"
-        if len(group) > 1 and plan.spec.sharing == "dra-exclusive":
-            yield f"{names} share {uuid}; dra-exclusive allows one instance per GPU"
-        if len({frozenset(instance.gpus) for instance in group}) > 1:
+        if len(group) > 1 and not backend.fractions:
+            yield f"{names} share {uuid}; {backend.name} allows one instance per GPU"
+        if backend.claim_per_gpu_set and len({frozenset(instance.gpus) for instance in group}) > 1:
             yield f"{names} share {uuid} but not all their GPUs; one container talks to one MPS daemon only"
         if _start_together(group, plan.spec.change.circles if plan.spec.change else ()):
             yield f"{names} share {uuid} and a sync wave; they must start one by one"

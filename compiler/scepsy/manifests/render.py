@@ -14,9 +14,10 @@ from scepsy.documents.plan import Instance, Plan, PlannedLlm
 from scepsy.documents.project import Project
 from scepsy.documents.units import format_memory
 from scepsy.manifests import engine, gateway
-from scepsy.manifests import resource_claims as claim
 from scepsy.manifests.plan_checks import check
+from scepsy.manifests.resource_claims import claims
 from scepsy.manifests.template import Templates
+from scepsy.sharing import backend_of
 
 PART_OF = {"app.kubernetes.io/part-of": "scepsy", "app.kubernetes.io/managed-by": "scepsy"}
 ENGINE = {"app.kubernetes.io/name": "vllm", "app.kubernetes.io/component": "engine"}
@@ -75,7 +76,7 @@ class _Room:
 
     def claims(self) -> list[dict[str, Any]]:
         objects = []
-        for item in claim.claims(self.plan):
+        for item in claims(self.plan):
             rendered = self.hashed(
                 "resourceclaim.yaml.j2",
                 item.prefix,
@@ -83,10 +84,17 @@ class _Room:
                 ENGINE,
                 driver=item.driver,
                 requests=[
-                    {"name": name, "count": count, "selector": selector, "capacity": capacity}
-                    for name, count, selector, capacity in item.requests
+                    {
+                        "name": request.name,
+                        "count": request.count,
+                        "selector": request.selector(item.driver),
+                        "capacity": request.capacity,
+                    }
+                    for request in item.requests
                 ],
-                mps=item.mps,
+                parameters=item.parameters,
+                # Deprecated: for overrides of this template that were written before `parameters`.
+                mps=item.parameters is not None,
             )
             self.claim_of |= dict.fromkeys(item.instances, rendered["metadata"]["name"])
             objects.append(rendered)
@@ -126,7 +134,7 @@ class _Room:
         settings = self.settings.engine
         startup = engine.startup_seconds(llm.weights)
         sharing = self.plan.spec.sharing
-        mps = sharing == "dra-mps" and claim.is_shared(instance)
+        driver_shm = backend_of(sharing).mounts_shm(instance.share)
         cache = settings.cache
         return self.object(
             "deployment-engine.yaml.j2",
@@ -150,8 +158,8 @@ class _Room:
             cache=engine.CACHE,
             cache_claim=cache.claim_name,
             cache_limit=format_memory(cache.size_limit) if cache.size_limit is not None else None,
-            # Under MPS the driver mounts a /dev/shm of its own, which this one would hide.
-            shm_limit=format_memory(engine.SHM) if llm.tp > 1 and not mps else None,
+            # Where the driver mounts /dev/shm, this one would hide it.
+            shm_limit=format_memory(engine.SHM) if llm.tp > 1 and not driver_shm else None,
             startup_period=engine.PROBE_PERIOD,
             startup_failures=-(-startup // engine.PROBE_PERIOD),
             progress_deadline=startup + engine.START,

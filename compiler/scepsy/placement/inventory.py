@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from scepsy.documents import Cluster
+from scepsy.sharing import backend_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +113,12 @@ def inventory_of(cluster: Cluster) -> Inventory:
                 smallest = min(node.gpus[i].memory for i in members if i not in kept_back)
                 card[node.product] = min(card.get(node.product, smallest), smallest)
     nodes = frozenset(node.name for node in cluster.spec.nodes)
+    sharing = backend_of(cluster.spec.sharing)
     return Inventory(
         domains={p: tuple(d) for p, d in domains.items()},
         card=card,
         reserved=reserved,
-        fractions=cluster.spec.sharing != "dra-exclusive",
+        fractions=sharing.fractions,
         nodes=nodes,
-        # HAMi's limiter in front of NCCL is known to hang where the group has a part of each GPU only.
-        shared_groups=cluster.spec.sharing == "dra-mps",
+        shared_groups=sharing.group_fractions,
     )

@@ -40,6 +40,7 @@ from scepsy.repository.outputs import (
     make_outputs,
 )
 from scepsy.repository.worktree import read_at_head
+from scepsy.sharing import CLUSTER_CHECKS
 
 Change = Callable[[Workspace], Mapping[PurePosixPath, bytes | None]]
 """Writes inputs: from the project as it is on top of the remote, the new content of files (None to remove one)."""
@@ -135,7 +136,7 @@ def publish(
         )
     where = Path(os.path.realpath(project)).relative_to(tree.root)
     if not (tree.root / where / "scepsy.yaml").exists():
-        load_workspace(project, tree.root)  # says what is missing
+        load_workspace(project, tree.root, cluster_checks=CLUSTER_CHECKS)  # says what is missing
     if destination.branch is not None:
         check_branch_name(tree, destination.branch)
     check_committable(tree, {})
@@ -292,7 +293,9 @@ class _Job:
         """Write the inputs that belong to the commit."""
         if self.amendment is None:
             return {}
-        files = dict(self.amendment.change(load_workspace(tree.root / self.where, tree.root)))
+        files = dict(
+            self.amendment.change(load_workspace(tree.root / self.where, tree.root, cluster_checks=CLUSTER_CHECKS))
+        )
         for path, data in files.items():
             target = output_path(tree.root, path)
             if data is None:
@@ -306,7 +309,7 @@ class _Job:
         """Compile `tree`, and commit in `output`, which is the same tree if specs and output lie side by side."""
         with _explained(self.tree, upstream, tree, output):
             others = self._changed(tree)
-            workspace = load_workspace(tree.root / self.where, tree.root)
+            workspace = load_workspace(tree.root / self.where, tree.root, cluster_checks=CLUSTER_CHECKS)
             names = [self.cluster] if self.cluster is not None else list(workspace.clusters)
             built = build(workspace, output, names)
             left_over = gone(workspace, output.root) if self.cluster is None else []

@@ -7,6 +7,7 @@ from pathlib import Path
 from scepsy.documents import Workspace, load_workspace
 from scepsy.repository.init import open_worktree_or_none
 from scepsy.repository.worktree import WorkTree
+from scepsy.sharing import CLUSTER_CHECKS
 
 
 def open_project(project: Path, *, needs_profiles: bool = True) -> tuple[Workspace, WorkTree | None]:
@@ -20,4 +21,5 @@ def open_project(project: Path, *, needs_profiles: bool = True) -> tuple[Workspa
         ScepsyError: there is no project, or its documents are wrong.
     """
     tree = open_worktree_or_none(project)
-    return load_workspace(project, tree.root if tree else project, needs_profiles=needs_profiles), tree
+    root = tree.root if tree else project
+    return load_workspace(project, root, needs_profiles=needs_profiles, cluster_checks=CLUSTER_CHECKS), tree

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from scepsy.documents import Cluster, Plan
-from scepsy.documents.cluster import Node
-from scepsy.documents.units import format_memory
+from scepsy.documents.cluster import Node, Sharing
 from scepsy.errors import ScepsyError
-from scepsy.manifests.resource_claims import HAMI, NVIDIA, selector
 from scepsy.performance.memory import CARD_RESERVE, MIB
 from scepsy.profiling.planning.sweep import Shape
+from scepsy.sharing import backend_of
 
 MOST_NAMED = 64
 """GPUs that one claim names; a CEL expression has at most 10 kB."""
@@ -101,7 +100,7 @@ def _allowed(chosen: list[tuple[Node, int]]) -> Allowed:
 
 
 def claim_of(
-    name: str, namespace: str, labels: dict[str, str], shape: Shape, allowed: Allowed, sharing: str
+    name: str, namespace: str, labels: dict[str, str], shape: Shape, allowed: Allowed, sharing: Sharing
 ) -> dict[str, Any]:
     """Return the ResourceClaimTemplate of a point.
 
@@ -113,45 +112,29 @@ def claim_of(
         allowed: which.
         sharing: how the cluster shares GPUs.
     """
+    backend = backend_of(sharing)
+    memory = (allowed.memory - CARD_RESERVE) * shape.tenths // 10 // MIB * MIB
     requests = [
         {
-            "name": request,
+            "name": request.name,
             "exactly": {
-                "deviceClassName": driver,
+                "deviceClassName": backend.driver,
                 "allocationMode": "ExactCount",
-                "count": count,
-                "selectors": [{"cel": {"expression": selector(driver, gpus)}}],
-                **({"capacity": {"requests": capacity}} if capacity else {}),
+                "count": request.count,
+                "selectors": [{"cel": {"expression": request.selector(backend.driver)}}],
+                **({"capacity": {"requests": request.capacity}} if request.capacity else {}),
             },
         }
-        for request, driver, count, gpus, capacity in _requests(shape, allowed, sharing)
+        for request in backend.requests(allowed.gpus, shape.tp, shape.share, memory)
     ]
     devices: dict[str, Any] = {"requests": requests}
-    if sharing == "dra-mps" and shape.tenths < 10:
-        # No mpsConfig: the engine's own environment tightens the limits.
-        parameters = {
-            "apiVersion": "resource.nvidia.com/v1beta1",
-            "kind": "GpuConfig",
-            "sharing": {"strategy": "MPS"},
-        }
-        devices["config"] = [{"requests": ["gpus"], "opaque": {"driver": NVIDIA, "parameters": parameters}}]
+    parameters = backend.claim_parameters(shape.share)
+    if parameters is not None:
+        names = [request["name"] for request in requests]
+        devices["config"] = [{"requests": names, "opaque": {"driver": backend.driver, "parameters": parameters}}]
     return {
         "apiVersion": "resource.k8s.io/v1",
         "kind": "ResourceClaimTemplate",
         "metadata": {"name": name, "namespace": namespace, "labels": labels},
         "spec": {"spec": {"devices": devices}},
     }
-
-
-def _requests(
-    shape: Shape, allowed: Allowed, sharing: str
-) -> list[tuple[str, str, int, tuple[str, ...], dict[str, str] | None]]:
-    """Return name, driver, count, GPUs and capacity of each request."""
-    if sharing != "hami-dra":
-        return [("gpus", NVIDIA, shape.tp, allowed.gpus, None)]
-    part = (allowed.memory - CARD_RESERVE) * shape.tenths // 10 // MIB * MIB
-    capacity = {"cores": str(shape.tenths * 10), "memory": format_memory(part)}
-    if shape.tp == 1:
-        return [("gpu-0", HAMI, 1, allowed.gpus, capacity)]
-    # A GPU each, or one could be allocated twice.
-    return [(f"gpu-{i}", HAMI, 1, (gpu,), capacity) for i, gpu in enumerate(allowed.gpus[: shape.tp])]

@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 
 from scepsy.demand.replay import JobCalls
 from scepsy.documents import Cluster, Plan, Project
+from scepsy.documents.cluster import Sharing
 from scepsy.documents.model import Model
 from scepsy.documents.profile import Neighbours
 from scepsy.documents.units import format_memory
@@ -21,6 +22,7 @@ from scepsy.errors import ScepsyError
 from scepsy.manifests.engine import GIB, SHM, startup_seconds
 from scepsy.profiling.jobs.gpus import Allowed, allowed_gpus, claim_of
 from scepsy.profiling.planning.sweep import Shape, Sweep, neighbours_in
+from scepsy.sharing import backend_of
 
 TEMPLATE = "scepsy-profile"
 """The WorkflowTemplate (profiling-jobs/profile.yaml)."""
@@ -101,7 +103,7 @@ class Job:
     namespace: str
     image: str
     budget: float
-    sharing: str
+    sharing: Sharing
     deadline: int
     allowed: Mapping[Shape, Allowed]
     left_out: tuple[tuple[Shape, str], ...] = ()
@@ -236,8 +238,8 @@ def workflow_of(
 
 def _point(shape: Shape, claim: str, job: Job, journal: str) -> dict[str, str]:
     """Return a point's parameters; CPU and host memory as an instance asks for them, but never part of a core's."""
-    mps = job.sharing == "dra-mps" and shape.tenths < 10
-    busy = mps and job.neighbours == "busy"
+    backend = backend_of(job.sharing)
+    busy = backend.busy_neighbours and shape.tenths < 10 and job.neighbours == "busy"
     return {
         "name": point_name(shape),
         "tp": str(shape.tp),
@@ -247,8 +249,7 @@ def _point(shape: Shape, claim: str, job: Job, journal: str) -> dict[str, str]:
         # A busy neighbour mostly waits, but looks for the next copy on time.
         "cpu": str(2 + shape.tp + busy),
         "host-memory": format_memory((4 + 2 * shape.tp) * GIB),
-        # Under MPS the driver mounts a /dev/shm of its own.
-        **({"shm": format_memory(SHM)} if shape.tp > 1 and not mps else {}),
+        **({"shm": format_memory(SHM)} if shape.tp > 1 and not backend.mounts_shm(shape.share) else {}),
         "resume": journal,
     }
 

@@ -31,6 +31,7 @@ from scepsy.errors import ScepsyError
 from scepsy.manifests.engine import startup_seconds
 from scepsy.profiling.measuring.interruption import Interrupted, Interruption
 from scepsy.repository.single_file import checked_target, write_at_once
+from scepsy.sharing import backend_of
 
 try:
     from scepsy.profiling.measuring import (
@@ -531,8 +532,7 @@ def _with_serving(options: Options, server: Own, inputs: _Inputs) -> _Inputs:
     )
     if inputs.scope.workload.longest > serving.max_model_len:
         raise _too_long(inputs.scope, serving.max_model_len, "--max-model-len")
-    # Under HAMi a slice looks like a card.
-    whole = server.sharing != "hami-dra" or inputs.share == 1.0
+    whole = inputs.share == 1.0 or backend_of(server.sharing).shows_whole_card
     driver = check_gpus(options.product, options.tp, card if whole else None)
     unseen = ("There is no nvidia-smi, so nobody verified that the GPU is the product.",) if driver is None else ()
     return replace(

@@ -29,13 +29,14 @@ from scepsy.documents.diagnostics import printable
 from scepsy.documents.profile import Architecture, Neighbours
 from scepsy.documents.units import significant
 from scepsy.errors import ScepsyError
-from scepsy.manifests.engine import QUIET, arguments, mps_limits
+from scepsy.manifests.engine import QUIET, arguments
 from scepsy.performance import InstanceMemory, fit
 from scepsy.performance.memory import CARD_RESERVE, MIB
 from scepsy.pipeline import shortage
 from scepsy.profiling.measuring import neighbour
 from scepsy.profiling.measuring.child_process import Child, Ended
 from scepsy.profiling.measuring.vllm_client import Engine
+from scepsy.sharing import BACKENDS, backend_of
 
 T = TypeVar("T")
 
@@ -132,8 +133,9 @@ class Serving:
             ScepsyError: the sharing has no such share or neighbours, or the model no such long calls.
         """
         own = self.architecture
-        if self.sharing == "dra-exclusive" and self.share < 1.0:
-            raise ScepsyError(f"--share {self.share:g} of a GPU needs --sharing dra-mps or hami-dra")
+        if self.share < 1.0 and not backend_of(self.sharing).fractions:
+            names = " or ".join(backend.name for backend in BACKENDS if backend.fractions)
+            raise ScepsyError(f"--share {self.share:g} of a GPU needs --sharing {names}")
         if self.neighbours == "busy":
             self._check_neighbours()
         if self.max_model_len > own.context_length:
@@ -158,21 +160,21 @@ class Serving:
 
     def environment(self) -> dict[str, str]:
         """Return what an engine of this shape has in its environment, the API key left out."""
-        mps = self.sharing == "dra-mps" and self.share < 1.0
-        limits = mps_limits(self.share, self.memory_per_gpu, self.tp) if mps else {}
+        limits = backend_of(self.sharing).environment(self.share, self.memory_per_gpu, self.tp)
         # Emptying the prefix cache is an endpoint of vLLM's development mode.
         return {**QUIET, **limits, "VLLM_SERVER_DEV_MODE": "1"}
 
     def neighbour_environment(self) -> dict[str, str]:
         """Return what a neighbour has in its environment: all SMs that are not the engine's, and little memory."""
-        return mps_limits(1 - self.share, NEIGHBOUR, self.tp)
+        return backend_of(self.sharing).environment(1 - self.share, NEIGHBOUR, self.tp)
 
     def _check_neighbours(self) -> None:
         if self.share == 1.0:
             raise ScepsyError("--neighbours busy needs a --share below 1: nothing else runs on a whole GPU")
-        if self.sharing != "dra-mps":
+        if not backend_of(self.sharing).busy_neighbours:
+            names = " or ".join(backend.name for backend in BACKENDS if backend.busy_neighbours)
             raise ScepsyError(
-                f"--neighbours busy needs --sharing dra-mps, not {self.sharing}",
+                f"--neighbours busy needs --sharing {names}, not {self.sharing}",
                 "only under MPS can another process of the job have the rest of the GPU",
             )
         if importlib.util.find_spec("torch") is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from scepsy.documents import Cluster, Project
 from scepsy.documents.profile import Neighbours
 from scepsy.performance import Mix
+from scepsy.sharing import backend_of
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -156,5 +157,5 @@ class ProfilePlan:
 
 
 def neighbours_in(project: Project, cluster: Cluster) -> Neighbours:
-    """Return what the rest of a cluster's GPUs does while a share is measured: only under MPS can it be busy."""
-    return project.spec.profiling.neighbours if cluster.spec.sharing == "dra-mps" else "idle"
+    """Return what the rest of a cluster's GPUs does while a share is measured."""
+    return project.spec.profiling.neighbours if backend_of(cluster.spec.sharing).busy_neighbours else "idle"
