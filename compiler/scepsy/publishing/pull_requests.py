@@ -1,10 +1,8 @@
-"""Pull requests: listed and opened through the API of the forge that hosts the remote.
+"""Pull requests: listed and opened through the API of the forge that hosts the remote (:mod:`.forges`).
 
-GitHub (REST "List pull requests", "Create a pull request"), GitLab ("List project merge requests", "Create MR") and
-Gitea or Forgejo ("List a repo's pull requests", "Create a pull request"). Which one it is follows from the host's name,
-or from what their CI sets. The token goes to that host's API alone, never over plain HTTP to another machine, and is in
-no message; redirects are not followed. A token that was not set for us (`GITHUB_TOKEN` and the like) goes only where it
-is known to belong.
+Which forge it is follows from the host's name, or from what its CI sets. The token goes to that host's API alone, never
+over plain HTTP to another machine, and is in no message; redirects are not followed. A token that is not meant for
+Scepsy (`GITHUB_TOKEN` and the like) goes only to the host that it belongs to.
 """
 
 from __future__ import annotations
@@ -16,17 +14,17 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import SplitResult, quote, urlencode, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 from scepsy.errors import ScepsyError
+from scepsy.publishing.forges.forge_api import ForgeApi
+from scepsy.publishing.forges.registry import FORGES
 from scepsy.publishing.remote import Remote, blotted
 from scepsy.repository.commit_message import one_line, public_url
 
-Kind = Literal["github", "gitlab", "gitea"]
 KIND, TOKEN, TOKEN_FILE = "SCEPSY_FORGE", "SCEPSY_FORGE_TOKEN", "SCEPSY_FORGE_TOKEN_FILE"
-"""Environment variables: which forge it is where its name does not tell, and the token or a file with it."""
-_TOKENS: Mapping[Kind, str] = {"github": "GITHUB_TOKEN", "gitlab": "GITLAB_TOKEN", "gitea": "GITEA_TOKEN"}
+"""Environment variables: the forge, if the host's name does not say it, and the token or the path of its file."""
 _LOCAL = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|\[?::1\]?|.+\.svc(\.cluster\.local)?")
 _TIMEOUT = 30.0
 _LONGEST_TITLE, _LONGEST_BODY = 200, 50_000
@@ -55,13 +53,13 @@ class Forge:
     """The forge that hosts a repository.
 
     Attributes:
-        kind: which one.
+        kind: its name in the registry.
         api: address of its API.
         repository: the repository's path there, `owner/name`.
         token: a token that may open pull requests.
     """
 
-    kind: Kind
+    kind: str
     api: str
     repository: str
     token: str = field(repr=False)
@@ -82,11 +80,7 @@ class Forge:
             ForgeError: the forge refuses, or cannot be reached.
         """
         text, title = body[:_LONGEST_BODY], one_line(title)[:_LONGEST_TITLE]
-        if self.kind == "gitlab":
-            fields = {"source_branch": branch, "target_branch": into, "title": title, "description": text}
-            fields |= {"remove_source_branch": "true"}
-        else:
-            fields = {"head": branch, "base": into, "title": title, "body": text}
+        fields = self._kind.new_pull_request(branch, into, title, text)
         answer = self._ask("POST", self._path, "opens no pull request", fields)
         return self._url(answer if isinstance(answer, dict) else {})
 
@@ -96,8 +90,7 @@ class Forge:
         Raises:
             ForgeError: the forge refuses, or cannot be reached.
         """
-        asked = {"state": "opened" if self.kind == "gitlab" else "open"}
-        for item in self._listed(asked):
+        for item in self._listed({"state": self._kind.open_state}):
             yield from self._request(item)
 
     def refused(self, since: float) -> Iterator[Request]:
@@ -109,28 +102,24 @@ class Forge:
         Raises:
             ForgeError: the forge refuses, or cannot be reached.
         """
-        newest = {
-            "github": {"sort": "updated", "direction": "desc"},
-            "gitlab": {"order_by": "updated_at", "sort": "desc"},
-            "gitea": {"sort": "recentupdate"},
-        }[self.kind]
-        for item in self._listed({"state": "closed", **newest}):
+        for item in self._listed({"state": "closed", **self._kind.newest_first}):
             if _moment(item.get("updated_at")) < since:
                 return
             if not item.get("merged_at") and _moment(item.get("closed_at")) >= since:
                 yield from self._request(item)
 
     @property
+    def _kind(self) -> ForgeApi:
+        return FORGES[self.kind]
+
+    @property
     def _path(self) -> str:
-        if self.kind == "gitlab":
-            return f"/projects/{quote(self.repository, safe='')}/merge_requests"
-        return f"/repos/{quote(self.repository)}/pulls"
+        return self._kind.pull_requests_path(self.repository)
 
     def _listed(self, asked: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         what = "lists no pull requests"
-        size = {"limit": "50"} if self.kind == "gitea" else {"per_page": "100"}
         for page in range(1, _PAGES + 1):
-            query = urlencode({**asked, **size, "page": str(page)})
+            query = urlencode({**asked, **self._kind.page_size, "page": str(page)})
             items = self._ask("GET", f"{self._path}?{query}", what)
             if not isinstance(items, list):
                 raise ForgeError(f"{self._place} {what}: it answers with something else", "is that its API?")
@@ -140,19 +129,13 @@ class Forge:
         raise ForgeError(f"{self._place} has more pull requests than can be looked through", "close some")
 
     def _request(self, item: Mapping[str, Any]) -> Iterator[Request]:
-        """Yield what an entry of a list is, unless its branch is one of another repository: a fork's says nothing."""
-        if self.kind == "gitlab":
-            own, branch = item.get("source_project_id") == item.get("target_project_id"), item.get("source_branch")
-        else:
-            head, base = _part(item, "head"), _part(item, "base")
-            own = _part(head, "repo").get("id") == _part(base, "repo").get("id")
-            # Where the branch is gone, only the label of Gitea still names it; GitHub's begins with the owner.
-            branch = str(head.get("label") or head.get("ref") or "").rpartition(":")[2]
-        if own and branch:
-            yield Request(str(branch), self._url(item))
+        """Yield what an entry of a list is, unless its branch is in another repository: a fork's does not count."""
+        branch = self._kind.source_branch(item)
+        if branch:
+            yield Request(branch, self._url(item))
 
     def _url(self, item: Mapping[str, Any]) -> str:
-        url = item.get("web_url" if self.kind == "gitlab" else "html_url")
+        url = item.get(self._kind.url_key)
         return one_line(blotted(str(url or ""), (self.token,)))
 
     @property
@@ -163,8 +146,7 @@ class Forge:
         """Return what the API answers; `failure` says what it did not do if it refuses."""
         import urllib3  # noqa: PLC0415 - slow to import
 
-        key = "PRIVATE-TOKEN" if self.kind == "gitlab" else "Authorization"
-        value = self.token if self.kind == "gitlab" else f"token {self.token}"
+        key, value = self._kind.authorization(self.token)
         headers = {key: value, "Accept": "application/json", "Content-Type": "application/json", "User-Agent": "scepsy"}
         try:
             with urllib3.PoolManager(cert_reqs="CERT_REQUIRED") as pool:
@@ -198,11 +180,6 @@ class Forge:
         raise ForgeError(f"{self._place} {failure} ({response.status}){told}", hint)
 
 
-def _part(item: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    part = item.get(key)
-    return part if isinstance(part, dict) else {}
-
-
 def _moment(text: object) -> float:
     """Return a time as Unix seconds; 0 where there is none."""
     try:
@@ -228,44 +205,32 @@ def forge_of(remote: Remote, environment: Mapping[str, str] = os.environ) -> For
             f"{remote.name} is not a repository of a forge, so no pull request can be opened there",
             "push to a branch instead: --recompile --push",
         )
-    parts = parts._replace(netloc=_OVER_443.get(host, parts.netloc))
+    parts = parts._replace(netloc=_behind_ssh_over_https(host) or parts.netloc)
     kind, api, ambient = _which(parts, environment)
     if urlsplit(api).scheme == "http" and not _LOCAL.fullmatch(urlsplit(api).hostname or ""):
         raise ForgeError(f"the token would go to {host} unencrypted", "use an https:// address for the remote")
     return Forge(kind, api, path, _token(f"{kind} at {parts.hostname}", ambient, environment))
 
 
-_OVER_443: Mapping[str, str] = {"ssh.github.com": "github.com", "altssh.gitlab.com": "gitlab.com"}
-"""Hosts where forges take ssh on the port of https, and what they are called else."""
+def _behind_ssh_over_https(host: str) -> str | None:
+    return next((kind.ssh_over_https[host] for kind in FORGES.values() if host in kind.ssh_over_https), None)
 
 
-def _which(parts: SplitResult, environment: Mapping[str, str]) -> tuple[Kind, str, tuple[str, ...]]:
+def _which(parts: SplitResult, environment: Mapping[str, str]) -> tuple[str, str, tuple[str, ...]]:
     """Return which forge a host is, the address of its API, and the variables of others whose token belongs there."""
     host = parts.hostname or ""
-    for server, address, kind in _RUNNERS:
-        if _place(_split(environment.get(server, ""))) == _place(parts) and environment.get(address):
-            api = environment[address].rstrip("/")
-            if kind == "github" and api.endswith("/api/v1"):  # Gitea's and Forgejo's runners take GitHub's names
-                return "gitea", api, (_TOKENS["gitea"], _TOKENS["github"])
-            return kind, api, (_TOKENS[kind],)
+    for kind in FORGES.values():
+        server, address = kind.runner
+        api = environment.get(address, "").rstrip("/")
+        if api and kind.is_runner_api(api) and _place(_split(environment.get(server, ""))) == _place(parts):
+            return kind.name, api, kind.runner_tokens
     kind = _kind(host, environment.get(KIND, ""))
-    ambient = (_TOKENS[kind],) if host == _HOMES[kind] else ()
-    if kind == "github" and host == "github.com":
-        return kind, "https://api.github.com", ambient
-    # An SSH address says nothing of the port of the API.
+    ambient = (kind.token,) if host == kind.home else ()
+    # An SSH address says nothing about the port of the API.
     scheme = "http" if parts.scheme == "http" else "https"
     name = f"[{host}]" if ":" in host else host
     place = f"{name}:{parts.port}" if parts.port and parts.scheme.startswith("http") else name
-    return kind, f"{scheme}://{place}/api/{_VERSIONS[kind]}", ambient
-
-
-_VERSIONS: Mapping[Kind, str] = {"github": "v3", "gitlab": "v4", "gitea": "v1"}
-_HOMES: Mapping[Kind, str] = {"github": "github.com", "gitlab": "gitlab.com", "gitea": "codeberg.org"}
-_RUNNERS: tuple[tuple[str, str, Kind], ...] = (
-    ("GITHUB_SERVER_URL", "GITHUB_API_URL", "github"),
-    ("CI_SERVER_URL", "CI_API_V4_URL", "gitlab"),
-)
-"""Variables in which the CI of a forge gives its address, and that of its API."""
+    return kind.name, kind.api_of(scheme, place), ambient
 
 
 def _has_port(parts: SplitResult) -> bool:
@@ -288,15 +253,14 @@ def _place(parts: SplitResult) -> tuple[str | None, int | None]:
     return parts.hostname, parts.port if parts.scheme.startswith("http") else None
 
 
-def _kind(host: str, given: str) -> Kind:
-    labels = host.split(".")
-    for kind in _TOKENS:
-        if given == kind or (not given and kind in labels):
+def _kind(host: str, given: str) -> ForgeApi:
+    if given in FORGES:
+        return FORGES[given]
+    for kind in FORGES.values():
+        if not given and (host == kind.home or not {*kind.labels}.isdisjoint(host.split("."))):
             return kind
-    if not given and ("forgejo" in labels or host == _HOMES["gitea"]):
-        return "gitea"
-    what = f"{KIND} is {given[:40]!r}, which is no forge" if given else f"which forge {host} is cannot be told"
-    raise ForgeError(what, f"set {KIND} to github, gitlab or gitea (for Forgejo too)")
+    what = f"unknown forge in {KIND}: {given[:40]!r}" if given else f"cannot tell which forge {host} is"
+    raise ForgeError(what, f"set {KIND} to {', '.join(FORGES)} (gitea for Forgejo too)")
 
 
 def _token(forge: str, ambient: tuple[str, ...], environment: Mapping[str, str]) -> str:
