@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from scepsy.demand.replay import JobCalls, calls_of, made, recorded, renumbered
 from scepsy.demand.statistics import LlmDemand, TokenUse
 from scepsy.documents import load_workspace
+from scepsy.documents.compressed_text import LIMIT, unpack
 from scepsy.errors import ScepsyError
-from scepsy.profiling.jobs.compression import LIMIT, unpack
 from scepsy.profiling.measuring.workload import Workload, read_workload
 from scepsy.traces.trace_reader import read_trace
 

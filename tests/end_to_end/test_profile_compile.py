@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from scepsy.profiling.jobs.compression import unpack
+from scepsy.documents.compressed_text import unpack
 from tests.conftest import Scepsy, git
 from tests.end_to_end.api import Object
 from tests.end_to_end.cluster import ClusterUnderTest

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from scepsy.documents import Profile, load_file
+from scepsy.documents.compressed_text import pack, unpack
 from scepsy.documents.profile import ProfileSpec
-from scepsy.profiling.jobs.compression import pack, unpack
 from tests.vllm.environment import version
 from tests.vllm.server import write_model
 

@@ -22,10 +22,10 @@ from scepsy.demand.per_execution import TOGETHER, groups_of
 from scepsy.demand.resolve import demand_of
 from scepsy.demand.statistics import LlmDemand, TokenUse
 from scepsy.documents import Llm, Workspace, contained
+from scepsy.documents.compressed_text import LIMIT, pack
 from scepsy.errors import ScepsyError
 from scepsy.performance import Mix
 from scepsy.performance.mix import Calls
-from scepsy.profiling.jobs.compression import LIMIT, pack
 from scepsy.traces.call import ESTIMABLE, Call, encoded
 from scepsy.traces.line_files import Lines
 from scepsy.traces.trace import Floats, Ints, Trace
@@ -55,7 +55,7 @@ class JobCalls:
 
     Attributes:
         text: the trace in the native format.
-        packed: the same as it travels, at most `packing.LIMIT` characters.
+        packed: the same as it travels, at most `compressed_text.LIMIT` characters.
         source: `recorded`, or `made` from a summary or statistics.
         digest: of the trace that they were taken from; of `text` where they were made.
         calls: how many there are.

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from scepsy.documents import Profile, emit
-from scepsy.profiling.jobs.compression import pack, unpack
+from scepsy.documents.compressed_text import pack, unpack
 
 TOKEN = "s3cr3t-t0ken"
 NAMESPACE = "scepsy-profiling"

@@ -21,9 +21,9 @@ from tests.profiling.jobs.argo_api import NAMESPACE, TOKEN, World, measure, para
 from tests.profiling.jobs.test_jobs_workflow import job
 
 from scepsy.documents import emit
+from scepsy.documents.compressed_text import unpack
 from scepsy.profiling.jobs import submission
 from scepsy.profiling.jobs.argo_client import ArgoJobs, Jobs, KubernetesJobs
-from scepsy.profiling.jobs.compression import unpack
 from scepsy.profiling.planning.sweep import Shape
 
 IMAGE = "registry.example.com/scepsy-vllm:v0.24.0"

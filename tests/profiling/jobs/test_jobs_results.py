@@ -12,7 +12,7 @@ from tests.profiling.jobs.argo_api import measured, node, outputs, over, retried
 from tests.profiling.jobs.test_jobs_workflow import job
 
 from scepsy.documents import Profile, emit
-from scepsy.profiling.jobs.compression import pack, unpack
+from scepsy.documents.compressed_text import pack, unpack
 from scepsy.profiling.jobs.results import Point, Run, file_of, outcomes_of, read_run
 from scepsy.profiling.jobs.workflow import workflow_of
 from scepsy.profiling.planning.sweep import Shape

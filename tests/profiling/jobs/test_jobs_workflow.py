@@ -13,11 +13,11 @@ from tests import kubernetes_schemas
 from scepsy.demand.replay import JobCalls
 from scepsy.documents import API_VERSION, Cluster, Plan, Project, emit
 from scepsy.documents.cluster import ClusterSpec, Gpu, Node, Sharing
+from scepsy.documents.compressed_text import pack
 from scepsy.documents.model import Metadata
 from scepsy.documents.project import EngineSettings, ProfilingSettings, ProjectSpec
 from scepsy.errors import ScepsyError
 from scepsy.performance import Mix
-from scepsy.profiling.jobs.compression import pack
 from scepsy.profiling.jobs.gpus import MOST_NAMED, allowed_gpus
 from scepsy.profiling.jobs.workflow import Job, job_of, parsed_name, shape_of, workflow_of
 from scepsy.profiling.planning.sweep import Missing, Shape, Sweep

@@ -17,8 +17,8 @@ from tests.conftest import Ran
 from tests.end_to_end.processes import eventually
 from tests.profiling.measuring.test_vllm_server import ROOT, Workplace, _runs, serving, until_measured
 
+from scepsy.documents.compressed_text import pack
 from scepsy.documents.profile import Series
-from scepsy.profiling.jobs.compression import pack
 from scepsy.profiling.measuring import neighbour
 
 HALF = {"share": "0.5", "sharing": "dra-mps", "memory": "8Gi"}

@@ -19,10 +19,10 @@ from tests.end_to_end.processes import eventually
 from tests.profiling.measuring.test_profile_run import CONFIG, write_inputs
 
 from scepsy.documents import Profile, load_file
+from scepsy.documents.compressed_text import pack, unpack
 from scepsy.documents.profile import ProfileSpec
 from scepsy.errors import ScepsyError
 from scepsy.manifests.engine import arguments as rendered
-from scepsy.profiling.jobs.compression import pack, unpack
 from scepsy.profiling.measuring import Journal, architecture_of
 from scepsy.profiling.measuring.huggingface import fetched, parameters_of
 from scepsy.profiling.measuring.journal import OtherJournal, TakenJournal

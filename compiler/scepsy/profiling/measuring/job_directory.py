@@ -17,9 +17,9 @@ from typing import Literal
 import click
 
 from scepsy.documents import Profile, emit
+from scepsy.documents.compressed_text import pack, unpack
 from scepsy.documents.diagnostics import printable
 from scepsy.errors import ScepsyError
-from scepsy.profiling.jobs.compression import pack, unpack
 from scepsy.profiling.measuring.interruption import Interrupted, Interruption
 from scepsy.profiling.measuring.journal import check_free
 from scepsy.profiling.measuring.vllm_server import TryAgain
