@@ -13,8 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scepsy.demand.replay import JobCalls, calls_of, made, recorded, renumbered
+from scepsy.demand.job_calls import JobCalls
+from scepsy.demand.prefix_names import renumbered
+from scepsy.demand.recorded_calls import recorded_calls
+from scepsy.demand.replay import calls_of
 from scepsy.demand.statistics import LlmDemand, TokenUse
+from scepsy.demand.synthetic_calls import synthetic_calls
 from scepsy.documents import load_workspace
 from scepsy.documents.compressed_text import LIMIT, unpack
 from scepsy.errors import ScepsyError
@@ -33,7 +37,7 @@ def write(path: Path, *calls: dict[str, Any]) -> Path:
 
 def job_calls(path: Path, llm: str = "m", most: int = 500) -> JobCalls:
     trace, digest = read_trace(path, path.name)
-    return recorded(trace, path, llm, digest, most)
+    return recorded_calls(trace, path, llm, digest, most)
 
 
 def replayed(calls: JobCalls, folder: Path, llm: str = "m") -> Workload:
@@ -226,7 +230,7 @@ def stated(
 
 
 def test_made_up_calls_are_as_stated_and_say_that_nothing_was_recorded(tmp_path: Path) -> None:
-    calls = made(stated(), "m")
+    calls = synthetic_calls(stated(), "m")
     assert (calls.source, calls.calls, calls.of) == ("made", 500, 500)
     assert calls.digest.startswith("sha256:")
     path = tmp_path / "calls.jsonl"
@@ -242,7 +246,7 @@ def test_made_up_calls_are_as_stated_and_say_that_nothing_was_recorded(tmp_path:
 
 
 def test_stated_cached_tokens_become_a_common_beginning(tmp_path: Path) -> None:
-    part = replayed(made(stated(input=TokenUse(2000.0), cached=TokenUse(1500.0)), "m"), tmp_path)
+    part = replayed(synthetic_calls(stated(input=TokenUse(2000.0), cached=TokenUse(1500.0)), "m"), tmp_path)
     assert part.cached == 1500
     first = part.calls[0].prefix
     common = sum(all(call.prefix[:n] == first[:n] for call in part.calls) for n in range(1, len(first) + 1))
@@ -267,7 +271,9 @@ def test_any_statement_is_kept(
 ) -> None:
     calls = sum(size * count for size, count in groups)
     tokens = TokenUse(mean, None if spread is None else mean * spread)
-    job = made(stated(calls, tuple(groups), input=tokens, output=TokenUse(output), cached=TokenUse(mean * cached)), "m")
+    job = synthetic_calls(
+        stated(calls, tuple(groups), input=tokens, output=TokenUse(output), cached=TokenUse(mean * cached)), "m"
+    )
     part = replayed(job, tmp_path_factory.mktemp("stated"))
     assert 1 <= len(part.calls) <= 800
     assert part.mean_input == pytest.approx(mean, rel=0.02, abs=0.6)

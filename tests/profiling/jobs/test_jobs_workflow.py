@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests import kubernetes_schemas
 
-from scepsy.demand.replay import JobCalls
+from scepsy.demand.job_calls import JobCalls
 from scepsy.documents import API_VERSION, Cluster, Plan, Project, emit
 from scepsy.documents.cluster import ClusterSpec, Gpu, Node, Sharing
 from scepsy.documents.compressed_text import pack

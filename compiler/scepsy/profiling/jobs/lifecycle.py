@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import click
 
-from scepsy.demand.replay import JobCalls, calls_of
+from scepsy.demand.job_calls import JobCalls
+from scepsy.demand.replay import calls_of
 from scepsy.documents import DocumentError, Profile, Workspace, contained
 from scepsy.documents.diagnostics import printable
 from scepsy.documents.emit import emit

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from scepsy.demand.replay import JobCalls
+from scepsy.demand.job_calls import JobCalls
 from scepsy.documents import Cluster, Plan, Project
 from scepsy.documents.cluster import Sharing
 from scepsy.documents.model import Model
