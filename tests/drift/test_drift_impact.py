@@ -9,13 +9,16 @@ from tests.conftest import Scepsy
 
 from scepsy.compilation import Inputs, collect_inputs, compile_plan
 from scepsy.documents import Plan, Workspace
+from scepsy.documents.drift_result import FindingKind
 from scepsy.documents.workspace import with_observed
-from scepsy.drift.check import World, look, result_of
+from scepsy.drift.call_changes import Change
 from scepsy.drift.collector import Settings
+from scepsy.drift.comparison import Sources, compare_with_plan
 from scepsy.drift.finding import Finding, Report, ordered
-from scepsy.drift.impact import Change, call_seconds, cost_of, gain_of
+from scepsy.drift.impact import call_seconds, cost_of, gain_of
 from scepsy.drift.lost_hardware import Missing
 from scepsy.drift.observed_documents import observed_files
+from scepsy.drift.result_document import result_of
 from scepsy.errors import ScepsyError
 from scepsy.repository.project import open_project
 
@@ -42,13 +45,13 @@ def every(plan: Plan, factor: float) -> dict[str, float]:
 
 def test_as_planned_the_cost_is_what_the_plan_predicts_and_the_gain_is_nothing(compiled: Compiled) -> None:
     _, inputs, plan = compiled
-    for outlook in (cost_of(inputs, plan, Change()), gain_of(inputs)):
-        figures = {own.workflow: own for own in outlook.workflows}
+    for impact in (cost_of(inputs, plan, Change()), gain_of(inputs)):
+        predictions = {prediction.workflow: prediction for prediction in impact.workflows}
         for workflow in plan.spec.workflows:
-            own = figures[workflow.name]
-            assert own.rate == workflow.target.rate
-            assert own.latency == pytest.approx(workflow.predicted.latency.mean, rel=1e-3)
-            assert own.capacity == pytest.approx(workflow.predicted.capacity, rel=1e-3)
+            prediction = predictions[workflow.name]
+            assert prediction.rate == workflow.target.rate
+            assert prediction.latency == pytest.approx(workflow.predicted.latency.mean, rel=1e-3)
+            assert prediction.capacity == pytest.approx(workflow.predicted.capacity, rel=1e-3)
 
 
 def test_more_load_costs_latency_not_capacity(compiled: Compiled) -> None:
@@ -61,15 +64,15 @@ def test_more_load_costs_latency_not_capacity(compiled: Compiled) -> None:
         assert after.workflows[0].capacity == pytest.approx(before.workflows[0].capacity, rel=1e-6)
 
 
-def test_ten_times_the_load_is_said_to_be_too_much(compiled: Compiled) -> None:
+def test_ten_times_the_load_is_reported_as_too_much(compiled: Compiled) -> None:
     workspace, inputs, plan = compiled
     cost = cost_of(inputs, plan, Change(calls=every(plan, 10)))
-    assert [own.latency for own in cost.workflows] == [None] * len(cost.workflows)
-    assert "beyond saturation" in cost.note
+    assert [workflow.latency for workflow in cost.workflows] == [None] * len(cost.workflows)
+    assert "is saturated: its queue grows without bound" in cost.note
     files = observed_files(workspace, inputs, Change(calls=every(plan, 1000)), Missing(), 0.0)
     gain = gain_of(collect_inputs(with_observed(workspace, files), inputs.cluster.metadata.name))
     assert gain.workflows == ()
-    assert gain.note.startswith("no allocation carries it")
+    assert gain.note.startswith("no allocation can serve it")
 
 
 def test_slower_engines_cost_latency_and_capacity(compiled: Compiled) -> None:
@@ -85,7 +88,7 @@ def test_an_llm_without_an_instance_stops_its_workflows(compiled: Compiled) -> N
     _, inputs, plan = compiled
     llm = plan.spec.llms[0]
     cost = cost_of(inputs, plan, Change(replicas={llm.name: 0}))
-    stopped = {own.workflow for own in cost.workflows if own.latency is None and own.capacity == 0}
+    stopped = {w.workflow for w in cost.workflows if w.latency is None and w.capacity == 0}
     assert stopped == set(llm.workflows)
     assert f"{llm.name}: no instance of it is left" in cost.note
 
@@ -100,39 +103,41 @@ def test_latency_rises_with_the_load_until_there_is_none(compiled: Compiled) -> 
 def test_findings_of_a_cluster_say_what_they_cost(compiled: Compiled) -> None:
     workspace, inputs, plan = compiled
     instance = plan.spec.instances[0]
-    gone = Finding("cluster", "gpu-sick", "critical", instance.gpus[0], "a GPU is sick", instances=(instance.name,))
-    idle = Finding("cluster", "kubernetes-version", "info", "kubernetes", "newer")
-    world = World(None, lambda: 1.8e9, readers={"cluster": lambda plan, at: Report((idle, gone))})
-    seen = look(workspace, inputs, plan, world, Settings(1e-4))
-    first, second = (f for f in seen.report.findings if f.area == "cluster")
+    gone = Finding(FindingKind.GPU_SICK, "critical", instance.gpus[0], "a GPU is sick", instances=(instance.name,))
+    idle = Finding(FindingKind.KUBERNETES_VERSION, "info", "kubernetes", "newer")
+    sources = Sources(None, lambda: 1.8e9, areas={"cluster": lambda plan, at: Report((idle, gone))})
+    comparison = compare_with_plan(workspace, inputs, plan, sources, Settings(1e-4))
+    first, second = (f for f in comparison.report.findings if f.area == "cluster")
     assert (first.kind, second.kind) == ("gpu-sick", "kubernetes-version")
     assert first.cost is not None
     assert first.gain is not None
     assert second.cost is None
-    document = result_of(plan, seen, Settings(1e-4))
+    document = result_of(plan, comparison, Settings(1e-4))
     assert document.at == "2027-01-15T08:00:00Z"
     assert document.findings[0].cost is not None
 
 
-def test_a_cluster_that_cannot_be_asked_is_told_and_is_not_no_drift(compiled: Compiled) -> None:
+def test_an_unreachable_cluster_is_reported_and_is_not_no_drift(compiled: Compiled) -> None:
     workspace, inputs, plan = compiled
 
     def refusing(plan: Plan, at: float) -> Report:
         raise ScepsyError("the cluster is out of reach")
 
-    world = World(None, lambda: 1.8e9, readers={"cluster": refusing, "objects": refusing})
-    seen = look(workspace, inputs, plan, world, Settings(1e-4))
-    assert [error.message for error in seen.failed] == ["the cluster is out of reach"] * 2
-    unknown = {j.area for j in seen.report.judged if j.reason == "the cluster is out of reach"}
+    sources = Sources(None, lambda: 1.8e9, areas={"cluster": refusing, "objects": refusing})
+    comparison = compare_with_plan(workspace, inputs, plan, sources, Settings(1e-4))
+    assert [error.message for error in comparison.failed] == ["the cluster is out of reach"] * 2
+    unknown = {check.area for check in comparison.report.checks if check.reason == "the cluster is out of reach"}
     assert unknown == {"cluster", "objects"}
 
 
 def test_the_worst_comes_first() -> None:
-    def finding(area: str, severity: str, subject: str) -> Finding:
-        return Finding(area, "kind", severity, subject, "")  # type: ignore[arg-type]
-
-    given = [finding("profiles", "info", "a"), finding("objects", "warning", "b"), finding("cluster", "critical", "c")]
-    given += [finding("traffic", "warning", "d"), finding("traffic", "warning", "b")]
+    given = [
+        Finding(FindingKind.PROFILE_OLD, "info", "a", ""),
+        Finding(FindingKind.POD_PENDING, "warning", "b", ""),
+        Finding(FindingKind.NODE_GONE, "critical", "c", ""),
+        Finding(FindingKind.LOAD_ABOVE, "warning", "d", ""),
+        Finding(FindingKind.LOAD_ABOVE, "warning", "b", ""),
+    ]
     assert [(f.area, f.subject) for f in ordered(given)] == [
         ("cluster", "c"),
         ("traffic", "b"),

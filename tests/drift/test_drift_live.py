@@ -40,7 +40,7 @@ def looked(scepsy: Scepsy, project: Path, *more: object) -> tuple[int, dict, str
 def test_a_cluster_as_documented_is_no_drift(scepsy: Scepsy, project: Path, there: World) -> None:
     code, document, _ = looked(scepsy, project)
     assert (code, document.get("findings")) == (0, None), document
-    areas = {j["area"] for j in document["judged"] if j["judged"]}
+    areas = {j["area"] for j in document["checks"] if j["checked"]}
     assert {"cluster", "objects", "profiles"} <= areas
 
 

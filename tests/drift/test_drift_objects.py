@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.kubernetes_api import World
 from tests.drift.test_drift_nodes import NOW, plan
 
-from scepsy.cluster.connection import Clock
-from scepsy.cluster.kubernetes import APPLICATIONS, Kubernetes
+from scepsy.drift.argocd_application import FirstSeen, application_of, check_application
 from scepsy.drift.finding import Finding
-from scepsy.drift.objects import Objects, Seen, application_of, judge, judge_application, judge_claims, judge_pods, look
+from scepsy.drift.objects import Objects, check_objects
+from scepsy.drift.pods_and_claims import check_claims, check_pods
 
 Object = dict[str, Any]
 PLAN = plan(big=("gpu-a", ["a0"]), small=("gpu-b", ["b0"]))
@@ -65,7 +63,7 @@ ODD = [5, "x", ["x"], {"labels": 5}]
     "spec", "spec.syncPolicy", "status", "status.sync", "status.health", "status.resources", "status.conditions",
     "status.operationState", "status.operationState.syncResult", "status.operationState.operation",
 ])  # fmt: skip
-def test_an_application_of_an_odd_shape_is_judged_as_far_as_it_goes(key: str, odd: object) -> None:
+def test_an_application_of_an_odd_shape_is_checked_as_far_as_possible(key: str, odd: object) -> None:
     assert application_of(put(application(**OUT), key, odd)).name == "prod"
 
 
@@ -74,11 +72,11 @@ def test_an_application_of_an_odd_shape_is_judged_as_far_as_it_goes(key: str, od
     "metadata.labels", "spec", "spec.resourceClaims", "status", "status.conditions", "status.containerStatuses",
     "status.initContainerStatuses",
 ])  # fmt: skip
-def test_a_pod_of_an_odd_shape_is_judged_as_far_as_it_goes(key: str, odd: object) -> None:
+def test_a_pod_of_an_odd_shape_is_checked_as_far_as_possible(key: str, odd: object) -> None:
     pod = put({"metadata": {"name": "p"}, "spec": {}, "status": {"phase": "Running"}}, key, odd)
     claim = {"metadata": {"name": "c"}, "status": odd}
-    report, _ = judge(Objects(None, [pod], [claim]), PLAN, NOW)
-    assert [own.note for own in report.judged if own.note] == ["1 pods", "1 claims"]
+    report, _ = check_objects(Objects(None, [pod], [claim]), PLAN, NOW)
+    assert [check.note for check in report.checks if check.note] == ["1 pods", "1 claims"]
 
 
 def put(item: Object, key: str, value: object) -> Object:
@@ -99,10 +97,10 @@ def brief(findings: tuple[Finding, ...]) -> list[tuple[object, ...]]:
     ("item", "expected"),
     [
         (application(), []),
-        # With selfHeal an OutOfSync mends itself, so one look is not enough.
+        # With selfHeal Argo CD fixes an OutOfSync, so one check is not enough.
         (application(**OUT), []),
         (application({"selfHeal": False}, **NEW), []),
-        # Nothing would mend it.
+        # Argo CD would not fix it.
         (application(None, **OUT), [("out-of-sync", "warning", 0, ("big",), "Deployment/big differ from the commit")]),
         (
             application({"selfHeal": True, "enabled": False}, **OUT),
@@ -112,7 +110,7 @@ def brief(findings: tuple[Finding, ...]) -> list[tuple[object, ...]]:
             application({"selfHeal": False}, **OUT),
             [("out-of-sync", "warning", 0, ("big",), "Deployment/big differ from the commit")],
         ),
-        # Mending was tried in vain.
+        # Self-healing failed.
         (
             application(**OUT, **TRIED),
             [("out-of-sync", "warning", 0, ("big",),
@@ -137,7 +135,7 @@ def brief(findings: tuple[Finding, ...]) -> list[tuple[object, ...]]:
                                                    {"kind": "Secret", "name": "y", "status": "SyncFailed", "message": "no"},
                                                ]}}),
             [("sync-failing", "critical", 60, (),
-              "the sync of Application prod keeps failing, 4 retries so far: one or more; Secret/x: no")],
+              "the sync of Application prod keeps failing (4 retries): one or more; Secret/x: no")],
         ),
         # Health.
         (application(health={"status": "Progressing", "lastTransitionTime": at(900)}), []),
@@ -159,94 +157,71 @@ def brief(findings: tuple[Finding, ...]) -> list[tuple[object, ...]]:
         "progressing", "degraded for a minute", "degraded", "cannot be compared",
     ],
 )  # fmt: skip
-def test_what_one_look_at_an_application_finds(item: Object, expected: list[tuple[object, ...]]) -> None:
-    report, _ = judge_application(application_of(item), PLAN, NOW)
+def test_findings_of_one_check_of_an_application(item: Object, expected: list[tuple[object, ...]]) -> None:
+    report, _ = check_application(application_of(item), PLAN, NOW)
     assert brief(report.findings) == expected
-    assert all(judged.reason or judged.note for judged in report.judged)
+    assert all(check.reason or check.note for check in report.checks)
 
 
-def looks(*items: tuple[float, Object]) -> list[list[str]]:
-    """Look again and again, so many seconds apart; what each look finds."""
-    seen, now, found = Seen(), NOW, []
+def checks(*items: tuple[float, Object]) -> list[list[str]]:
+    """Check several times, the given seconds apart; return the findings of each check."""
+    first_seen, now, findings = FirstSeen(), NOW, []
     for later, item in items:
         now += later
-        report, seen = judge_application(application_of(item), PLAN, now, seen)
-        found.append([f"{f.kind} for {now - f.since:.0f} s" for f in report.findings if f.since is not None])
-    return found
+        report, first_seen = check_application(application_of(item), PLAN, now, first_seen)
+        findings.append([f"{f.kind} for {now - f.since:.0f} s" for f in report.findings if f.since is not None])
+    return findings
 
 
 def test_out_of_sync_counts_when_it_has_been_seen_for_two_minutes_in_a_row() -> None:
     out, fine = application(**OUT), application()
-    assert looks((0, out), (60, out), (61, out), (60, out)) == [
+    assert checks((0, out), (60, out), (61, out), (60, out)) == [
         [], [], ["out-of-sync for 121 s"], ["out-of-sync for 181 s"],
     ]  # fmt: skip
-    # Mended in between: counted anew.
-    assert looks((0, out), (60, fine), (60, out), (60, out)) == [[], [], [], []]
-    # Something else differs, or another commit is compared: counted anew.
-    assert looks((0, out), (60, application(**NEW)), (61, application(**NEW))) == [[], [], []]
+    # Fixed in between: counted again from the start.
+    assert checks((0, out), (60, fine), (60, out), (60, out)) == [[], [], [], []]
+    # Something else differs, or another commit is compared: counted again from the start.
+    assert checks((0, out), (60, application(**NEW)), (61, application(**NEW))) == [[], [], []]
 
 
 def test_what_is_to_be_removed_and_never_goes_counts_too() -> None:
     leaving = application(**LEAVING, **TRIED)
-    assert looks((0, leaving), (60, leaving), (61, leaving)) == [[], [], ["out-of-sync for 121 s"]]
+    assert checks((0, leaving), (60, leaving), (61, leaving)) == [[], [], ["out-of-sync for 121 s"]]
 
 
 def test_a_flapping_health_counts_only_when_it_stays() -> None:
     bad = [application(health={"status": "Degraded"}), application(health={"status": "Missing"})]
-    assert looks((0, bad[0]), (100, bad[1]), (100, bad[0]), (100, bad[0])) == [[], [], [], []]
-    assert looks((0, bad[0]), (100, bad[0]), (100, bad[0])) == [[], [], ["application-unhealthy for 200 s"]]
+    assert checks((0, bad[0]), (100, bad[1]), (100, bad[0]), (100, bad[0])) == [[], [], [], []]
+    assert checks((0, bad[0]), (100, bad[0]), (100, bad[0])) == [[], [], ["application-unhealthy for 200 s"]]
 
 
 @pytest.mark.parametrize("item", [{}, {"status": None}, {"status": {"sync": "x", "operationState": []}, "spec": 7}])
-def test_an_application_that_argo_cd_has_not_looked_at_is_not_judged(item: Object) -> None:
-    report, _ = judge_application(application_of(item), PLAN, NOW)
+def test_an_application_that_argo_cd_has_not_compared_is_not_checked(item: Object) -> None:
+    report, _ = check_application(application_of(item), PLAN, NOW)
     assert report.findings == ()
-    assert any(judged.reason for judged in report.judged)
+    assert any(check.reason for check in report.checks)
 
 
-def test_an_application_that_is_gone_is_found_and_one_that_is_not_named_is_not_judged() -> None:
-    there = Objects(None, [], [])
-    report, seen = judge(there, PLAN, NOW, application="prod")
+def test_a_missing_application_is_a_finding_and_without_a_name_the_check_is_skipped() -> None:
+    objects = Objects(None, [], [])
+    report, first_seen = check_objects(objects, PLAN, NOW, application="prod")
     assert brief(report.findings) == [
         (
             "application-gone",
             "critical",
             None,
             (),
-            "there is no Argo CD Application prod: what is committed is not deployed",
+            "Argo CD Application prod does not exist: what is committed is not deployed",
         )
     ]
-    unnamed, _ = judge(there, PLAN, NOW, seen)
+    unnamed, _ = check_objects(objects, PLAN, NOW, first_seen)
     assert unnamed.findings == ()
-    assert [j.reason for j in unnamed.judged if j.subject == "application"] == ["no Application was named"]
-    whole, known = judge(Objects(application(**OUT), [], []), PLAN, NOW, application="prod")
+    assert [check.reason for check in unnamed.checks if check.subject == "application"] == [
+        "no Application was named (--application)"
+    ]
+    whole, known = check_objects(Objects(application(**OUT), [], []), PLAN, NOW, application="prod")
     assert whole.findings == ()
     assert list(known.since.values()) == [NOW]
-
-
-def test_who_looks_once_only_looks_twice_where_one_look_cannot_tell(world: World, kubeconfig: Path) -> None:
-    def run(*states: Object) -> tuple[list[str], list[float]]:
-        waits: list[float] = []
-        left = list(states)
-
-        def show() -> None:
-            shown = left.pop(0)
-            world.objects[APPLICATIONS.path()] = [{**shown, "metadata": {"name": "prod", "namespace": "argocd"}}]
-
-        def sleep(seconds: float) -> None:
-            waits.append(seconds)
-            show()
-
-        show()
-        clock = Clock(lambda: NOW + sum(waits), sleep)
-        report, _ = look(Kubernetes(), PLAN, ("argocd", "prod"), clock, again=True)
-        return [finding.kind for finding in report.findings], waits
-
-    fine, out = application(), application(**OUT)
-    assert run(fine) == ([], [])
-    assert run(out, fine) == ([], [120])
-    assert run(out, out) == (["out-of-sync"], [120])
-    assert run(application(None, **OUT)) == (["out-of-sync"], [])
 
 
 # ---- pods
@@ -292,7 +267,7 @@ def waiting(reason: str, message: str = "") -> list[Object]:
         ),
         (
             pod("p", "Pending", 1200, "unplanned"),
-            [("pod-pending", "warning", 1200, (), "pod p has been Pending for 20 min: no reason is given")],
+            [("pod-pending", "warning", 1200, (), "pod p has been Pending for 20 min: no reason reported")],
         ),
         (
             pod("p", "Running", 9000, "small", containerStatuses=waiting("CrashLoopBackOff", "back-off 5m0s")),
@@ -311,7 +286,7 @@ def waiting(reason: str, message: str = "") -> list[Object]:
     ],
 )  # fmt: skip
 def test_pods_that_do_not_start(item: Object, expected: list[tuple[object, ...]]) -> None:
-    assert brief(judge_pods([item], PLAN, NOW).findings) == expected
+    assert brief(check_pods([item], PLAN, NOW).findings) == expected
 
 
 # ---- claims
@@ -344,5 +319,5 @@ def claim(name: str, age: float, **more: Any) -> Object:
     ids=["allocated", "young", "a pod's", "an instance's", "of nobody", "going"],
 )
 def test_claims_without_a_gpu(item: Object, expected: list[tuple[object, ...]]) -> None:
-    report = judge_claims([item], [pod("p", "Pending", 1200, "big")], PLAN, NOW)
+    report = check_claims([item], [pod("p", "Pending", 1200, "big")], PLAN, NOW)
     assert brief(report.findings) == expected

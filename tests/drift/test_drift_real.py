@@ -73,8 +73,8 @@ def test_steady_traffic_with_restarts_and_a_gap_is_no_drift(scepsy: Scepsy, proj
     ) as url:
         code, document = looked(scepsy, project, url)
     assert (code, document.get("findings")) == (0, None), document["findings"]
-    judged = {(j["subject"], j["what"]): j for j in document["judged"]}
-    assert judged["generator", "load at the engines"]["judged"]
+    checks = {(j["subject"], j["what"]): j for j in document["checks"]}
+    assert checks["generator", "load at the engines"]["checked"]
 
 
 def test_what_it_scrapes_is_read_as_it_was_counted(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_executions_that_two_gateways_count_are_not_taken_for_twice_as_many(
     with prometheus(tmp_path / "prometheus", whole) as url:
         code, document = looked(scepsy, project, url)
     assert (code, document.get("findings")) == (0, None), document["findings"]
-    reasons = {(j["subject"], j["what"]): j.get("reason", "") for j in document["judged"] if j["area"] == "traffic"}
+    reasons = {(j["subject"], j["what"]): j.get("reason", "") for j in document["checks"] if j["area"] == "traffic"}
     assert "several gateway pods" in reasons["rag-reranker", "executions"]
     assert "several gateway pods" in reasons["rag-reranker", "calls"]
     assert reasons["generator", "load at the gateway"] == ""

@@ -12,15 +12,16 @@ from tests.conftest import Scepsy
 
 from scepsy.compilation import Inputs, collect_inputs, compile_plan
 from scepsy.documents import Plan
-from scepsy.drift import collector as ledger
+from scepsy.drift import collector
+from scepsy.drift.call_changes import Change
 from scepsy.drift.change_detection import DAY, SLOT
 from scepsy.drift.collector import Settings
 from scepsy.drift.counters import Slots
 from scepsy.drift.double_counting import dispersion_of, most_often
-from scepsy.drift.impact import ALIKE, BESIDE, Change, cost_of, fewest_note
-from scepsy.drift.llms import judge_traffic
+from scepsy.drift.impact import ALIKE, SAME_PATH, cost_of, fewest_note
+from scepsy.drift.llm_traffic import check_llm_traffic
 from scepsy.drift.series import Callers, Counted, Traffic
-from scepsy.drift.workflows import judge_workflows, notes_of
+from scepsy.drift.workflow_traffic import check_workflows, notes_of
 from scepsy.manifests.gateway import PARTS
 from scepsy.repository.project import open_project
 
@@ -104,7 +105,7 @@ def since(factor: float, minutes: int) -> np.ndarray:
 
 
 @dataclass
-class Judgement:
+class DayResult:
     """What was found of a day.
 
     Attributes:
@@ -126,19 +127,19 @@ class Judgement:
     calls: Mapping[str, float]
 
 
-def judged(both: Compiled, day: Day, callers: Callers | None = None, below: int | None = DAY) -> Judgement:
+def checked(both: Compiled, day: Day, callers: Callers | None = None, low_load_after: int | None = DAY) -> DayResult:
     inputs, plan = both
-    settings = Settings(1e-4, below)
+    settings = Settings(1e-4, low_load_after)
     traffic, counted = day.seen(inputs, plan)
-    first = judge_workflows(inputs, plan, traffic, counted if callers is None else callers, END, settings)
-    second = judge_traffic(inputs, plan, traffic, END, settings, first.change)
+    first = check_workflows(inputs, plan, traffic, counted if callers is None else callers, END, settings)
+    second = check_llm_traffic(inputs, plan, traffic, END, settings, first.change)
     report, change = first.report + second.report, second.change
     assert len({f.subject for f in report.findings}) == len(report.findings)
-    return Judgement(
+    return DayResult(
         {f.subject: f.kind for f in report.findings},
         {f.subject: f.what for f in report.findings},
-        {(j.subject, j.what): j.reason for j in report.judged if j.reason and not j.what.endswith("tokens")},
-        notes_of(report.judged),
+        {(j.subject, j.what): j.reason for j in report.checks if j.reason and not j.what.endswith("tokens")},
+        notes_of(report.checks),
         change.executions,
         change.per_execution,
         change.calls,
@@ -153,11 +154,11 @@ def test_the_example_is_what_the_days_are_made_for(both: Compiled) -> None:
         "reranker": ["rag-reranker"],
         "verifier": ["beam-search"],
     }
-    assert ledger.tests_of(plan) == 10 * 3 + 2 * 2 + 2 * 4
+    assert collector.tests_of(plan) == 10 * 3 + 2 * 2 + 2 * 4
 
 
 def test_a_day_as_planned_is_no_drift_and_everything_is_judged(both: Compiled) -> None:
-    found = judged(both, Day())
+    found = checked(both, Day())
     assert (found.kinds, found.reasons, found.notes) == ({}, {}, ())
 
 
@@ -165,8 +166,8 @@ def test_twice_the_executions_and_twice_the_calls_per_execution_are_the_same_loa
     both: Compiled,
 ) -> None:
     twice = since(2.0, 60)
-    executions = judged(both, Day(executions={"rag-reranker": twice}))
-    calls = judged(both, Day(calls={("rag-reranker", llm): twice for llm in ("generator", "reranker")}))
+    executions = checked(both, Day(executions={"rag-reranker": twice}))
+    calls = checked(both, Day(calls={("rag-reranker", llm): twice for llm in ("generator", "reranker")}))
     assert executions.kinds == {"rag-reranker": "executions-above"}
     assert calls.kinds == {"rag-reranker/generator": "calls-above", "rag-reranker/reranker": "calls-above"}
     assert executions.executions == {"rag-reranker": pytest.approx(2, rel=0.05)}
@@ -181,23 +182,23 @@ def test_twice_the_executions_and_twice_the_calls_per_execution_are_the_same_loa
 def test_the_texts_say_what_there_is_instead_of_what(both: Compiled) -> None:
     inputs, _ = both
     target = inputs.workflows["rag-reranker"].spec.target.per_second
-    found = judged(both, Day(executions={"rag-reranker": since(1.5, 60)}))
+    found = checked(both, Day(executions={"rag-reranker": since(1.5, 60)}))
     assert f"/s executions instead of the planned {target:g}/s (+" in found.texts["rag-reranker"]
-    found = judged(both, Day(calls={("rag-reranker", "reranker"): since(1.5, 60)}))
+    found = checked(both, Day(calls={("rag-reranker", "reranker"): since(1.5, 60)}))
     planned = inputs.planned["rag-reranker"].llms["reranker"].calls
     assert f"calls to reranker per execution instead of {planned:g} (+" in found.texts["rag-reranker/reranker"]
 
 
 def test_half_of_either_over_a_day_is_told_apart_too(both: Compiled) -> None:
-    executions = judged(both, Day(executions=dict.fromkeys(NAMES, 0.5)))
+    executions = checked(both, Day(executions=dict.fromkeys(NAMES, 0.5)))
     assert executions.kinds == dict.fromkeys(NAMES, "executions-below")
-    calls = judged(both, Day(calls={("rag-reranker", "reranker"): 0.5}))
+    calls = checked(both, Day(calls={("rag-reranker", "reranker"): 0.5}))
     assert calls.kinds == {"rag-reranker/reranker": "calls-below"}
 
 
 def test_more_executions_that_call_less_leave_the_load_and_are_seen(both: Compiled) -> None:
     calls = {("rag-reranker", llm): since(0.5, 90) for llm in ("generator", "reranker")}
-    found = judged(both, Day(executions={"rag-reranker": since(2.0, 90)}, calls=calls))
+    found = checked(both, Day(executions={"rag-reranker": since(2.0, 90)}, calls=calls))
     assert found.kinds == {"rag-reranker": "executions-above"}
     # A lack is a finding after a day only, but the cost goes by what is seen.
     assert found.per_execution["rag-reranker", "reranker"] == pytest.approx(0.5, rel=0.05)
@@ -211,15 +212,15 @@ def test_more_executions_that_call_less_leave_the_load_and_are_seen(both: Compil
 
 def test_load_that_small_shifts_add_up_to_is_still_found(both: Compiled) -> None:
     more = since(1.13, 600)
-    found = judged(both, Day(executions={"rag-reranker": more}, calls={("rag-reranker", "reranker"): more}))
+    found = checked(both, Day(executions={"rag-reranker": more}, calls={("rag-reranker", "reranker"): more}))
     assert found.kinds == {"reranker": "load-above"}
     assert found.calls == {"reranker": pytest.approx(1.13**2, rel=0.05)}
 
 
 def test_load_beyond_what_workflows_explain_is_found_beside_them(both: Compiled) -> None:
-    def found(beyond: float) -> Judgement:
+    def found(beyond: float) -> DayResult:
         calls = {("rag-reranker", "reranker"): since(beyond, 300)}
-        return judged(both, Day(executions={"rag-reranker": since(1.5, 300)}, calls=calls))
+        return checked(both, Day(executions={"rag-reranker": since(1.5, 300)}, calls=calls))
 
     assert found(1.08).kinds == {"rag-reranker": "executions-above"}
     beyond = found(1.3)
@@ -228,9 +229,9 @@ def test_load_beyond_what_workflows_explain_is_found_beside_them(both: Compiled)
     inputs, plan = both
     traffic, _ = Day(executions={"rag-reranker": since(1.95, 300)}).seen(inputs, plan)
     seen = Change(executions={"rag-reranker": 1.5})
-    of_llms = judge_traffic(inputs, plan, traffic, END, Settings(1e-4), seen)
+    of_llms = check_llm_traffic(inputs, plan, traffic, END, Settings(1e-4), seen)
     [reranker] = [f for f in of_llms.report.findings if f.subject == "reranker"]
-    assert reranker.what.endswith(", of which what is found of workflows explains +50%")
+    assert reranker.what.endswith("; findings about workflows explain +50% of it")
     assert of_llms.change.calls["reranker"] == pytest.approx(1.3, rel=0.05)
     assert of_llms.change.executions == {"rag-reranker": 1.5}
 
@@ -248,7 +249,7 @@ def test_the_sudden_end_of_executions_that_are_slower_than_predicted_is_no_findi
     both: Compiled, minutes: int
 ) -> None:
     inputs, plan = both
-    found = judged(
+    found = checked(
         (inputs, lasting(plan, "10min")), Day(executions=dict.fromkeys(NAMES, since(0.1, minutes)), lasts=20)
     )
     assert found.kinds == {}
@@ -257,31 +258,31 @@ def test_the_sudden_end_of_executions_that_are_slower_than_predicted_is_no_findi
 def test_twice_the_calls_of_executions_that_last_for_minutes_are_found(both: Compiled) -> None:
     inputs, plan = both
     day = Day(calls={("rag-reranker", "reranker"): since(2.0, 60)}, lasts=20)
-    assert judged((inputs, lasting(plan, "10min")), day).kinds == {"rag-reranker/reranker": "calls-above"}
+    assert checked((inputs, lasting(plan, "10min")), day).kinds == {"rag-reranker/reranker": "calls-above"}
 
 
 @pytest.mark.parametrize("share", [0.02, 0.03])
 def test_few_calls_without_a_name_are_borne(both: Compiled, share: float) -> None:
-    found = judged(both, Day(executions={"rag-reranker": since(2.0, 60)}, unnamed={"reranker": share}))
+    found = checked(both, Day(executions={"rag-reranker": since(2.0, 60)}, unnamed={"reranker": share}))
     assert found.kinds == {"rag-reranker": "executions-above"}
 
 
 def test_calls_without_a_name_leave_the_workflow_unjudged_and_the_llm_judged(both: Compiled) -> None:
-    found = judged(both, Day(executions={"rag-reranker": since(2.0, 60)}, unnamed={"reranker": 0.3}))
+    found = checked(both, Day(executions={"rag-reranker": since(2.0, 60)}, unnamed={"reranker": 0.3}))
     assert found.kinds["reranker"] == "load-above"
     assert "rag-reranker" not in found.kinds
     reason = found.reasons["rag-reranker", "executions"]
     assert reason == found.reasons["rag-reranker", "calls"]
     assert reason.startswith("13% of the calls to reranker name no workflow that calls it, or no execution")
     assert ("beam-search", "executions") not in found.reasons
-    assert "of rag-reranker the gateway does not count" in found.notes[0]
+    assert "not known for rag-reranker: the gateway does not count" in found.notes[0]
 
 
 def test_without_any_counts_only_the_load_is_judged_and_that_is_said(both: Compiled) -> None:
-    found = judged(both, Day(executions=dict.fromkeys(NAMES, since(2.0, 60))), Callers({}, {}))
+    found = checked(both, Day(executions=dict.fromkeys(NAMES, since(2.0, 60))), Callers({}, {}))
     assert found.kinds == dict.fromkeys(("generator", "reranker", "verifier"), "load-above")
     assert "is the gateway's /metrics/workflows scraped?" in found.reasons["rag-reranker", "executions"]
-    assert "of beam-search, rag-reranker the gateway" in found.notes[0]
+    assert "not known for beam-search, rag-reranker: the gateway" in found.notes[0]
 
 
 def test_clients_that_name_themselves_since_some_hours_are_judged_by_those(both: Compiled) -> None:
@@ -300,13 +301,13 @@ def test_clients_that_name_themselves_since_some_hours_are_judged_by_those(both:
         },
         whole.calls,
     )
-    found = judged(both, Day(executions={"rag-reranker": since(2.0, 60)}), callers)
+    found = checked(both, Day(executions={"rag-reranker": since(2.0, 60)}), callers)
     assert found.kinds == {"rag-reranker": "executions-above"}
     assert found.reasons["rag-reranker", "executions, too little"] == "1440 minutes must be observed, 300 of them were"
 
 
 def test_calls_past_the_gateway_are_noticed(both: Compiled) -> None:
-    found = judged(both, Day(executions=dict.fromkeys(NAMES, 0.5), past={"reranker": 0.5}))
+    found = checked(both, Day(executions=dict.fromkeys(NAMES, 0.5), past={"reranker": 0.5}))
     assert "rag-reranker" not in found.kinds
     reason = "50% of the calls to reranker are not among those that the gateway counts"
     assert found.reasons["rag-reranker", "executions"] == reason
@@ -320,7 +321,7 @@ def test_what_is_nobodys_is_no_lack_of_a_small_workflow(both: Compiled) -> None:
         for name in NAMES
     }
     small = min(own, key=lambda name: own[name])
-    found = judged(both, Day(executions={small: 0.05}, unnamed={"generator": 0.02}))
+    found = checked(both, Day(executions={small: 0.05}, unnamed={"generator": 0.02}))
     assert small not in found.kinds
     assert "may be among those that name no workflow" in found.reasons[small, "executions, too little"]
 
@@ -329,12 +330,12 @@ def test_what_is_nobodys_is_no_lack_of_a_small_workflow(both: Compiled) -> None:
 
 
 def test_one_count_by_several_pods_is_judged(both: Compiled) -> None:
-    found = judged(both, Day(executions={"rag-reranker": since(1.5, 60)}, pods=2))
+    found = checked(both, Day(executions={"rag-reranker": since(1.5, 60)}, pods=2))
     assert found.kinds == {"rag-reranker": "executions-above"}
 
 
 def test_executions_that_every_pod_counts_are_not_judged(both: Compiled) -> None:
-    found = judged(both, Day(pods=2, again=1.0))
+    found = checked(both, Day(pods=2, again=1.0))
     assert found.kinds == {}
     assert set(found.reasons) >= {(name, what) for name in NAMES for what in ("executions", "calls")}
     assert "several gateway pods" in found.reasons["rag-reranker", "executions"]
@@ -344,7 +345,7 @@ def test_executions_that_every_pod_counts_are_not_judged(both: Compiled) -> None
 def test_executions_that_begin_to_be_counted_twice_raise_no_finding(both: Compiled, minutes: int) -> None:
     for again in (0.3, 1.0):
         day = Day(pods=2, again=np.where(np.arange(DAY) >= DAY - minutes, again, 0.0))
-        found = judged(both, day, below=60)
+        found = checked(both, day, low_load_after=60)
         assert found.kinds == {}, (again, found.texts)
 
 
@@ -383,6 +384,6 @@ def test_cost_and_gain_go_by_executions_and_by_calls_per_execution(both: Compile
     assert each["rag-reranker"].capacity == pytest.approx(before["rag-reranker"].capacity / 1.1, rel=1e-6)
     notes = [cost_of(inputs, plan, change).note for change in (more, longer)]
     assert ALIKE not in notes[0] + notes[1]
-    assert (BESIDE in notes[0], BESIDE in notes[1]) == (False, True)
-    assert "would be met on" in fewest_note(inputs, Change(executions=dict.fromkeys(NAMES, 0.5)))
+    assert (SAME_PATH in notes[0], SAME_PATH in notes[1]) == (False, True)
+    assert "the observed load fits on" in fewest_note(inputs, Change(executions=dict.fromkeys(NAMES, 0.5)))
     assert fewest_note(inputs, Change(executions={"rag-reranker": 0.5, "beam-search": 1.2})) == ""

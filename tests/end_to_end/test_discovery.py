@@ -175,7 +175,7 @@ def planned(project: MakeProject) -> ScepsyProject:
 
 
 def found(project: ScepsyProject) -> list[Finding]:
-    return list(inventory.look(project.cluster, project.plan, Kubernetes(), time.time()).findings)
+    return list(inventory.read_and_check(project.cluster, project.plan, Kubernetes(), time.time()).findings)
 
 
 def kinds(project: ScepsyProject) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -278,7 +278,7 @@ def test_live_objects_are_judged_as_argo_cd_and_the_scheduler_report_them(
 
     def findings(later: float = 0) -> dict[str, Finding]:
         there = objects.read(reader, environment.namespace, name)
-        report, _ = objects.judge(there, plan, time.time() + later, application=environment.name)
+        report, _ = objects.check_objects(there, plan, time.time() + later, application=environment.name)
         return {finding.kind: finding for finding in report.findings}
 
     # As deployed, whenever one looks.
@@ -324,5 +324,5 @@ def test_live_objects_are_judged_as_argo_cd_and_the_scheduler_report_them(
     assert "Secret is not permitted in project" in " ".join(finding.what for finding in findings().values())
 
     nobody = objects.read(reader, environment.namespace, (cluster.argocd, "nobody"))
-    report, _ = objects.judge(nobody, plan, time.time(), application="nobody")
+    report, _ = objects.check_objects(nobody, plan, time.time(), application="nobody")
     assert [finding.kind for finding in report.findings] == ["application-gone"]

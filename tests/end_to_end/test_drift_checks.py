@@ -177,7 +177,7 @@ def test_a_schedule_that_is_due_checks_and_says_what_it_found(
     assert ended["status"]["phase"] == "Succeeded", argo.explain()
     assert ended["metadata"]["labels"]["workflows.argoproj.io/cron-workflow"] == "scepsy-drift"
     assert found(ended)["drift"] == "0"
-    assert "No drift in what could be judged" in found(ended)["report"]
+    assert "No drift (" in found(ended)["report"]
     assert_restricted(*argo.seen.values())
 
     # A node is cordoned.

@@ -1,4 +1,4 @@
-"""Whether to compile again, and what a compile is told of the traffic."""
+"""Whether to recompile, and which observed values a recompile plans with."""
 
 from __future__ import annotations
 
@@ -10,63 +10,64 @@ from hypothesis import strategies as st
 
 from scepsy.compilation import Inputs, collect_inputs
 from scepsy.documents import Workspace, load_workspace
+from scepsy.documents.drift_result import FindingKind
 from scepsy.documents.project import DriftSettings
 from scepsy.documents.workspace import with_observed
-from scepsy.drift.check import Look
-from scepsy.drift.finding import Finding, Outlook, Report, WorkflowFigures
-from scepsy.drift.impact import Change
+from scepsy.drift.call_changes import Change
+from scepsy.drift.comparison import Comparison
+from scepsy.drift.finding import Finding, Impact, Report, WorkflowPrediction
 from scepsy.drift.lost_hardware import Missing
 from scepsy.drift.observed_documents import observed_files, rates_of
-from scepsy.reconcile.decision import respond, savings
+from scepsy.reconcile.decision import decide, savings
 from scepsy.repository.new_project import create
 
-LOAD = Finding("traffic", "load-above", "warning", "generator", "60 % more calls")
-LOST = Finding("cluster", "node-gone", "critical", "gpu-b", "node gpu-b is gone", instances=("generator-1",))
-IDLE = Finding("cluster", "node-gone", "warning", "gpu-c", "node gpu-c is gone")
-BACK = Finding("cluster", "node-back", "info", "gpu-b", "node gpu-b is back")
-ENGINE = Finding("profiles", "engine-changed", "warning", "engine", "another image")
-CLAIM = Finding("objects", "claim-unallocated", "critical", "generator-0", "has no GPU")
+LOAD = Finding(FindingKind.LOAD_ABOVE, "warning", "generator", "60 % more calls")
+LOST = Finding(FindingKind.NODE_GONE, "critical", "gpu-b", "node gpu-b is gone", instances=("generator-1",))
+IDLE = Finding(FindingKind.NODE_GONE, "warning", "gpu-c", "node gpu-c is gone")
+BACK = Finding(FindingKind.NODE_BACK, "info", "gpu-b", "node gpu-b is back")
+ENGINE = Finding(FindingKind.ENGINE_CHANGED, "warning", "engine", "another image")
+CLAIM = Finding(FindingKind.CLAIM_UNALLOCATED, "critical", "generator-0", "has no GPU")
 
 
-def outlook(latency: float | None, note: str = "") -> Outlook:
-    return Outlook((WorkflowFigures("rag", 12.0, latency, 20.0),), 4.0, note)
+def impact(latency: float | None, note: str = "") -> Impact:
+    return Impact((WorkflowPrediction("rag", 12.0, latency, 20.0),), 4.0, note)
 
 
-def seen(*findings: Finding, now: float | None = 2.0, then: float | None = 1.0) -> Look:
-    return Look(10_000.0, Report(findings), (), Change(), cost=outlook(now), gain=outlook(then), news=True)
+def compared(*findings: Finding, now: float | None = 2.0, then: float | None = 1.0) -> Comparison:
+    return Comparison(10_000.0, Report(findings), (), Change(), cost=impact(now), gain=impact(then), news=True)
 
 
-NONE = Outlook(note="no allocation carries it: 2 GPUs are missing")
+NONE = Impact(note="no allocation can serve it: 2 GPUs are missing")
 
 
 @pytest.mark.parametrize(
-    ("look", "changed", "compiles", "why"),
+    ("comparison", "changed", "compiles", "why"),
     [
-        (seen(), None, False, "nothing was found that compiling again would mend"),
-        (seen(CLAIM), None, False, "nothing was found that compiling again would mend"),
-        (seen(ENGINE), None, False, "people changed documents since it was compiled: scepsy compile --commit"),
-        (seen(LOAD), None, True, "it saves 50.0% of the predicted latency"),
-        (seen(LOAD, then=1.9), None, False, "it would save 5.0% of the predicted latency; 10% are asked for"),
-        (seen(LOAD, then=2.2), None, False, "it would save 0.0%"),
-        (seen(LOAD), 9_000.0, False, "the plan changed 17 min ago, and stays for 60 min"),
-        (seen(LOAD), 6_400.0, True, "it saves"),
-        (seen(LOAD), 10_500.0, False, "the plan changed 0 min ago"),
-        (seen(LOAD, now=None), 9_999.0, True, "rag would get through again"),
-        (seen(LOAD, now=None, then=None), 1.0, False, "it would save 0.0%"),
-        (replace(seen(LOAD), news=False), None, False, "it is planned for already"),
-        (replace(seen(LOAD), news=False, edited=True), None, False, "documents already say so, and nobody compiled"),
-        (seen(LOST, then=2.5), 9_999.0, True, "generator-1 lost their GPUs"),
-        (seen(replace(LOST, instances=tuple("abcdef"))), None, True, "a, b, c, d and 2 more lost their GPUs"),
-        (seen(IDLE), None, False, "nothing was found that compiling again would mend"),
-        (seen(BACK), None, True, "gpu-b can be planned with again"),
-        (seen(BACK, then=2.0), 6_400.0, True, "gpu-b can be planned with again"),
-        (seen(BACK), 9_000.0, False, "the plan changed 17 min ago, and stays for 60 min"),
-        (seen(*(replace(BACK, subject=f"gpu-{i}") for i in range(6))), None, True,
-         "gpu-0, gpu-1, gpu-2, gpu-3 and 2 more can be planned with again"),
-        (replace(seen(BACK), gain=NONE), None, False, "no allocation carries it: 2 GPUs are missing"),
-        (replace(seen(LOAD), gain=NONE), None, False, "no allocation carries it: 2 GPUs are missing"),
-        (replace(seen(LOST), gain=NONE), None, False, "no allocation carries it: 2 GPUs are missing"),
-        (replace(seen(LOAD), cost=None, gain=None), None, False, "the documents cannot be compiled as they are"),
+        (compared(), None, False, "no finding that a recompile would fix"),
+        (compared(CLAIM), None, False, "no finding that a recompile would fix"),
+        (compared(ENGINE), None, False, "documents changed since the plan was compiled: scepsy compile --commit"),
+        (compared(LOAD), None, True, "it saves 50.0% of the predicted latency"),
+        (compared(LOAD, then=1.9), None, False, "it would save 5.0% of the predicted latency; spec.drift.minimumGain is 10%"),
+        (compared(LOAD, then=2.2), None, False, "it would save 0.0%"),
+        (compared(LOAD), 9_000.0, False, "the plan changed 17 min ago; spec.drift.coolDown is 60 min"),
+        (compared(LOAD), 6_400.0, True, "it saves"),
+        (compared(LOAD), 10_500.0, False, "the plan changed 0 min ago"),
+        (compared(LOAD, now=None), 9_999.0, True, "rag would no longer be saturated"),
+        (compared(LOAD, now=None, then=None), 1.0, False, "it would save 0.0%"),
+        (replace(compared(LOAD), news=False), None, False, "the plan already covers it"),
+        (replace(compared(LOAD), news=False, edited=True), None, False, "the documents already cover it, but are not compiled: scepsy compile --commit"),
+        (compared(LOST, then=2.5), 9_999.0, True, "generator-1 lost their GPUs"),
+        (compared(replace(LOST, instances=tuple("abcdef"))), None, True, "a, b, c, d and 2 more lost their GPUs"),
+        (compared(IDLE), None, False, "no finding that a recompile would fix"),
+        (compared(BACK), None, True, "gpu-b can be used again"),
+        (compared(BACK, then=2.0), 6_400.0, True, "gpu-b can be used again"),
+        (compared(BACK), 9_000.0, False, "the plan changed 17 min ago; spec.drift.coolDown is 60 min"),
+        (compared(*(replace(BACK, subject=f"gpu-{i}") for i in range(6))), None, True,
+         "gpu-0, gpu-1, gpu-2, gpu-3 and 2 more can be used again"),
+        (replace(compared(BACK), gain=NONE), None, False, "no allocation can serve it: 2 GPUs are missing"),
+        (replace(compared(LOAD), gain=NONE), None, False, "no allocation can serve it: 2 GPUs are missing"),
+        (replace(compared(LOST), gain=NONE), None, False, "no allocation can serve it: 2 GPUs are missing"),
+        (replace(compared(LOAD), cost=None, gain=None), None, False, "the documents do not compile: see scepsy compile --check"),
     ],
     ids=[
         "nothing", "an object", "documents", "enough", "too little", "worse", "cooling down", "cooled down", "a clock ahead",
@@ -76,19 +77,19 @@ NONE = Outlook(note="no allocation carries it: 2 GPUs are missing")
         "hardware back that is not enough", "more than there is", "lost too much", "documents that do not compile",
     ],
 )  # fmt: skip
-def test_compiled_again_is_what_saves_enough_or_ends_an_outage(
-    look: Look, changed: float | None, compiles: bool, why: str
+def test_a_recompile_must_save_enough_or_end_an_outage(
+    comparison: Comparison, changed: float | None, compiles: bool, why: str
 ) -> None:
-    response = respond(look, {"rag": 1.0}, DriftSettings(), changed)
-    assert (response.compile, response.why[: len(why)]) == (compiles, why)
+    decision = decide(comparison, {"rag": 1.0}, DriftSettings(), changed)
+    assert (decision.compile, decision.why[: len(why)]) == (compiles, why)
 
 
 def test_savings_are_weighed_by_priority() -> None:
-    now = Outlook((WorkflowFigures("a", 1, 2.0, 9), WorkflowFigures("b", 1, 4.0, 9)))
-    then = Outlook((WorkflowFigures("a", 1, 1.0, 9), WorkflowFigures("b", 1, 4.0, 9)))
+    now = Impact((WorkflowPrediction("a", 1, 2.0, 9), WorkflowPrediction("b", 1, 4.0, 9)))
+    then = Impact((WorkflowPrediction("a", 1, 1.0, 9), WorkflowPrediction("b", 1, 4.0, 9)))
     assert savings(now, then, {"a": 1.0, "b": 1.0}) == pytest.approx(0.25)
     assert savings(now, then, {"a": 3.0, "b": 1.0}) == pytest.approx(0.375)
-    assert savings(Outlook(), then, {}) == 0.0
+    assert savings(Impact(), then, {}) == 0.0
 
 
 @pytest.fixture(scope="module")

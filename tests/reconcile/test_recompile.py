@@ -29,7 +29,7 @@ from scepsy.documents import API_VERSION, Cluster, Plan
 from scepsy.documents.drift_result import DriftFinding, DriftResult
 from scepsy.documents.loading import validate
 from scepsy.documents.source import SourceFile, parse
-from scepsy.reconcile.recompile import _reason, _told
+from scepsy.reconcile.proposal import _summary, commit_reason
 
 __all__ = ["server"]
 
@@ -166,7 +166,7 @@ def test_a_lost_node_is_planned_without_and_the_next_look_finds_nothing(site: Si
     assert "planned without gpu-b, as observed (observed/clusters/two-nodes.yaml)" in plan.spec.warnings
     assert not {path for path in paths(site) if path.startswith(("clusters/", "workflows/"))}
     message = git(site.remote, "log", "-1", "--format=%B", "main")
-    assert "Drift: gpu-b: node-gone; hit: " in message
+    assert "Drift: gpu-b: node-gone; affected: " in message
     assert git(site.directory, "rev-parse", "HEAD") == git(site.remote, "rev-parse", "main")
     assert site.answered("--recompile", "--push")[0] == 0
 
@@ -178,7 +178,7 @@ def test_a_node_that_comes_back_is_used_again_once_it_has_settled(site: Site) ->
     site.give_back(since=120)
     code, document = site.answered("--recompile", "--push")
     assert code == 0
-    young = next(j for j in document["judged"] if j["subject"] == LOST)
+    young = next(j for j in document["checks"] if j["subject"] == LOST)
     assert "ready again for 1" in young["reason"]
     assert young["reason"].endswith("counts after 600 s")
     site.world.of(NODES)[:] = [n for n in site.world.of(NODES) if n["metadata"]["name"] != LOST]
@@ -195,28 +195,26 @@ TRAP = "[skip ci] fixes #12 @all Signed-off-by: x"
 
 
 @pytest.mark.parametrize(
-    ("finding", "told"),
+    ("finding", "summary"),
     [
         ({"area": "traffic", "kind": "load-above", "subject": "generator", "what": "54/s instead of 33.2/s (+63%)"},
          "generator: 54/s instead of 33.2/s (+63%)"),
         ({"area": "cluster", "kind": "gpu-sick", "subject": "GPU-a0", "what": f"GPU GPU-a0 is sick: device taint {TRAP}"},
          "GPU-a0: gpu-sick"),
         ({"area": "cluster", "kind": "node-gone", "subject": "gpu-b", "what": TRAP, "instances": tuple("abcdef")},
-         "gpu-b: node-gone; hit: a, b, c, d and 2 more"),
+         "gpu-b: node-gone; affected: a, b, c, d and 2 more"),
         ({"area": "objects", "kind": "sync-failed", "subject": "scepsy", "what": f"the sync failed: {TRAP}"},
          "scepsy: sync-failed"),
         ({"area": "cluster", "kind": "gpu-new", "subject": TRAP, "what": TRAP},
          "_skip_ci__fixes__12__all_Signed-off-by__x: gpu-new"),
     ],
-    ids=["traffic", "a taint", "a lost node", "what Argo CD says", "a name that is none"],
+    ids=["traffic", "a taint", "a lost node", "what Argo CD says", "not a valid name"],
 )  # fmt: skip
-def test_commits_and_titles_say_what_was_found_in_words_that_no_cluster_chose(finding: dict, told: str) -> None:
+def test_commit_messages_and_titles_contain_no_text_from_a_cluster(finding: dict, summary: str) -> None:
     found = DriftFinding(severity="critical", **finding)
-    assert _told(found) == told
-    result = DriftResult(
-        api_version=API_VERSION, cluster="c", at="2026-05-01T12:00:00Z", drift=True, findings=(found,), alarms=1e-4
-    )
-    assert _reason(result) == f"Drift: {told}"
+    assert _summary(found) == summary
+    result = DriftResult(api_version=API_VERSION, cluster="c", at="2026-05-01T12:00:00Z", drift=True, findings=(found,))
+    assert commit_reason(result) == f"Drift: {summary}"
 
 
 def test_a_node_that_comes_back_waits_for_the_cool_down(site: Site) -> None:
@@ -281,8 +279,7 @@ def test_findings_about_a_plan_that_is_no_longer_the_newest_are_dropped(site: Si
     code, document = site.answered("--recompile", "--push")
     assert code == 2
     assert document["response"]["why"] == (
-        "the plan of cluster two-nodes is another one at the remote by now;"
-        " bring the checkout forward: git pull --ff-only origin main"
+        "the remote has a newer plan for cluster two-nodes; update the checkout: git pull --ff-only origin main"
     )
     assert git(site.remote, "rev-parse", "main") == head
 
@@ -332,7 +329,7 @@ def test_a_pull_request_proposes_the_commit_and_leaves_the_branch_as_it_is(site:
     ((path, _, body),) = forge.asked
     assert path == "/repos/acme/specs/pulls"
     assert (body["head"], body["base"]) == (branch, "main")
-    assert body["title"].startswith("scepsy: recompile two-nodes (gpu-b: node-gone; hit: ")
+    assert body["title"].startswith("scepsy: recompile two-nodes (gpu-b: node-gone; affected: ")
     assert "| workflow | rate | mean latency now | then | capacity then |" in body["body"]
     assert TOKEN not in json.dumps(document)
 
@@ -343,7 +340,7 @@ def test_one_proposal_at_a_time_until_somebody_decides(site: Site, forge: forge_
     before = git(site.remote, "for-each-ref")
     code, document = site.answered("--recompile", "--pull-request")
     assert (code, document["response"]["compile"]) == (2, False)
-    assert document["response"]["why"] == "https://forge/pulls/7 is not decided yet; merge it, or close it"
+    assert document["response"]["why"] == "https://forge/pulls/7 is still open; merge it, or close it"
     assert git(site.remote, "for-each-ref") == before
     assert len(forge.asked) == 1
 
@@ -365,7 +362,7 @@ def test_an_open_proposal_about_something_else_is_waited_for_and_that_is_said(
     forge.have(branch, 5, fork)
     site.lose()
     code, document = site.answered("--recompile", "--pull-request")
-    why = "https://forge/pulls/5 is not decided yet, and it is about something else; merge it, or close it"
+    why = "https://forge/pulls/5 is still open, although it is about other findings; merge it, or close it"
     assert code == 2
     assert (document["response"]["why"] == why) == waits
     assert bool(proposed(site)) == (not waits)
@@ -411,7 +408,12 @@ def test_a_branch_that_was_left_behind_stays_and_a_new_one_is_proposed(site: Sit
 @pytest.mark.parametrize(
     ("days", "merged", "opened", "why"),
     [
-        (1, False, 0, "https://forge/pulls/7 was for the same and was closed; that is an answer for 7 days"),
+        (
+            1,
+            False,
+            0,
+            "https://forge/pulls/7 proposed the same change and was closed without merging; not proposing it again for 7 days",
+        ),
         (8, False, 1, "lost their GPUs"),
         (1, True, 1, "lost their GPUs"),
     ],
@@ -568,7 +570,7 @@ def test_measurements_that_cannot_be_submitted_are_told_and_hold_nothing_up(site
     site.world.fail(403, match="argoproj.io.*workflow", times=99)
     code, document = site.answered("--recompile", "--push")
     assert code == 2
-    assert any("nothing was measured anew" in line for line in document["response"]["profiling"])
+    assert any("no profiling job submitted" in line for line in document["response"]["profiling"])
 
 
 def test_no_secret_is_in_anything_that_is_written_or_said(

@@ -1,4 +1,4 @@
-"""`scepsy drift --watch`: looks again and again, acts, serves metrics, and survives what is down."""
+"""`scepsy drift --watch`: checks again and again, acts, serves metrics, and goes on when a server is down."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tests.drift.prometheus_server import Answer
 from tests.drift.replayed_traffic import free_port
 from tests.reconcile.test_recompile import LOST, Site, server, site
 
-from scepsy.reconcile.watch import Bell, Watching, watch
+from scepsy.reconcile.node_events import Wakeup
+from scepsy.reconcile.watch import Reporting, Watching, watch
 
 __all__ = ["server", "site"]
 
@@ -74,7 +75,7 @@ def watching(site: Site, tmp_path: Path, *more: str) -> Iterator[Watch]:
         process.wait()
 
 
-def test_a_lost_node_is_answered_while_the_watch_goes_on(site: Site, tmp_path: Path, scepsy: Scepsy) -> None:
+def test_a_lost_node_is_replanned_while_the_watch_goes_on(site: Site, tmp_path: Path, scepsy: Scepsy) -> None:
     with watching(site, tmp_path, "--recompile", "--push") as watch:
         seen = watch.until(lambda m: 'scepsy_drift{cluster="two-nodes"}' in m)
         assert seen['scepsy_drift{cluster="two-nodes"}'] == 0
@@ -99,19 +100,23 @@ def test_a_lost_node_is_answered_while_the_watch_goes_on(site: Site, tmp_path: P
     assert "Traceback" not in watch.said()
 
 
-def test_what_is_down_is_told_once_counted_and_tried_again(site: Site, tmp_path: Path) -> None:
+def test_an_outage_is_reported_once_counted_and_tried_again(site: Site, tmp_path: Path) -> None:
     site.prometheus.answers = [Answer(401)] * 3
     with watching(site, tmp_path) as watch:
-        watch.until(lambda m: m.get('scepsy_looks_total{result="incomplete"}', 0) >= 2)
-        watch.until(lambda m: m.get('scepsy_looks_total{result="done"}', 0) >= 1)
+        watch.until(lambda m: m.get('scepsy_drift_checks_total{result="incomplete"}', 0) >= 2)
+        watch.until(lambda m: m.get('scepsy_drift_checks_total{result="done"}', 0) >= 1)
         plans = site.directory / "plans"
         plans.rename(plans.with_name("elsewhere"))
         (site.directory / "scepsy.yaml").rename(site.directory / "not-here.yaml")
-        watch.until(lambda m: m.get('scepsy_looks_total{result="failed"}', 0) >= 2)
+        watch.until(lambda m: m.get('scepsy_drift_checks_total{result="failed"}', 0) >= 2)
         (site.directory / "not-here.yaml").rename(site.directory / "scepsy.yaml")
         plans.with_name("elsewhere").rename(plans)
-        before = watch.metrics()['scepsy_looks_total{result="done"}']
-        watch.until(lambda m: m['scepsy_looks_total{result="done"}'] > before)
+        metrics = watch.metrics()
+        before = metrics['scepsy_drift_checks_total{result="done"}']
+        skipped = metrics['scepsy_drift_checks_skipped{cluster="two-nodes"}']
+        assert metrics['scepsy_drift_not_judged{cluster="two-nodes"}'] == skipped  # the deprecated name
+        assert metrics['scepsy_looks_total{result="incomplete"}'] >= 2  # the deprecated name
+        watch.until(lambda m: m['scepsy_drift_checks_total{result="done"}'] > before)
     assert watch.said().count("there is no scepsy.yaml") == 1
 
 
@@ -123,44 +128,46 @@ def test_a_node_that_returns_and_traffic_that_falls_do_not_make_it_flap(site: Si
         head = git(site.remote, "rev-parse", "main")
         for _ in range(3):
             site.give_back(since=1)
-            looks = watch.metrics()['scepsy_looks_total{result="done"}']
-            watch.until(lambda m, looks=looks: m['scepsy_looks_total{result="done"}'] > looks + 1)
+            looks = watch.metrics()['scepsy_drift_checks_total{result="done"}']
+            watch.until(lambda m, looks=looks: m['scepsy_drift_checks_total{result="done"}'] > looks + 1)
             site.lose()
-            looks = watch.metrics()['scepsy_looks_total{result="done"}']
-            watch.until(lambda m, looks=looks: m['scepsy_looks_total{result="done"}'] > looks + 1)
+            looks = watch.metrics()['scepsy_drift_checks_total{result="done"}']
+            watch.until(lambda m, looks=looks: m['scepsy_drift_checks_total{result="done"}'] > looks + 1)
         assert git(site.remote, "rev-parse", "main") == head
 
 
-def test_a_server_that_answers_oddly_fails_looks_and_does_not_end_the_watch(site: Site, tmp_path: Path) -> None:
+def test_a_server_with_odd_answers_fails_checks_and_does_not_end_the_watch(site: Site, tmp_path: Path) -> None:
     with watching(site, tmp_path) as watch:
-        watch.until(lambda m: m.get('scepsy_looks_total{result="done"}', 0) >= 1)
+        watch.until(lambda m: m.get('scepsy_drift_checks_total{result="done"}', 0) >= 1)
         site.world.fail(200, times=2, match="nodes", body="[" * 200_000)
         site.world.fail(200, times=1, match="pods", body='{"kind": "PodList", "items": [], "metadata": 5}')
         site.prometheus.answers = [Answer(200, b"[" * 200_000)] * 2
-        done = watch.until(lambda m: not site.prometheus.answers)['scepsy_looks_total{result="done"}']
-        watch.until(lambda m: m['scepsy_looks_total{result="done"}'] > done + 1)
+        done = watch.until(lambda m: not site.prometheus.answers)['scepsy_drift_checks_total{result="done"}']
+        watch.until(lambda m: m['scepsy_drift_checks_total{result="done"}'] > done + 1)
     assert "Traceback" not in watch.said()
 
 
-def test_a_look_that_ends_in_a_bug_is_told_once_counted_and_followed_by_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_check_that_ends_in_a_bug_is_reported_once_counted_and_followed_by_others(
+    tmp_path: Path,
 ) -> None:
     class Broken:
         kubernetes = None
-        looks = 0
+        checks = 0
 
-        def look(self) -> None:
-            self.looks += 1
-            if self.looks == 3:
+        def check(self) -> None:
+            self.checks += 1
+            if self.checks == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
             raise RuntimeError("beyond \x1b[31mbelief")
 
     broken = Broken()
-    watch(tmp_path, broken, None, Watching(0.01, ("127.0.0.1", free_port())), lambda result: None)  # type: ignore[arg-type]
-    assert broken.looks == 3
-    assert capsys.readouterr().err == (
-        "error: the look failed: RuntimeError: beyond \\x1b[31mbelief\n  hint: this is a bug: please report it\n"
-    )
+    lines: list[str] = []
+    reporting = Reporting(lambda result: None, lines.append)
+    watch(tmp_path, broken, None, Watching(0.01, ("127.0.0.1", free_port())), reporting)  # type: ignore[arg-type]
+    assert broken.checks == 3
+    assert lines == [
+        "error: the check failed: RuntimeError: beyond \\x1b[31mbelief\n  hint: this is a bug: please report it"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +181,7 @@ def test_a_look_that_ends_in_a_bug_is_told_once_counted_and_followed_by_others(
     ids=str,
 )
 def test_nodes_are_watched_on_whatever_the_server_sends(events: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    bell = Bell()
+    wakeup = Wakeup()
     asked = 0
 
     class Odd:
@@ -182,32 +189,32 @@ def test_nodes_are_watched_on_whatever_the_server_sends(events: list[object], mo
             nonlocal asked
             asked += 1
             if asked == 2:
-                bell._rung.clear()
+                wakeup._woken.clear()
                 yield {"type": "ADDED", "object": {"metadata": {"name": "gpu-a"}}}
-                bell._over.set()
+                wakeup._ended.set()
                 return
             for event in events:
                 if isinstance(event, Exception):
                     raise event
                 yield event
 
-    monkeypatch.setattr("scepsy.reconcile.watch._AGAIN", 0.0)
-    monkeypatch.setattr("scepsy.reconcile.watch._CALM", 0.0)
-    bell.follow_nodes(Odd())  # type: ignore[arg-type]
-    assert (asked, bell._rung.is_set()) == (2, True)
+    monkeypatch.setattr("scepsy.reconcile.node_events._RECONNECT", 0.0)
+    monkeypatch.setattr("scepsy.reconcile.node_events._COLLECT", 0.0)
+    wakeup.follow_nodes(Odd())  # type: ignore[arg-type]
+    assert (asked, wakeup._woken.is_set()) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--push"], "are for --recompile"),
-        (["--recompile", "--push", "--pull-request"], "give one"),
+        (["--push"], "--push and --pull-request need --recompile"),
+        (["--recompile", "--push", "--pull-request"], "exclude each other"),
         (["--watch", "--interval", "soon"], '--interval: "soon" is not a duration'),
         (["--watch", "--interval", "0.1s"], "--interval: 0.1s is too short"),
         (["--watch", "--listen", "here"], '--listen: "here" is not an address'),
-        (["--watch", "--listen", "203.0.113.1:9464"], "cannot be listened on"),
-        (["--watch", "--listen", "a..b:9464"], '--listen: "a..b" is not the name of a host'),
-        (["--watch", "--listen", f"{80 * 'a'}:9464"], f'--listen: "{60 * "a"}" is not the name of a host'),
+        (["--watch", "--listen", "203.0.113.1:9464"], "--listen: cannot listen on 203.0.113.1:9464"),
+        (["--watch", "--listen", "a..b:9464"], '--listen: "a..b" is not a valid host name'),
+        (["--watch", "--listen", f"{80 * 'a'}:9464"], f'--listen: "{60 * "a"}" is not a valid host name'),
         (["--prometheus", "http://[::1"], "is not the address of a Prometheus"),
     ],
 )

@@ -13,10 +13,11 @@ from scepsy.cli.output import console, print_json, reporting
 from scepsy.documents import API_VERSION
 from scepsy.documents.drift_result import DriftResult
 from scepsy.errors import ScepsyError
-from scepsy.reconcile.check import Lookout, Options
+from scepsy.reconcile.check import Checker
+from scepsy.reconcile.options import Options
 from scepsy.reconcile.recompile import How, Recompilation
+from scepsy.reconcile.watch import Reporting, watching
 from scepsy.reconcile.watch import watch as run_watch
-from scepsy.reconcile.watch import watching
 from scepsy.report.drift_terminal import show_drift
 
 
@@ -33,39 +34,55 @@ from scepsy.report.drift_terminal import show_drift
     "--match",
     metavar="LABEL=VALUE",
     multiple=True,
-    help="A label that the series must have; may be repeated. namespace is the plan's unless given.",
-)
-@click.option("--window", metavar="TIME", default="1h", show_default=True, help="Time that is read as it was scraped.")
-@click.option(
-    "--alarms", metavar="RATE", default="1/10000h", show_default=True, help="False alarms that are allowed, over all."
+    help="A label that the series must have; may be repeated. Default: namespace of the plan.",
 )
 @click.option(
-    "--below", metavar="TIME", default="24h", show_default=True, help="How long a load must be too low; or never."
+    "--window",
+    metavar="TIME",
+    default="1h",
+    show_default=True,
+    help="Lookback window read at full scrape resolution.",
 )
-@click.option("--profiles-older-than", "older", metavar="TIME", help="Find profiles measured longer ago, such as 180d.")
-@click.option("--context", metavar="NAME", help="Look at nodes and objects of this context of the kubeconfig too.")
+@click.option(
+    "--false-alarm-rate",
+    metavar="RATE",
+    default="1/10000h",
+    show_default=True,
+    help="Accepted false alarms, over all tests.",
+)
+@click.option("--alarms", metavar="RATE", hidden=True, help="Deprecated: --false-alarm-rate.")
+@click.option(
+    "--low-load-after",
+    metavar="TIME",
+    default="24h",
+    show_default=True,
+    help="How long a load must be too low to be reported; or never.",
+)
+@click.option("--below", metavar="TIME", hidden=True, help="Deprecated: --low-load-after.")
+@click.option("--profiles-older-than", "older", metavar="TIME", help="Report profiles that are older, such as 180d.")
+@click.option("--context", metavar="NAME", help="Check nodes and objects of this context of the kubeconfig too.")
 @click.option(
     "--application", metavar="[NAMESPACE/]NAME", help="The Argo CD Application (namespace argocd if not given)."
 )
-@click.option("--recompile", is_flag=True, help="Compile again with what was observed, where that is worth it.")
-@click.option("--push", is_flag=True, help="With --recompile: commit and push it, on top of whatever others push.")
+@click.option("--recompile", is_flag=True, help="Compile again with the observed values, if that is worthwhile.")
+@click.option("--push", is_flag=True, help="With --recompile: commit the result on top of the remote, and push it.")
 @click.option(
-    "--pull-request", is_flag=True, help="With --recompile: push it to a branch of its own, and open a pull request."
+    "--pull-request", is_flag=True, help="With --recompile: push the result to a new branch, and open a pull request."
 )
-@click.option("--watch", is_flag=True, help="Look again and again, until SIGTERM.")
+@click.option("--watch", is_flag=True, help="Check again and again, until SIGTERM.")
 @click.option(
     "--interval",
     metavar="TIME",
     default="60s",
     show_default=True,
-    help="Time between looks; changes of nodes are looked at at once.",
+    help="Time between checks; a change of a node triggers one at once.",
 )
 @click.option(
     "--listen",
     metavar="HOST:PORT",
     default="127.0.0.1:9464",
     show_default=True,
-    help="With --watch: where /metrics is served.",
+    help="With --watch: address that serves /metrics.",
 )
 @output_option("DriftResult")
 def command(
@@ -74,8 +91,10 @@ def command(
     prometheus: str | None,
     match: tuple[str, ...],
     window: str,
-    alarms: str,
-    below: str,
+    false_alarm_rate: str,
+    alarms: str | None,
+    low_load_after: str,
+    below: str | None,
     older: str | None,
     context: str | None,
     application: str | None,
@@ -87,14 +106,14 @@ def command(
     listen: str,
     output: str,
 ) -> None:
-    """Compare the committed Plan with the world: traffic, nodes, live objects, profiles.
+    """Compare the committed Plan with traffic, nodes, live objects and profiles.
 
-    Exit codes: 0 no drift, 1 error (or not all could be looked at, and nothing was found), 2 drift.
+    Exit codes: 0 no drift, 1 error (or no findings, but not everything could be checked), 2 drift.
     """
     if (push or pull_request) and not recompile:
-        raise click.UsageError("--push and --pull-request are for --recompile")
+        raise click.UsageError("--push and --pull-request need --recompile")
     if push and pull_request:
-        raise click.UsageError("--push and --pull-request both say what becomes of a compile: give one")
+        raise click.UsageError("--push and --pull-request exclude each other")
 
     def show(result: DriftResult) -> None:
         if output == "json":
@@ -102,16 +121,20 @@ def command(
         else:
             show_drift(console(), result)
 
-    options = Options(project, cluster, prometheus, match, window, alarms, below, older, context, application)
+    false_alarm_rate, low_load_after = alarms or false_alarm_rate, below or low_load_after
+    options = Options(
+        project, cluster, prometheus, match, window, false_alarm_rate, low_load_after, older, context, application
+    )
     how: How = "push" if push else "propose" if pull_request else "write"
     recompilation = Recompilation(project, how, context) if recompile else None
     if watch:
-        run_watch(project, Lookout(options), recompilation, watching(interval, listen), show)
+        reports = Reporting(show, lambda line: click.echo(line, err=True))
+        run_watch(project, Checker(options), recompilation, watching(interval, listen), reports)
         return
 
     def work() -> DriftResult:
-        looked = Lookout(options).look()
-        return looked.result if recompilation is None else recompilation.answer(looked)
+        checked = Checker(options).check()
+        return checked.document if recompilation is None else recompilation.act_on(checked)
 
     result = reporting(
         work, output, lambda failure: DriftResult(api_version=API_VERSION, cluster=cluster or "", error=failure)

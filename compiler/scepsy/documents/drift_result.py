@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -9,88 +10,161 @@ from pydantic import Field
 from scepsy.documents.command_results import CompileResult, Failure
 from scepsy.documents.model import Document, Items, Model
 
+Area = Literal["traffic", "cluster", "objects", "profiles"]
+"""What is compared with the Plan: the load, the hardware, the live Kubernetes objects, the speed of the engines."""
 
-class DriftFigures(Model):
-    """What to expect of one workflow."""
+Severity = Literal["critical", "warning", "info"]
+"""`critical`: calls fail or wait without bound, now or at the observed load; `warning`: the plan no longer fits;
+`info`: no action is urgent."""
+
+
+class FindingKind(StrEnum):
+    """The kinds of findings; `scepsy.drift.kinds` says what each does to the plan, and what to do about it."""
+
+    EXECUTIONS_ABOVE = "executions-above"
+    EXECUTIONS_BELOW = "executions-below"
+    CALLS_ABOVE = "calls-above"
+    CALLS_BELOW = "calls-below"
+    LOAD_ABOVE = "load-above"
+    LOAD_BELOW = "load-below"
+    INPUT_TOKENS_ABOVE = "input-tokens-above"
+    INPUT_TOKENS_BELOW = "input-tokens-below"
+    OUTPUT_TOKENS_ABOVE = "output-tokens-above"
+    OUTPUT_TOKENS_BELOW = "output-tokens-below"
+    NODE_GONE = "node-gone"
+    NODE_NOT_READY = "node-not-ready"
+    NODE_BACK = "node-back"
+    NODE_SILENT = "node-silent"
+    NODE_NEW = "node-new"
+    NODE_CORDONED = "node-cordoned"
+    NODE_TAINTED = "node-tainted"
+    PRODUCT_CHANGED = "product-changed"
+    GPU_GONE = "gpu-gone"
+    GPU_MOVED = "gpu-moved"
+    GPU_SICK = "gpu-sick"
+    GPU_BACK = "gpu-back"
+    GPU_NEW = "gpu-new"
+    GPU_REPORTED = "gpu-reported"
+    MEMORY_CHANGED = "memory-changed"
+    DEVICE_CLASS_GONE = "device-class-gone"
+    KUBERNETES_VERSION = "kubernetes-version"
+    APPLICATION_GONE = "application-gone"
+    APPLICATION_ERROR = "application-error"
+    APPLICATION_UNHEALTHY = "application-unhealthy"
+    SYNC_FAILED = "sync-failed"
+    SYNC_FAILING = "sync-failing"
+    SYNC_STUCK = "sync-stuck"
+    OUT_OF_SYNC = "out-of-sync"
+    POD_PENDING = "pod-pending"
+    POD_CRASHING = "pod-crashing"
+    CLAIM_UNALLOCATED = "claim-unallocated"
+    ENGINE_CHANGED = "engine-changed"
+    REVISION_CHANGED = "revision-changed"
+    PROFILE_GONE = "profile-gone"
+    PROFILE_OUTDATED = "profile-outdated"
+    PROFILE_OLD = "profile-old"
+    LATENCY_ABOVE = "latency-above"
+    LATENCY_BELOW = "latency-below"
+
+
+class DriftPrediction(Model):
+    """The prediction for one workflow."""
 
     workflow: str
     """Its name."""
     rate: float
-    """Executions per second that are assumed."""
+    """Assumed executions per second."""
     latency: float | None = None
-    """Predicted mean latency of an execution, seconds; unset where an LLM is saturated or missing."""
+    """Predicted mean latency of an execution, seconds; unset if an LLM is saturated or missing."""
     capacity: float
-    """Executions per second at which an LLM is saturated, the others at their rates."""
+    """Executions per second that saturate an LLM, the other workflows at their rates."""
 
 
-class DriftOutlook(Model):
-    """What to expect under one allocation."""
+class DriftImpact(Model):
+    """The predictions under one allocation."""
 
-    workflows: Items[DriftFigures] = ()
+    workflows: Items[DriftPrediction] = ()
     """Per workflow."""
     gpus: float | None = None
     """GPUs that the allocation takes."""
     note: str = ""
-    """What is assumed, or why there are no figures."""
+    """What is assumed, or why nothing is predicted."""
 
 
 class DriftFinding(Model):
-    """One way in which the world differs from the Plan."""
+    """One difference from the Plan."""
 
-    area: Literal["traffic", "cluster", "objects", "profiles"]
+    area: Area
     """What was compared."""
-    kind: str
-    """What it is, for programs, such as `load-above` or `node-gone`."""
-    severity: Literal["critical", "warning", "info"]
+    kind: FindingKind
+    """What it is, for programs."""
+    severity: Severity
     """How bad."""
     subject: str
-    """What it is about: an LLM, an instance, a node, a GPU, an object."""
+    """An LLM, an instance, a node, a GPU or an object."""
     what: str
-    """One sentence with the figures."""
+    """One sentence with the values."""
     since: str | None = None
-    """When it began, as far as can be told: UTC, RFC 3339."""
+    """When it began, as far as known: UTC, RFC 3339."""
     at_least_since: bool = False
-    """Whether it may have begun earlier: that is where knowledge begins."""
+    """Whether it may have begun earlier, before the data begin."""
     confidence: Annotated[float, Field(ge=0, le=1)] | None = None
-    """1 - the probability that chance alone would show this in one look; unset for what is not a matter of chance."""
-    cost: DriftOutlook | None = None
-    """What it does with the committed allocation."""
-    gain: DriftOutlook | None = None
-    """What compiling again would give."""
+    """1 - the probability that chance alone shows this in one check; unset if chance plays no part."""
+    cost: DriftImpact | None = None
+    """The predictions with the committed allocation."""
+    gain: DriftImpact | None = None
+    """The predictions after a recompile."""
     instances: Items[str] = ()
-    """Instances of the Plan that it affects."""
+    """The affected instances of the Plan."""
 
 
-class DriftJudged(Model):
-    """Something that was compared with the Plan, or could not be."""
+class DriftCheck(Model):
+    """One comparison with the Plan, done or skipped."""
 
-    area: Literal["traffic", "cluster", "objects", "profiles"]
+    area: Area
     """What was compared."""
     subject: str = ""
     """Of what; empty for the area as a whole."""
     what: str
-    """In words."""
-    judged: bool
-    """Whether it could be."""
+    """The checked property."""
+    checked: bool
+    """Whether it was checked; if not, nothing is known about it."""
     reason: str = ""
-    """Why it could not."""
+    """Why it was skipped."""
     note: str = ""
-    """The figures."""
+    """The values."""
+
+
+class DriftJudged(Model):
+    """Deprecated: an entry of `judged`."""
+
+    area: Area
+    """What was compared."""
+    subject: str = ""
+    """Of what; empty for the area as a whole."""
+    what: str
+    """The checked property."""
+    judged: bool
+    """Whether it was checked."""
+    reason: str = ""
+    """Why it was skipped."""
+    note: str = ""
+    """The values."""
 
 
 class DriftResponse(Model):
-    """Whether compiling again is worth it, and what was done about it."""
+    """Whether to recompile, and what was done."""
 
     compile: bool
-    """Whether it is."""
+    """Whether to recompile."""
     why: str
     """The reason."""
     done: str = ""
-    """What was done about it (`--recompile`); empty for nothing."""
+    """What `--recompile` did; empty for nothing."""
     pull_request: str = ""
-    """Address of the pull request that was opened."""
+    """Address of the opened pull request."""
     profiling: Items[str] = ()
-    """What was submitted for measurement, because profiles no longer hold, or why nothing could be."""
+    """Profiling jobs that were submitted because profiles no longer hold, or why none could be."""
 
 
 class DriftResult(Document):
@@ -101,19 +175,23 @@ class DriftResult(Document):
     cluster: str = ""
     """The cluster."""
     at: str = ""
-    """When it was looked at: UTC, RFC 3339."""
+    """When it was checked: UTC, RFC 3339."""
     drift: bool = False
-    """Whether anything was found; then the command ends with exit code 2."""
+    """Whether there are findings; then the command ends with exit code 2."""
     findings: Items[DriftFinding] = ()
-    """What was found, the worst first."""
+    """The differences from the Plan, the worst first."""
+    checks: Items[DriftCheck] = ()
+    """The comparisons with the Plan, done and skipped."""
     judged: Items[DriftJudged] = ()
-    """What was compared with the Plan, and what could not be: of that nothing is known."""
+    """Deprecated: the same as `checks`; removed in the next release."""
+    false_alarm_rate: float = 0.0
+    """Accepted false alarms per hour of checking, over all tests."""
     alarms: float = 0.0
-    """False alarms per hour of looking that were allowed, over everything that is left to chance."""
+    """Deprecated: the same as `falseAlarmRate`; removed in the next release."""
     notes: Items[str] = ()
-    """What cannot be told from these figures at all."""
+    """The limits of the result."""
     response: DriftResponse | None = None
-    """Whether to compile again."""
+    """Whether to recompile."""
     compiled: CompileResult | None = None
     """What was compiled (`--recompile`)."""
     error: Failure | None = None

@@ -176,29 +176,29 @@ def minutes_to_find(ratio: float, alarms: float, rate: float, dispersion: float)
     return max(float(LENGTHS[0]), counts / rate / SLOT + BURST)
 
 
-def judge(
+def detect_shift(
     value: Floats,
     expected: Floats,
-    alarms: float,
+    false_alarm_rate: float,
     *,
     tests: int = 1,
     margin: float = MARGIN,
-    below: int | None = DAY,
+    low_load_after: int | None = DAY,
 ) -> Verdict:
-    """Judge one series.
+    """Test one series.
 
     Args:
         value: (T,) y per slot, the last one ending now.
-        expected: (T,) x per slot; 0 where nothing was observed (the value is not looked at there).
-        alarms: false alarms per hour allowed to all tests together.
+        expected: (T,) x per slot; 0 where nothing was observed (the value is ignored there).
+        false_alarm_rate: accepted false alarms per hour, over all tests.
         tests: number of tests among which they are divided, each direction of each series counted.
         margin: part below which a change does not matter.
-        below: minutes for which a lack must last; None to look for none.
+        low_load_after: minutes for which a value must be too low; None to ignore low values.
     """
     y, x = np.atleast_2d(value), np.atleast_2d(expected)
     y = np.where(x > 0, y, 0.0)
     statistics = statistics_of(y, x)
-    bound = threshold(alarms / tests)
+    bound = threshold(false_alarm_rate / tests)
     known = np.isfinite(statistics.z[0])
     hour = min(NOW, y.shape[1])
     seen = float(x[0, -hour:].sum())
@@ -209,9 +209,9 @@ def judge(
     shift: Shift | None = None
     if exceeds(statistics, bound, margin)[0]:
         shift = _excess(y[0], x[0], float(np.nanmax(statistics.z[0])), tests)
-    lack, reason = None, "not looked for"
-    if below is not None:
-        lack, reason = _lack(y[0], x[0], bound, margin, below, tests)
+    lack, reason = None, "not checked"
+    if low_load_after is not None:
+        lack, reason = _lack(y[0], x[0], bound, margin, low_load_after, tests)
     return Verdict(shift or lack, why, reason, ratio, dispersion)
 
 
@@ -244,17 +244,17 @@ def _excess(y: Floats, x: Floats, z: float, tests: int) -> Shift:
     return Shift("above", ratio, minutes, minutes >= begins - BURST, z, min(_CAP, 1 - p))
 
 
-def lack_of(y: Floats, x: Floats, margin: float, below: int) -> tuple[Floats, Floats, Bools]:
+def lack_of(y: Floats, x: Floats, margin: float, low_load_after: int) -> tuple[Floats, Floats, Bools]:
     """Return for B series the statistic of a lack, the largest ratio of any block, and whether it can be judged.
 
     Args:
         y: (B, T) values.
         x: (B, T) what was expected.
         margin: part below which a change does not matter.
-        below: minutes that are looked at.
+        low_load_after: minutes for which a value must be too low.
     """
-    size = block_of(below)
-    number = max(1, below // size)
+    size = block_of(low_load_after)
+    number = max(1, low_load_after // size)
     if y.shape[1] < number * size:
         batch = len(y)
         return np.full(batch, np.nan), np.full(batch, np.nan), np.zeros(batch, dtype=bool)
@@ -277,21 +277,23 @@ def lack_of(y: Floats, x: Floats, margin: float, below: int) -> tuple[Floats, Fl
     return least, ratio.max(axis=1), judged
 
 
-def block_of(below: int) -> int:
+def block_of(low_load_after: int) -> int:
     """Return the minutes of the blocks of which none may reach the Plan: a 24th of the time, at least 15."""
-    return max(15, below // 24)
+    return max(15, low_load_after // 24)
 
 
-def _lack(y: Floats, x: Floats, bound: float, margin: float, below: int, tests: int) -> tuple[Shift | None, str]:
-    z, ratio, judged = lack_of(y[None, :], x[None, :], margin, below)
+def _lack(
+    y: Floats, x: Floats, bound: float, margin: float, low_load_after: int, tests: int
+) -> tuple[Shift | None, str]:
+    z, ratio, judged = lack_of(y[None, :], x[None, :], margin, low_load_after)
     if not judged[0]:
-        known = int((x[-below:] > 0).sum())
-        return None, f"{below} minutes must be observed, {known} of them were"
+        known = int((x[-low_load_after:] > 0).sum())
+        return None, f"{low_load_after} minutes must be observed, {known} of them were"
     if not (z[0] > bound and ratio[0] <= 1 - margin):
         return None, ""
     begins = len(x) - int(np.flatnonzero(x > 0)[0])
     # Backwards from now, as long as no block reaches the Plan.
-    size = block_of(below)
+    size = block_of(low_load_after)
     with np.errstate(invalid="ignore", divide="ignore"):
         blocks = _blocks(y[None, :], size)[0] / _blocks(x[None, :], size)[0]
     reached = np.flatnonzero(blocks > 1 - margin / 2)

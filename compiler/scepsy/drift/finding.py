@@ -1,31 +1,28 @@
-"""What drift detection finds: one way in which the world is no longer as the Plan says."""
+"""What a check returns: findings (differences from the Plan), their impact, and the list of checks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import get_args
 
-Area = Literal["traffic", "cluster", "objects", "profiles"]
-"""What is compared with the Plan: the load, the hardware, the live Kubernetes objects, the speed of the engines."""
+from scepsy.documents.drift_result import Area, FindingKind, Severity
+from scepsy.drift.kinds import KINDS, Effect
 
-Severity = Literal["critical", "warning", "info"]
-"""`critical`: calls fail or wait without bound, now or at the load that is seen; `warning`: the plan no longer fits;
-`info`: worth knowing, nobody needs to get up."""
-
-_ORDER: dict[Severity, int] = {"critical": 0, "warning": 1, "info": 2}
+_AREAS: tuple[Area, ...] = get_args(Area)
+_SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 
 @dataclass(frozen=True, slots=True)
-class WorkflowFigures:
-    """What to expect of one workflow.
+class WorkflowPrediction:
+    """The prediction for one workflow.
 
     Attributes:
         workflow: its name.
-        rate: executions per second that are assumed.
-        latency: predicted mean seconds of an execution; None where an LLM is saturated, or missing.
-        capacity: executions per second at which an LLM is saturated, the others at their rates; 0 without an LLM.
+        rate: assumed executions per second.
+        latency: predicted mean seconds of an execution; None if an LLM is saturated or missing.
+        capacity: executions per second that saturate an LLM, the other workflows at their rates; 0 without an LLM.
     """
 
     workflow: str
@@ -35,66 +32,74 @@ class WorkflowFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
-    """What to expect of all workflows, under one allocation.
+class Impact:
+    """The predictions for all workflows under one allocation.
 
     Attributes:
-        workflows: per workflow; empty where nothing could be predicted.
-        gpus: GPUs that the allocation takes, parts of GPUs counted as parts; None where there is no allocation.
-        note: what is assumed, or why there is no figure.
+        workflows: per workflow; empty if nothing could be predicted.
+        gpus: GPUs that the allocation takes, fractions of GPUs included; None without an allocation.
+        note: what is assumed, or why nothing could be predicted.
     """
 
-    workflows: tuple[WorkflowFigures, ...] = ()
+    workflows: tuple[WorkflowPrediction, ...] = ()
     gpus: float | None = None
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One way in which the world differs from the Plan.
+    """One difference from the Plan.
 
     Attributes:
-        area: what was compared.
-        kind: what it is, for programs: words joined by `-`, such as `load-above`, `node-gone`, `pod-pending`.
+        kind: what it is; the table of kinds says what follows from it.
         severity: how bad.
-        subject: what it is about: the name of an LLM, an instance, a node, a GPU, an object.
-        what: one sentence for people, with the figures.
-        since: Unix seconds from which on, as far as can be told; None if it cannot.
-        confidence: 1 - the probability that chance alone would show this in one look; None for what is not a matter of
-            chance (a node is there or not).
-        cost: what it does to the workflows with the committed allocation; None if nothing, or not known.
-        gain: what compiling again would give; None if nothing, or not known.
-        instances: instances of the Plan that it affects.
-        at_least_since: whether it may have begun earlier than `since`: that is where knowledge begins.
+        subject: the name of an LLM, an instance, a node, a GPU or an object.
+        what: one sentence for people, with the values.
+        since: Unix seconds when it began, as far as known.
+        confidence: 1 - the probability that chance alone shows this in one check; None if chance plays no part (a node
+            exists or does not).
+        cost: the predictions with the committed allocation; None if it does not change them, or they are not known.
+        gain: the predictions after a recompile; None if it does not change them, or they are not known.
+        instances: the affected instances of the Plan.
+        at_least_since: whether it may have begun before `since`, where the data begin.
     """
 
-    area: Area
-    kind: str
+    kind: FindingKind
     severity: Severity
     subject: str
     what: str
     since: float | None = None
     confidence: float | None = None
-    cost: Outlook | None = None
-    gain: Outlook | None = None
+    cost: Impact | None = None
+    gain: Impact | None = None
     instances: tuple[str, ...] = ()
     at_least_since: bool = False
 
-    def with_outlook(self, cost: Outlook | None, gain: Outlook | None) -> Finding:
-        """Return the same finding with what it costs, and what compiling again would give."""
+    @property
+    def area(self) -> Area:
+        """What was compared."""
+        return KINDS[self.kind].area
+
+    @property
+    def effect(self) -> Effect:
+        """What it does to the plan."""
+        return KINDS[self.kind].effect
+
+    def with_impact(self, cost: Impact | None, gain: Impact | None) -> Finding:
+        """Return the same finding with its cost, and with what a recompile gains."""
         return replace(self, cost=cost, gain=gain)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """One thing that was compared with the Plan, or could not be.
+class Check:
+    """One comparison with the Plan, done or skipped.
 
     Attributes:
         area: what was compared.
-        subject: of what: the name of an LLM, `nodes`, `pods`, …; empty for the area as a whole.
-        what: in words: `load`, `input tokens`, `latency`, …
-        reason: why it could not be judged; empty if it was. What is not judged is never "no drift".
-        note: figures, for those who look closely: `4.02/s, planned 4/s`.
+        subject: the name of an LLM, `nodes`, `pods`, …; empty for the area as a whole.
+        what: the checked property: `load`, `prompt tokens`, `latency`, …
+        reason: why it was skipped; empty if it was done. A skipped check never counts as "no drift".
+        note: the values: `4.02/s, planned 4/s`.
     """
 
     area: Area
@@ -106,30 +111,31 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one look at one area gave; reports of several areas are added up.
+    """Findings and checks of one area; reports of several areas add up.
 
     Attributes:
-        findings: what differs.
-        judged: what was compared, and what could not be.
+        findings: the differences from the Plan.
+        checks: the comparisons, done and skipped.
     """
 
     findings: tuple[Finding, ...] = ()
-    judged: tuple[Judged, ...] = ()
+    checks: tuple[Check, ...] = ()
 
     def __add__(self, other: Report) -> Report:
-        return Report(self.findings + other.findings, self.judged + other.judged)
+        return Report(self.findings + other.findings, self.checks + other.checks)
 
 
 def ordered(findings: Sequence[Finding]) -> list[Finding]:
     """Return findings, the worst first; equal ones in the order of areas, subjects and kinds."""
-    areas = ("traffic", "cluster", "objects", "profiles")
-    return sorted(findings, key=lambda f: (_ORDER[f.severity], areas.index(f.area), f.subject, f.kind))
+    return sorted(
+        findings, key=lambda f: (_SEVERITIES.index(f.severity), _AREAS.index(f.area), f.subject, f.kind.value)
+    )
 
 
 def unix(time: str) -> float | None:
-    """Return a time as Kubernetes writes it (RFC 3339) in Unix seconds; None if it is none."""
+    """Return a time as Kubernetes writes it (RFC 3339) in Unix seconds; None if it is not a valid time."""
     try:
-        made = datetime.fromisoformat(time)
+        parsed = datetime.fromisoformat(time)
     except ValueError:
         return None
-    return made.timestamp() if made.tzinfo is not None else None
+    return parsed.timestamp() if parsed.tzinfo is not None else None

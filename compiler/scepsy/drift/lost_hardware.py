@@ -1,4 +1,4 @@
-"""What of a cluster is not to be planned with: what was observed to be missing, what was lost, what came back."""
+"""The nodes and GPUs of a cluster that a compile must not use: those observed as missing, lost, or returned since."""
 
 from __future__ import annotations
 
@@ -7,21 +7,17 @@ from dataclasses import dataclass, field
 
 from scepsy.documents import Workspace
 from scepsy.drift.finding import Finding, unix
-
-LOST = ("node-gone", "node-not-ready", "gpu-gone", "gpu-moved", "gpu-sick")
-"""Kinds of findings about hardware that instances cannot run on any more."""
-BACK = ("node-back", "gpu-back")
-"""Kinds of findings about hardware that was planned without, and is there again."""
+from scepsy.drift.kinds import Effect
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Hardware that is not to be used.
+    """Hardware that must not be used.
 
     Attributes:
         nodes: names of nodes.
         gpus: UUIDs of single GPUs.
-        at: when that was written, Unix seconds; None if it is not. The same hardware is missing whenever that was.
+        at: when that was written, Unix seconds; None if not known. It does not count for equality.
     """
 
     nodes: frozenset[str] = frozenset()
@@ -32,14 +28,14 @@ class Missing:
         return bool(self.nodes or self.gpus)
 
     def after(self, findings: Sequence[Finding]) -> Missing:
-        """Return what is missing now, in view of what was lost and what came back."""
+        """Return what is missing now, given what findings report as lost and as returned."""
 
-        def subjects(kinds: Sequence[str], word: str) -> set[str]:
-            return {f.subject for f in findings if f.area == "cluster" and f.kind in kinds and f.kind.startswith(word)}
+        def subjects(effect: Effect) -> set[str]:
+            return {finding.subject for finding in findings if finding.effect is effect}
 
         return Missing(
-            (self.nodes | subjects(LOST, "node-")) - subjects(BACK, "node-"),
-            (self.gpus | subjects(LOST, "gpu-")) - subjects(BACK, "gpu-"),
+            (self.nodes | subjects(Effect.NODE_LOST)) - subjects(Effect.NODE_BACK),
+            (self.gpus | subjects(Effect.GPU_LOST)) - subjects(Effect.GPU_BACK),
         )
 
 
@@ -48,7 +44,7 @@ NOTHING = Missing()
 
 
 def known_missing(workspace: Workspace, cluster: str) -> Missing:
-    """Return what was observed to be missing, as far as the Cluster document still has it."""
+    """Return what the ObservedCluster document lists as missing and the Cluster document still has."""
     loaded = workspace.missing.get(cluster)
     if loaded is None:
         return NOTHING

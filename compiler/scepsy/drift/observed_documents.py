@@ -22,8 +22,8 @@ from scepsy.documents.observed import ObservedClusterSpec, ObservedLlm, Observed
 from scepsy.documents.units import Si
 from scepsy.documents.workflow import OBSERVED
 from scepsy.documents.workspace import OBSERVED_CLUSTERS
+from scepsy.drift.call_changes import Change
 from scepsy.drift.change_detection import MARGIN
-from scepsy.drift.impact import Change
 from scepsy.drift.lost_hardware import Missing, known_missing
 from scepsy.errors import ScepsyError
 

@@ -1,76 +1,85 @@
-"""Whether the profiles that a Plan rests on still hold: their engine, their model's revision, their age."""
+"""Checks whether the profiles that a Plan rests on still hold: engine, model revision, age."""
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator, Mapping
 
-from scepsy.documents import Plan, Workspace
-from scepsy.drift.finding import Finding, Judged, Report
+from scepsy.documents import Plan, Profile, Workspace
+from scepsy.documents.drift_result import FindingKind, Severity
+from scepsy.documents.plan import PlannedLlm
+from scepsy.drift.finding import Check, Finding, Report
 from scepsy.performance.freshness import outdated
 
 
-def judge_profiles(workspace: Workspace, plan: Plan, today: datetime.date, oldest: int | None = None) -> Report:
+def check_profiles(workspace: Workspace, plan: Plan, today: datetime.date, oldest: int | None = None) -> Report:
     """Compare the profiles that a Plan names with the documents as they are now.
 
     Args:
         workspace: the project.
         plan: the committed Plan.
         today: the day.
-        oldest: days that a measurement may be old; None for as many as there are.
+        oldest: days that a profile may be old; None for no limit.
     """
-    settings = workspace.project.document.spec
+    engine = workspace.project.document.spec.engine
     profiles = {loaded.document.metadata.name: loaded.document for loaded in workspace.profiles.values()}
     findings: list[Finding] = []
-    judged: list[Judged] = []
-    if settings.engine.image != plan.spec.engine_image:
-        findings.append(
-            Finding(
-                area="profiles",
-                kind="engine-changed",
-                severity="warning",
-                subject="engine",
-                what=f"the plan runs {plan.spec.engine_image}, the project {settings.engine.image}: compile again",
-                instances=tuple(instance.name for instance in plan.spec.instances),
-            )
-        )
+    checks: list[Check] = []
+    if engine.image != plan.spec.engine_image:
+        what = f"the plan runs {plan.spec.engine_image}, the project {engine.image}: compile again"
+        instances = tuple(instance.name for instance in plan.spec.instances)
+        findings.append(Finding(FindingKind.ENGINE_CHANGED, "warning", "engine", what, instances=instances))
     revisions = _revisions(workspace)
     for llm in plan.spec.llms:
-        instances = tuple(instance.name for instance in plan.spec.instances if instance.llm == llm.name)
-
-        def found(
-            kind: str, what: str, name: str = llm.name, own: tuple[str, ...] = instances, *, grave: bool = True
-        ) -> None:
-            severity = "warning" if grave else "info"
-            findings.append(
-                Finding(area="profiles", kind=kind, severity=severity, subject=name, what=what, instances=own)  # type: ignore[arg-type]
-            )
-
         pinned = revisions.get(llm.name, llm.revision)
         if llm.name in revisions and pinned != llm.revision:
-            had, now = llm.revision or "none", pinned or "none"
-            found("revision-changed", f"the plan runs revision {had}, the workflow pins {now}: compile again")
+            what = f"the plan runs revision {llm.revision or 'none'}, the workflow pins {pinned or 'none'}"
+            findings.append(_finding(plan, llm, FindingKind.REVISION_CHANGED, f"{what}: compile again"))
         profile = profiles.get(llm.profile.name)
         if profile is None:
-            found("profile-gone", f"profile {llm.profile.name}, which the plan rests on, is no longer in the project")
+            what = f"profile {llm.profile.name}, which the plan rests on, is not in the project"
+            findings.append(_finding(plan, llm, FindingKind.PROFILE_GONE, what))
             continue
-        reason = outdated(profile, settings.engine.version, pinned)
-        if reason is not None:
-            # Tables of an estimate are of no exact version: a measurement of another one is.
-            what = f"profile {llm.profile.name}: {reason}; measure again: scepsy profile plan"
-            found("profile-outdated", what, grave=profile.spec.source != "estimated")
-        day = _day(profile.spec.provenance.date)
-        if oldest is not None and day is None:
-            judged.append(Judged("profiles", llm.name, "age", f"profile {llm.profile.name} has no date"))
-        elif oldest is not None and day is not None:
-            age = (today - day).days
-            judged.append(Judged("profiles", llm.name, "age", note=f"{age} days"))
-            if age > oldest:
-                found("profile-old", f"profile {llm.profile.name} is {age} days old; measure again", grave=False)
-        judged.append(Judged("profiles", llm.name, "profile", note=f"{llm.profile.name} ({profile.spec.source})"))
-    return Report(tuple(findings), tuple(judged))
+        findings += _stale(plan, llm, profile, engine.version, pinned)
+        if oldest is not None:
+            age, old = _age(plan, llm, profile, today, oldest)
+            checks.append(age)
+            findings += old
+        checks.append(Check("profiles", llm.name, "profile", note=f"{llm.profile.name} ({profile.spec.source})"))
+    return Report(tuple(findings), tuple(checks))
 
 
-def _revisions(workspace: Workspace) -> dict[str, str | None]:
+def _stale(plan: Plan, llm: PlannedLlm, profile: Profile, version: str, pinned: str | None) -> Iterator[Finding]:
+    """Return a finding if a profile was measured with another engine version or model revision."""
+    reason = outdated(profile, version, pinned)
+    if reason is not None:
+        # An estimate's tables match no exact version, so that of an estimate this matters less.
+        severity: Severity = "info" if profile.spec.source == "estimated" else "warning"
+        what = f"profile {llm.profile.name}: {reason}; measure again: scepsy profile plan"
+        yield _finding(plan, llm, FindingKind.PROFILE_OUTDATED, what, severity)
+
+
+def _age(
+    plan: Plan, llm: PlannedLlm, profile: Profile, today: datetime.date, oldest: int
+) -> tuple[Check, tuple[Finding, ...]]:
+    """Check the age of a profile."""
+    day = _day(profile.spec.provenance.date)
+    if day is None:
+        return Check("profiles", llm.name, "age", f"profile {llm.profile.name} has no date"), ()
+    age = (today - day).days
+    check = Check("profiles", llm.name, "age", note=f"{age} days")
+    if age <= oldest:
+        return check, ()
+    what = f"profile {llm.profile.name} is {age} days old; measure again"
+    return check, (_finding(plan, llm, FindingKind.PROFILE_OLD, what, "info"),)
+
+
+def _finding(plan: Plan, llm: PlannedLlm, kind: FindingKind, what: str, severity: Severity = "warning") -> Finding:
+    instances = tuple(instance.name for instance in plan.spec.instances if instance.llm == llm.name)
+    return Finding(kind, severity, llm.name, what, instances=instances)
+
+
+def _revisions(workspace: Workspace) -> Mapping[str, str | None]:
     """Return by LLM the revision that its workflows pin."""
     return {llm.name: llm.revision for w in workspace.workflows.values() for llm in w.document.spec.llms}
 

@@ -45,7 +45,7 @@ def claims(plan: Plan) -> list[Claim]:
         Claim(
             prefix,
             backend.driver,
-            backend.requests(gpus, len(gpus), group[0].share, memory[group[0].llm]),
+            backend.requests(gpus, len(gpus), group[0].share, memory.get(group[0].llm, 0)),
             backend.claim_parameters(group[0].share),
             tuple(sorted(instance.name for instance in group)),
         )

@@ -1,1 +1,1 @@
-"""Reconciling: acting on drift by compiling again, pushing or proposing the result, and watching."""
+"""Acts on drift: checks the committed Plan, decides on a recompile, pushes or proposes it, watches."""

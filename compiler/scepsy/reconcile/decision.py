@@ -1,4 +1,4 @@
-"""Whether to compile again: what it would give, against what every change costs."""
+"""Decides whether to recompile: hardware lost or returned, latency saved, cool-down."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scepsy.documents.project import DriftSettings
-from scepsy.drift.check import Look
-from scepsy.drift.finding import Outlook
-from scepsy.drift.lost_hardware import BACK, LOST
+from scepsy.drift.comparison import Comparison
+from scepsy.drift.finding import Finding, Impact
+from scepsy.drift.kinds import Effect
 
-_EDITED = ("engine-changed", "revision-changed")
-"""Kinds of findings about documents that nobody has compiled yet: that is for those who changed them."""
 _NAMED = 4
-"""How many things a reason names."""
+"""How many names a reason lists."""
 
 
 @dataclass(frozen=True)
-class Response:
-    """What to do about what was found.
+class Decision:
+    """Whether to recompile.
 
     Attributes:
-        compile: whether to compile again.
+        compile: whether to.
         why: the reason, for people.
     """
 
@@ -29,55 +27,59 @@ class Response:
     why: str
 
 
-def respond(
-    seen: Look, priorities: Mapping[str, float], settings: DriftSettings, changed: float | None = None
-) -> Response:
-    """Decide whether to compile again.
+def decide(
+    comparison: Comparison, priorities: Mapping[str, float], settings: DriftSettings, changed: float | None = None
+) -> Decision:
+    """Decide whether to recompile.
 
-    Instances that lost their GPUs, and workflows that no longer get through, are neither weighed nor waited with: so
-    long as there is something to be had. Everything else must not come too soon after the last change. Hardware that is
-    back is then planned with whatever that saves: left out, it would be drift for ever, and every later plan would lack
-    it. Other traffic must save enough.
+    Lost GPUs, and workflows that a recompile brings back below saturation, trigger a recompile at once, ignoring
+    minimumGain and coolDown, if an allocation exists. Everything else waits for the cool-down. Returned hardware is
+    then used whatever it saves: otherwise it would stay drift, and every later plan would lack it. Changed traffic must
+    save at least minimumGain.
 
     Args:
-        seen: what was found.
+        comparison: the comparison with the Plan.
         priorities: of the workflows.
         settings: the project's thresholds.
-        changed: when the plan last changed, Unix seconds; None if nobody knows.
+        changed: when the Plan last changed, Unix seconds; None if not known.
     """
-    findings = seen.report.findings
-    lost = sorted({name for f in findings if f.kind in LOST for name in f.instances})
-    if not lost and not any(f.area == "traffic" or f.kind in BACK for f in findings):
-        if any(f.kind in _EDITED for f in findings):
-            return Response(False, "people changed documents since it was compiled: scepsy compile --commit")
-        return Response(False, "nothing was found that compiling again would mend")
-    if seen.cost is None or seen.gain is None:
-        return Response(False, "the documents cannot be compiled as they are: see scepsy compile --check")
-    if not seen.gain.workflows:
-        return Response(False, seen.gain.note or "no allocation carries it")
+    findings = comparison.report.findings
+    lost = sorted({name for f in findings if f.effect.loses_hardware for name in f.instances})
+    if not lost and not any(f.effect.changes_traffic or f.effect.returns_hardware for f in findings):
+        return _nothing_to_gain(findings)
+    if comparison.cost is None or comparison.gain is None:
+        return Decision(False, "the documents do not compile: see scepsy compile --check")
+    if not comparison.gain.workflows:
+        return Decision(False, comparison.gain.note or "no allocation can serve it")
     if lost:
-        return Response(True, f"{_some(lost)} lost their GPUs")
-    if not seen.news:
-        if seen.edited:
-            return Response(False, "documents already say so, and nobody compiled them: scepsy compile --commit")
-        return Response(False, "it is planned for already: no more than the targets, or than what was observed before")
-    after = {own.workflow: own.latency for own in seen.gain.workflows}
-    restored = [own.workflow for own in seen.cost.workflows if own.latency is None and after.get(own.workflow)]
+        return Decision(True, f"{_some(lost)} lost their GPUs")
+    if not comparison.news:
+        if comparison.edited:
+            return Decision(False, "the documents already cover it, but are not compiled: scepsy compile --commit")
+        return Decision(False, "the plan already covers it: it is within the targets, or within observed/")
+    after = {workflow.workflow: workflow.latency for workflow in comparison.gain.workflows}
+    restored = [w.workflow for w in comparison.cost.workflows if w.latency is None and after.get(w.workflow)]
     if restored:
-        return Response(True, f"{_some(restored)} would get through again")
-    age = settings.cool_down if changed is None else max(0.0, seen.at - changed)
+        return Decision(True, f"{_some(restored)} would no longer be saturated")
+    age = settings.cool_down if changed is None else max(0.0, comparison.at - changed)
     if age < settings.cool_down:
-        ago, whole = age / 60, settings.cool_down / 60
-        why = f"the plan changed {ago:.0f} min ago, and stays for {whole:.3g} min (spec.drift.coolDown)"
-        return Response(False, why)
-    back = [f.subject for f in findings if f.kind in BACK]
+        why = f"the plan changed {age / 60:.0f} min ago; spec.drift.coolDown is {settings.cool_down / 60:.3g} min"
+        return Decision(False, why)
+    back = [f.subject for f in findings if f.effect.returns_hardware]
     if back:
-        return Response(True, f"{_some(back)} can be planned with again")
-    saved = savings(seen.cost, seen.gain, priorities)
-    least = f"{settings.minimum_gain:.0%} are asked for (spec.drift.minimumGain)"
+        return Decision(True, f"{_some(back)} can be used again")
+    saved = savings(comparison.cost, comparison.gain, priorities)
+    threshold = f"spec.drift.minimumGain is {settings.minimum_gain:.0%}"
     if saved < settings.minimum_gain:
-        return Response(False, f"it would save {max(0.0, saved):.1%} of the predicted latency; {least}")
-    return Response(True, f"it saves {saved:.1%} of the predicted latency; {least}")
+        return Decision(False, f"it would save {max(0.0, saved):.1%} of the predicted latency; {threshold}")
+    return Decision(True, f"it saves {saved:.1%} of the predicted latency; {threshold}")
+
+
+def _nothing_to_gain(findings: Sequence[Finding]) -> Decision:
+    """Return the decision where no finding is a reason to recompile."""
+    if any(f.effect is Effect.DOCUMENTS_CHANGED for f in findings):
+        return Decision(False, "documents changed since the plan was compiled: scepsy compile --commit")
+    return Decision(False, "no finding that a recompile would fix")
 
 
 def _some(names: Sequence[str]) -> str:
@@ -86,19 +88,19 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def savings(cost: Outlook, gain: Outlook, priorities: Mapping[str, float]) -> float:
-    """Return the part of the predicted latency that one outlook saves over another: the mean, by priority.
+def savings(cost: Impact, gain: Impact, priorities: Mapping[str, float]) -> float:
+    """Return the part of the predicted latency that a recompile saves: the mean over workflows, by priority.
 
     Args:
         cost: latencies now.
-        gain: latencies then; workflows with a latency in only one of them do not count.
-        priorities: of the workflows; 1 where none is given.
+        gain: latencies after it; workflows with a latency in only one of them do not count.
+        priorities: of the workflows; 1 if missing.
     """
-    after = {own.workflow: own.latency for own in gain.workflows}
+    after = {workflow.workflow: workflow.latency for workflow in gain.workflows}
     pairs = [
-        (priorities.get(own.workflow, 1.0), own.latency, then)
-        for own in cost.workflows
-        if own.latency and (then := after.get(own.workflow)) is not None
+        (priorities.get(workflow.workflow, 1.0), workflow.latency, then)
+        for workflow in cost.workflows
+        if workflow.latency and (then := after.get(workflow.workflow)) is not None
     ]
     weight = sum(priority for priority, _, _ in pairs)
     return sum(priority * (1 - then / now) for priority, now, then in pairs) / weight if weight else 0.0
