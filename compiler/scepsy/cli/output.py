@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from scepsy.documents.command_results import Failure
-from scepsy.documents.failure import failure_of
+from scepsy.documents.command_results import Failure, failure_of
 from scepsy.documents.model import Document
 from scepsy.errors import ScepsyError
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from scepsy.documents.diagnostics import DocumentError
 from scepsy.documents.model import Document, Items, Model
 from scepsy.documents.plan import PlanSpec
+from scepsy.errors import ScepsyError
 
 
 class Problem(Model):
@@ -32,6 +34,18 @@ class Failure(Model):
     """What to do."""
     problems: Items[Problem] = ()
     """The single problems in documents, where the error is about documents."""
+
+
+def failure_of(error: ScepsyError) -> Failure:
+    """Return an error as data, with single problems where it has them."""
+    if not isinstance(error, DocumentError):
+        return Failure(message=error.message, hint=error.hint)
+    problems = tuple(
+        Problem(path=d.position.path, line=d.position.line, column=d.position.column, message=d.message, hint=d.hint)
+        for d in error.diagnostics
+    )
+    count = len(problems)
+    return Failure(message=f"{count} problem{'s' * (count != 1)} in the documents", problems=problems)
 
 
 class FileChanges(Model):

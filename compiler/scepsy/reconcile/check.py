@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from scepsy.compilation import Inputs, collect_inputs
 from scepsy.documents import Plan, Workspace
+from scepsy.documents.command_results import failure_of
 from scepsy.documents.drift_result import Area, DriftResponse, DriftResult
-from scepsy.documents.failure import failure_of
 from scepsy.drift.comparison import AreaCheck, Comparison, Sources, compare_with_plan
 from scepsy.drift.finding import Report
 from scepsy.drift.lost_hardware import known_missing
