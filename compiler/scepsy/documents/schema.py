@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from scepsy.documents.command_results import CompileResult, ExplainResult, ProfilePlanResult, TraceStatistics
+from scepsy.documents.command_results import CompileResult, ExplainResult
 from scepsy.documents.drift_result import DriftResult
 from scepsy.documents.loading import KINDS
 from scepsy.documents.model import Document
+from scepsy.documents.profile_plan_result import ProfilePlanResult
+from scepsy.documents.trace_statistics import TraceStatistics
 
 PUBLISHED: dict[str, type[Document]] = {
     **KINDS,

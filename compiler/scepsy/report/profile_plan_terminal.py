@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from scepsy.documents.command_results import PlannedSweep, ProfilePlanResult
+from scepsy.documents.profile_plan_result import PlannedSweep, ProfilePlanResult
 from scepsy.documents.units import format_duration, significant
 
 T = TypeVar("T")

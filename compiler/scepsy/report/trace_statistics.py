@@ -12,7 +12,8 @@ from scepsy.demand.bootstrap import ratio_intervals
 from scepsy.demand.call_graph import ended
 from scepsy.demand.per_execution import Totals, groups_of, totals_of
 from scepsy.demand.stability import Stability, stability_of, warnings
-from scepsy.documents.command_results import (
+from scepsy.documents.model import API_VERSION
+from scepsy.documents.trace_statistics import (
     ArrivalStatistics,
     Counted,
     Estimate,
@@ -23,7 +24,6 @@ from scepsy.documents.command_results import (
     SpanStatistics,
     TraceStatistics,
 )
-from scepsy.documents.model import API_VERSION
 from scepsy.traces.call import ESTIMABLE
 from scepsy.traces.trace import Floats, Trace
 

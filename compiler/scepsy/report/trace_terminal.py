@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from scepsy.documents.command_results import ArrivalStatistics, Estimate, LlmStatistics, TraceStatistics
 from scepsy.documents.diagnostics import printable
+from scepsy.documents.trace_statistics import ArrivalStatistics, Estimate, LlmStatistics, TraceStatistics
 from scepsy.documents.units import significant
 from scepsy.report import trace_text as words
 from scepsy.report.trace_plot_data import binned, concurrency, shares_of, spans_binned, typical

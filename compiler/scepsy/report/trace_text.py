@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from rich.cells import cell_len, set_cell_size
 
-from scepsy.documents.command_results import Estimate
 from scepsy.documents.diagnostics import printable
+from scepsy.documents.trace_statistics import Estimate
 from scepsy.documents.units import significant
 
 

@@ -9,7 +9,7 @@ import click
 from scepsy.cli.options import cluster_option, output_option, project_option
 from scepsy.cli.output import console, print_json, reporting
 from scepsy.documents import API_VERSION, Workspace
-from scepsy.documents.command_results import (
+from scepsy.documents.profile_plan_result import (
     CoveredShape,
     MeasuredMix,
     MissingShape,
