@@ -16,7 +16,7 @@ MAX_HEAD = 64 * 1024
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e\x80-\xff]+) HTTP/([0-9])\.([0-9])")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
 _NOT_IN_VALUE = re.compile(rb"[\r\n\0]")
 
@@ -96,13 +96,19 @@ def parse_head(raw: bytes) -> Head:
         Malformed: a line is not a header; folded lines (obsolete, RFC 9112, 5.2) are refused too.
     """
     first, *lines = raw[:-4].split(b"\r\n")
-    headers = []
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or not _TOKEN.fullmatch(name) or _NOT_IN_VALUE.search(value):
-            raise Malformed("a header line is malformed")
-        headers.append((name.lower(), value.strip(b" \t")))
-    return Head(raw, first, tuple(headers))
+    return Head(raw, first, tuple(map(_header, lines)))
+
+
+def _header(line: bytes) -> tuple[bytes, bytes]:
+    """Return name and value of a header or trailer line.
+
+    Raises:
+        Malformed: it is not one.
+    """
+    name, colon, value = line.partition(b":")
+    if not colon or not _TOKEN.fullmatch(name) or _NOT_IN_VALUE.search(value):
+        raise Malformed("a header line is malformed")
+    return name.lower(), value.strip(b" \t")
 
 
 def request_line(head: Head) -> RequestLine:
@@ -249,6 +255,8 @@ class ChunkedBody:
         self._trailers += len(line)
         if self._trailers > MAX_HEAD:
             raise Malformed("the trailers are too long")
+        if line:
+            _header(line)
         self.complete = not line
 
 
