@@ -81,13 +81,13 @@ def test_events_are_told_apart_however_they_arrive(server: Streaming, pieces: li
 @pytest.mark.parametrize(
     ("status", "pieces", "complete", "message"),
     [
-        (401, [b"{}"], True, "does not accept the credentials (401)"),
-        (403, [b"{}"], True, "does not allow to watch nodes (403)"),
+        (401, [b"{}"], True, "rejects the credentials (401)"),
+        (403, [b"{}"], True, "forbidden: the credentials cannot watch nodes on "),
         (429, [b"{}"], True, "429"),
         (500, [b"{}"], True, "500"),
-        (200, [b'{"type": "ERROR", "object": {"code": 410}}\n'], True, "ends the watch of nodes"),
-        (200, [b"<html>\n"], True, "broke off the watch of nodes"),
-        (200, [event("ADDED", "gpu-a"), b'{"type": '], False, "cannot be reached"),
+        (200, [b'{"type": "ERROR", "object": {"code": 410}}\n'], True, "watch on nodes closed by"),
+        (200, [b"<html>\n"], True, "watch on nodes closed by "),
+        (200, [event("ADDED", "gpu-a"), b'{"type": '], False, "cannot connect to "),
     ],
     ids=["401", "403", "429", "500", "410", "no events", "half an event"],
 )

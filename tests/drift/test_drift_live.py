@@ -70,7 +70,7 @@ def test_a_node_that_is_gone_says_what_is_left_and_what_compiling_again_would_gi
 def test_a_cluster_out_of_reach_is_an_error_and_never_no_drift(
     scepsy: Scepsy, project: Path, there: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scepsy.cluster.kubernetes.CONNECT", 0.0)
+    monkeypatch.setattr("scepsy.cluster.kubernetes.UNREACHED_DEADLINE", 0.0)
     ran = scepsy("drift", "--project", project, "--context", "elsewhere", "--output", "json")
     assert ran.code == 1
     assert json.loads(ran.out)["error"]["message"]

@@ -159,7 +159,7 @@ def test_the_account_of_observe_may_look_at_what_discover_and_drift_read_and_no_
         (Kind("secrets"), namespace), (Kind("configmaps"), namespace), (PODS, ""), (PODS, "default"), (CLAIMS, ""),
         (APPLICATIONS, cluster.argocd), (Kind("events"), namespace),
     ):  # fmt: skip
-        with pytest.raises(ScepsyError, match=r"does not allow to list .* \(403\)"):
+        with pytest.raises(ScepsyError, match=r"forbidden: the credentials cannot list .* \(403\)"):
             reader.objects(kind, where)
     with pytest.raises(ScepsyError, match=r"\(403\)"):
         reader.get(NODES, "", "gpu-a")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.publishing.forge_api import Api, answering, decide
 
+from scepsy.errors import ScepsyError
 from scepsy.publishing.pull_requests import Forge, ForgeError, forge_of
 from scepsy.publishing.remote import Remote
 
@@ -67,19 +68,19 @@ def test_the_forge_follows_from_the_remote(
         ("https://github.com:99999/a/b", {}, "is not a repository of a forge", "--push"),
         ("/srv/git/specs.git", {}, "is not a repository of a forge", "--push"),
         ("https://github.com/specs", {}, "is not a repository of a forge", "--push"),
-        ("http://gitlab.acme.com/a/b", {}, "the token would go to gitlab.acme.com unencrypted", "https://"),
+        ("http://gitlab.acme.com/a/b", {}, "refusing to send the token to gitlab.acme.com over plain HTTP", "https://"),
         ("https://github.com/a/b", {"SCEPSY_FORGE_TOKEN": ""}, "there is no token for github", "SCEPSY_FORGE_TOKEN"),
-        ("https://github.com/a/b", {"SCEPSY_FORGE_TOKEN": "a b"}, "the token of the forge is none", ""),
+        ("https://github.com/a/b", {"SCEPSY_FORGE_TOKEN": "a b"}, "invalid token in SCEPSY_FORGE_TOKEN: contains whitespace or non-printable characters", "give the token alone"),
         (
             "https://github.com/a/b", {"SCEPSY_FORGE_TOKEN": "", "SCEPSY_FORGE_TOKEN_FILE": "/nowhere"},
-            "the file that SCEPSY_FORGE_TOKEN_FILE names cannot be read: No such file or directory", "",
+            "cannot read the token file /nowhere: No such file or directory", "fix or unset SCEPSY_FORGE_TOKEN_FILE",
         ),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_told_before_anything_is_pushed(
     url: str, environment: dict[str, str], message: str, hint: str
 ) -> None:
-    with pytest.raises(ForgeError) as error:
+    with pytest.raises(ScepsyError) as error:
         forge_of(remote(url), {"SCEPSY_FORGE_TOKEN": TOKEN, **environment})
     assert message in error.value.message
     assert hint in error.value.hint
@@ -191,7 +192,7 @@ def test_a_refusal_says_why_and_never_the_token(api: Api, status: int, answer: A
 
 
 def test_a_forge_out_of_reach_is_told() -> None:
-    with pytest.raises(ForgeError, match=r"github at http://127\.0\.0\.1:1 cannot be reached"):
+    with pytest.raises(ForgeError, match=r"cannot connect to github at http://127\.0\.0\.1:1: Connection refused"):
         Forge("github", "http://127.0.0.1:1", "a/b", TOKEN).open("x", "main", "t", "b")
 
 

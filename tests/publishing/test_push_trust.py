@@ -244,7 +244,7 @@ def test_secrets_are_blotted_out_of_what_git_says() -> None:
 
 
 def test_a_token_file_that_cannot_be_read_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Exception, match="cannot read the token in /nowhere: No such file or directory"):
+    with pytest.raises(Exception, match="cannot read the token file /nowhere: No such file or directory"):
         find_remote(open_worktree(project), None, {"SCEPSY_GIT_TOKEN_FILE": "/nowhere"})
 
 

@@ -482,8 +482,8 @@ def test_without_a_token_for_the_forge_nothing_is_pushed(
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ({"status": 401}, "does not accept the credentials (401)"),
-        ({"status": 403}, "does not allow to list nodes (403)"),
+        ({"status": 401}, "rejects the credentials (401)"),
+        ({"status": 403}, "forbidden: the credentials cannot list nodes on "),
         ({"status": 410}, "410"),
         ({"status": 429}, "keeps failing with 429"),
         ({"status": 500}, "keeps failing with 500"),
@@ -495,8 +495,8 @@ def test_without_a_token_for_the_forge_nothing_is_pushed(
 def test_a_cluster_that_does_not_answer_is_no_lost_node(
     site: Site, fault: dict, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scepsy.cluster.kubernetes.PATIENCE", 0.5)
-    monkeypatch.setattr("scepsy.cluster.kubernetes.CONNECT", 0.5)
+    monkeypatch.setattr("scepsy.cluster.kubernetes.DEADLINE", 0.5)
+    monkeypatch.setattr("scepsy.cluster.kubernetes.UNREACHED_DEADLINE", 0.5)
     head = git(site.remote, "rev-parse", "main")
     site.world.fail(fault.pop("status", 0), match="/nodes", times=99, **fault)
     ran = site.drift("--recompile", "--push", "--output", "json")

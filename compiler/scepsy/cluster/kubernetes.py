@@ -1,8 +1,8 @@
-"""The Kubernetes API, read only: objects as plain values, faults as errors that name the missing permission.
+"""The Kubernetes API, read only: objects as plain values, failures as errors that name the missing permission.
 
 The `kubernetes` client knows every way to log in and to check the server's certificate; with that, requests are plain
-HTTP, because what the client makes of answers differs between its versions. Transient failures are tried again within
-bounds. No token is ever part of a message.
+HTTP, because how the client parses responses differs between its versions. Transient failures are retried. No message
+contains a token.
 """
 
 from __future__ import annotations
@@ -13,38 +13,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode
 
-from scepsy.cluster.connection import (
-    CLOCK,
-    Clock,
-    Unreachable,
-    after,
-    configuration,
-    is_certificate,
-    is_object,
-    network,
-    page_of,
-    place,
-    said,
-    shown,
-)
+from scepsy.cluster.connection import Unreachable, configuration, is_object, page_of, place, server_message
 from scepsy.errors import ScepsyError
+from scepsy.remote_api.network_errors import describe, is_tls
+from scepsy.remote_api.retry import CLOCK, DEADLINE, UNREACHED_DEADLINE, Backoff, Clock, is_transient, retry_after
 
 if TYPE_CHECKING:
     import urllib3
 
-CONNECT = 4.0
-"""Seconds for which a server that was never reached is tried."""
-PATIENCE = 30.0
-"""Seconds for which a server that answers, but fails, is tried."""
 ROLE = "gitops/observe"
-"""The folder with the permissions that are needed."""
+"""The folder with the required permissions."""
 _PAGE = 500
-_ATTEMPTS = 5
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 8.0
-_LONGEST_AFTER = 30.0
+_LIST_ATTEMPTS = 5  # lists that may expire while their pages are read
 _CONNECT_TIMEOUT, _READ_TIMEOUT = 5.0, 30.0
-_TRANSIENT = frozenset((408, 429, 500, 502, 503, 504))
 
 Object = dict[str, Any]
 
@@ -82,7 +63,7 @@ APPLICATIONS = Kind("applications", "argoproj.io", "v1alpha1")
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Split what arrives in pieces into lines."""
+    """Split chunks into lines."""
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")
@@ -90,13 +71,13 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class Reader(Protocol):
-    """What this room needs of a cluster."""
+    """What discovery needs of a cluster."""
 
     place: str
     """The server, for messages."""
 
     def version(self) -> Object:
-        """Return what the server says about itself."""
+        """Return the server's version."""
 
     def objects(self, kind: Kind, namespace: str = "") -> list[Object]:
         """Return all objects of a kind, by name; of one namespace, or of all."""
@@ -110,11 +91,11 @@ class Kubernetes:
 
     Attributes:
         place: the server, for messages.
-        patience: seconds for which a failing server is tried.
+        deadline: seconds for which a failing server is tried.
 
     Args:
-        context: a context of the kubeconfig; its current one if None, or a pod's own account where there is no file.
-        clock: tells the time, and waits.
+        context: a context of the kubeconfig; its current one if None, or the pod's service account without a file.
+        clock: the clock for retries.
 
     Raises:
         ScepsyError: there is no such context, or no configuration.
@@ -124,39 +105,39 @@ class Kubernetes:
         from kubernetes import client  # noqa: PLC0415 - slow to import
 
         self._settings = configuration(context)
-        self._settings.retries = False  # tried again here
+        self._settings.retries = False  # retried here
         self._pool: urllib3.PoolManager = client.ApiClient(self._settings).rest_client.pool_manager
         self._server = str(self._settings.host).rstrip("/")
         self._clock = clock
         self._reached = False
         self.place = place(self._server)
-        self.patience = PATIENCE
+        self.deadline = DEADLINE
 
     def version(self) -> Object:
-        """Return what the server says about itself: `gitVersion`, `major`, `minor`.
+        """Return the server's version: `gitVersion`, `major`, `minor`.
 
         Raises:
-            ScepsyError: the server refuses, cannot be reached, or is no Kubernetes.
+            ScepsyError: the server refuses, cannot be reached, or is not a Kubernetes API server.
         """
         wish = "read its version"
         answer: Object = self._ask(wish, "/version", {}, frozenset())
         if not isinstance(answer.get("gitVersion"), str):
-            raise self._foreign(wish)
+            raise self._not_kubernetes(wish)
         return answer
 
     def objects(self, kind: Kind, namespace: str = "") -> list[Object]:
-        """Return all objects of a kind, by name, however many pages that takes.
+        """Return all objects of a kind, by name, from all pages.
 
         Args:
             kind: what.
             namespace: only those in it.
 
         Raises:
-            ScepsyError: the server refuses, does not know the kind, cannot be reached, or is no Kubernetes.
+            ScepsyError: the server refuses, does not know the kind, cannot be reached, or is not Kubernetes.
         """
         wish = f"list {kind}" + (f" in namespace {namespace}" if namespace else "")
-        for _ in range(_ATTEMPTS):
-            found: dict[str, Object] = {}
+        for _ in range(_LIST_ATTEMPTS):
+            objects: dict[str, Object] = {}
             following = ""
             while True:
                 query = {"limit": str(_PAGE)} | ({"continue": following} if following else {})
@@ -165,34 +146,34 @@ class Kubernetes:
                     break  # the list changed while its pages were read: from the beginning
                 page = page_of(answer)
                 if page is None:
-                    raise self._foreign(wish)
+                    raise self._not_kubernetes(wish)
                 items, following = page
-                found |= {f"{i['metadata'].get('namespace', '')}/{i['metadata']['name']}": i for i in items}
+                objects |= {f"{i['metadata'].get('namespace', '')}/{i['metadata']['name']}": i for i in items}
                 if not following:
-                    return [item for _, item in sorted(found.items())]
-        raise Unreachable(f"{self.place} cannot {wish}: the list expires while it is read", "try again")
+                    return [item for _, item in sorted(objects.items())]
+        raise Unreachable(f"{self.place} cannot {wish}: the list expires before all pages are read", "try again")
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """Return an object; None if there is none of that name.
 
         Raises:
-            ScepsyError: the server refuses, cannot be reached, or is no Kubernetes.
+            ScepsyError: the server refuses, cannot be reached, or is not a Kubernetes API server.
         """
         wish = f"get {kind} in namespace {namespace}"
         answer: Object | None = self._ask(wish, kind.path(namespace, name), {}, frozenset((404,)))
         if answer is not None and not is_object(answer):
-            raise self._foreign(wish)
+            raise self._not_kubernetes(wish)
         return answer
 
     def watch(self, kind: Kind, seconds: int = 300) -> Iterator[Object]:
-        """Yield the changes of a kind of objects, in all namespaces, beginning with those that are there.
+        """Yield the changes of a kind of objects, in all namespaces, beginning with the existing objects.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes: a watch without a
         resource version starts with an ADDED event for every object.
 
         Args:
             kind: what.
-            seconds: after so many the server ends it; whoever wants to know more asks again.
+            seconds: after so many the server ends it; the caller starts another one.
 
         Yields:
             Events, with `type` (ADDED, MODIFIED, DELETED) and `object`.
@@ -212,20 +193,22 @@ class Kubernetes:
             )
             with response:
                 if response.status != 200:
-                    raise self._error(wish, response.status, said(response.read()), response.status in _TRANSIENT)
+                    raise self._error(
+                        wish, response.status, server_message(response.read()), is_transient(response.status)
+                    )
                 for line in _lines(response.stream(65_536)):
                     event = json.loads(line)
                     if not isinstance(event, dict) or event.get("type") == "ERROR":
-                        raise Unreachable(f"{self.place} ends the watch of {kind}", "it is begun again")
+                        raise Unreachable(f"watch on {kind} closed by {self.place}; reconnecting")
                     yield event
         except urllib3.exceptions.HTTPError as error:
-            raise self._error(wish, 0, network(error), transient=not is_certificate(error)) from error
+            raise self._error(wish, 0, describe(error), transient=not is_tls(error)) from error
         except (OSError, ValueError, RecursionError) as error:
-            raise Unreachable(f"{self.place} broke off the watch of {kind}", "it is begun again") from error
+            raise Unreachable(f"watch on {kind} closed by {self.place}; reconnecting") from error
 
     def _ask(self, wish: str, path: str, query: dict[str, str], expected: frozenset[int]) -> Any:
-        """Send a request until it succeeds, fails for good, or patience ends; None for a status that is expected."""
-        began, pause = self._clock.now(), _FIRST_PAUSE
+        """Send a request until it succeeds, fails permanently, or the deadline passes; None for an expected status."""
+        backoff = Backoff(self._clock)
         while True:
             status, answer, wanted = self._once(path, query)
             if status:
@@ -234,20 +217,19 @@ class Kubernetes:
                 return None
             if 200 <= status < 300 and isinstance(answer, dict):
                 return answer
-            transient = wanted >= 0 and (status in _TRANSIENT or status < 300)
-            wait = max(pause, min(wanted, _LONGEST_AFTER))
-            limit = self.patience if self._reached else min(CONNECT, self.patience)
-            if not transient or self._clock.now() - began + wait > limit:
+            transient = wanted >= 0 and (is_transient(status) or status < 300)
+            deadline = self.deadline if self._reached else min(UNREACHED_DEADLINE, self.deadline)
+            delay = backoff.delay(wanted, deadline)
+            if not transient or delay is None:
                 raise self._error(wish, status, answer if isinstance(answer, str) else "", transient)
-            self._clock.sleep(wait)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            self._clock.sleep(delay)
 
     def _once(self, path: str, query: dict[str, str]) -> tuple[int, Any, float]:
         """Send a request.
 
         Returns:
-            The status, 0 where there was no answer; the object, else what the server or the network said;
-            the seconds that the server wants to be left alone for, negative where trying again cannot help.
+            The status, 0 where there was no response; the object, else the message of the server or the network;
+            the seconds of Retry-After, negative where another attempt cannot help.
         """
         import urllib3  # noqa: PLC0415 - with the client
 
@@ -258,58 +240,58 @@ class Kubernetes:
             # A redirect would carry the token elsewhere.
             response = self._pool.request("GET", url, headers=headers, timeout=timeout, retries=False, redirect=False)
         except urllib3.exceptions.HTTPError as error:
-            return 0, network(error), -1.0 if is_certificate(error) else 0.0
+            return 0, describe(error), -1.0 if is_tls(error) else 0.0
         except OSError as error:
-            return 0, shown(error.strerror or str(error)), 0.0
+            return 0, describe(error), 0.0
         if 200 <= response.status < 300:
             try:
                 return response.status, json.loads(response.data), 0.0
             except (ValueError, RecursionError):
                 return response.status, "", 0.0
-        return response.status, said(response.data), after(response.headers)
+        return response.status, server_message(response.data), retry_after(response.headers)
 
     def _credentials(self) -> dict[str, str]:
-        """Return headers. Asked for with every request: a token that a program fetched is renewed here."""
+        """Return headers, for every request again: a token that a program fetched is renewed here."""
         try:
             return {entry["key"]: entry["value"] for entry in self._settings.auth_settings().values()}
-        except Exception as error:  # whatever the program of the kubeconfig does; its words may hold the token
-            raise ScepsyError(f"the credentials for {self.place} cannot be renewed", "log in again") from error
+        except Exception as error:  # the kubeconfig's program may raise anything, and quote the token
+            raise ScepsyError(f"cannot renew the credentials for {self.place}", "log in again") from error
 
-    def _foreign(self, wish: str) -> ScepsyError:
-        """Say that what answers is something else: taken at its word, the cluster would have nothing at all."""
+    def _not_kubernetes(self, wish: str) -> ScepsyError:
+        """Return the error for a server of another kind: read as Kubernetes, it would be an empty cluster."""
         return Unreachable(
-            f"{self.place} does not answer as Kubernetes does, asked to {wish}",
-            "is the address in the kubeconfig right? a proxy, or another service, may answer in its place",
+            f'{self.place} is not a Kubernetes API server (unexpected response to "{wish}")',
+            "check the address in the kubeconfig: a proxy or another service may respond in its place",
         )
 
     def _error(self, wish: str, status: int, message: str, transient: bool) -> ScepsyError:
-        behind = f": {message}" if message else ""
+        reason = f": {message}" if message else ""
         match status:
             case 0:
                 return Unreachable(
-                    f"{self.place} cannot be reached{behind}",
-                    "is the address in the kubeconfig right, and the network (VPN, port-forward) up?"
+                    f"cannot connect to {self.place}{reason}",
+                    "check the address in the kubeconfig, and the network (VPN, port-forward)"
                     if transient
-                    else "the kubeconfig must name the authority that signed the server's certificate",
+                    else "set certificate-authority in the kubeconfig to the CA that signed the server's certificate",
                 )
             case 401:
                 return ScepsyError(
-                    f"{self.place} does not accept the credentials (401){behind}",
+                    f"unauthorized: {self.place} rejects the credentials (401){reason}",
                     "log in again, or name another context of the kubeconfig with --context",
                 )
             case 403:
                 return ScepsyError(
-                    f"{self.place} does not allow to {wish} (403){behind}",
-                    f"ask for the permission to {wish}; {ROLE} has all that are needed",
+                    f"forbidden: the credentials cannot {wish} on {self.place} (403){reason}",
+                    f"ask for the permission to {wish}; {ROLE} grants all required permissions",
                 )
             case 404:
                 return ScepsyError(
-                    f"{self.place} does not know how to {wish} (404){behind}",
+                    f"not found: {self.place} cannot {wish} (404){reason}",
                     "dynamic resource allocation (resource.k8s.io/v1) needs Kubernetes 1.34 or later"
                     if "resource.k8s.io" in wish
                     else "",
                 )
         if transient:
-            what = f"keeps failing with {status}" if status >= 300 else "sends answers that are no JSON objects"
-            return Unreachable(f"{self.place} {what}, asked to {wish}{behind}", "try again later")
-        return ScepsyError(f"{self.place} does not {wish} ({status}){behind}")
+            what = f"keeps failing with {status}" if status >= 300 else "sends responses that are not JSON objects"
+            return Unreachable(f'{self.place} {what} (request: "{wish}"){reason}', "try again later")
+        return ScepsyError(f"{self.place} cannot {wish} ({status}){reason}")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from scepsy.errors import ScepsyError
+from scepsy.errors import printable as printable  # noqa: PLC0414 - re-exported
 
 _EXCERPT = 72
 """Characters of a line that are shown: with its number, they fit into a terminal of 80."""
@@ -84,11 +85,6 @@ class DocumentError(ScepsyError):
     def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
         self.diagnostics: tuple[Diagnostic, ...] = tuple(sorted(set(diagnostics)))
         super().__init__("\n".join(str(d) for d in self.diagnostics))
-
-
-def printable(text: str) -> str:
-    """Return `text` with control characters escaped, so that a terminal shows what the file holds."""
-    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text).replace("\t", " ")
 
 
 def did_you_mean(word: str, candidates: Sequence[str]) -> str:

@@ -9,11 +9,9 @@ The token goes to the address that was given and nowhere else: redirects are not
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,9 @@ from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 from scepsy.documents.diagnostics import printable
 from scepsy.drift.counters import Samples, samples
 from scepsy.errors import ScepsyError
+from scepsy.remote_api.credentials import check_encrypted, read_token
+from scepsy.remote_api.network_errors import describe, is_tls
+from scepsy.remote_api.retry import ATTEMPTS, CLOCK, Backoff, Clock, is_transient, retry_after
 
 TOKEN, TOKEN_FILE = "PROMETHEUS_TOKEN", "PROMETHEUS_TOKEN_FILE"
 """Environment variables that hold the bearer token, or the path of a file with it (which may be renewed)."""
@@ -30,9 +31,6 @@ CA_FILE = "PROMETHEUS_CA_FILE"
 STEPS = 10_000
 """Points per series of a `query_range`; Prometheus refuses more than 11,000."""
 _TIMEOUT = (5.0, 60.0)
-_TRIES = 3
-_LONGEST_AFTER = 10.0
-_TRANSIENT = frozenset((429, 500, 502, 503, 504))
 _MOST = 512 << 20
 
 
@@ -66,7 +64,8 @@ def access_of(url: str, environment: Mapping[str, str] = os.environ) -> Access:
     """Return how to reach a Prometheus, the token from the environment or from a file that it names.
 
     Raises:
-        PrometheusError: the address is none, would give the token away, or the file cannot be read.
+        PrometheusError: the address is invalid.
+        CredentialError: the token cannot be read, is invalid, or would be sent over plain HTTP.
     """
     parts = _parts(url)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
@@ -78,20 +77,9 @@ def access_of(url: str, environment: Mapping[str, str] = os.environ) -> Access:
             "the address of Prometheus must not hold credentials, nor a query",
             f"put the token into {TOKEN}, or its file's path into {TOKEN_FILE}",
         )
-    token = environment.get(TOKEN) or None
-    path = environment.get(TOKEN_FILE)
-    if token is None and path:
-        try:
-            token = Path(path).read_text(encoding="utf-8").strip() or None
-        except (OSError, UnicodeDecodeError) as error:
-            said = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise PrometheusError(f"the file that {TOKEN_FILE} names cannot be read: {said}") from error
-    if token is not None and (not token.isascii() or not token.isprintable() or " " in token):
-        raise PrometheusError(f"the token in {TOKEN} or {TOKEN_FILE} is none: it has blanks, or other such characters")
-    if token is not None and parts.scheme == "http" and not _is_local(parts.hostname):
-        raise PrometheusError(
-            f"a token would go to {parts.hostname} unencrypted", "use https://, or reach it by kubectl port-forward"
-        )
+    token = read_token(environment, TOKEN, TOKEN_FILE)
+    if token is not None:
+        check_encrypted(parts.scheme, parts.hostname)
     address = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
     return Access(address, token, environment.get(CA_FILE) or None)
 
@@ -106,16 +94,6 @@ def _parts(url: str) -> SplitResult | None:
     return parts
 
 
-def _is_local(host: str) -> bool:
-    """Whether what goes to a host stays on this machine, or between pods of a cluster."""
-    if host == "localhost" or host.endswith((".svc", ".svc.cluster.local")):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _bare(url: str) -> str:
     """Return an address as it may be shown: what stands before an @ may be a password."""
     return f'"{printable(url.rpartition("@")[2])[:100]}"'
@@ -126,18 +104,18 @@ class Prometheus:
 
     Args:
         access: how it is reached.
-        sleep: lets seconds pass, between tries.
+        clock: the clock for retries.
 
     Raises:
         PrometheusError: the file of certificates cannot be read.
     """
 
-    def __init__(self, access: Access, sleep: Callable[[float], None] | None = None) -> None:
+    def __init__(self, access: Access, clock: Clock = CLOCK) -> None:
         # urllib3 is what the Kubernetes client speaks HTTP with, so it is there already. It verifies certificates, and
         # need not follow redirects.
         import urllib3  # noqa: PLC0415 - slow to import
 
-        self._access, self._sleep = access, sleep or time.sleep
+        self._access, self._clock = access, clock
         self.place = f"Prometheus at {access.url}"
         if access.ca is not None and not Path(access.ca).is_file():
             raise PrometheusError(f"there is no file {access.ca}, which {CA_FILE} names")
@@ -200,15 +178,15 @@ class Prometheus:
             PrometheusError: it cannot be asked, or the answer is not whole.
         """
         url = f"{self._access.url}/api/v1/{what}?{urlencode(query)}"
-        for attempt in range(_TRIES):
-            last = attempt == _TRIES - 1
+        backoff = Backoff(self._clock, ATTEMPTS)
+        while True:
             try:
                 return self._once(url)
             except _Transient as error:
-                if last:
-                    raise PrometheusError(f"{self.place} {error.said}", error.hint) from None
-                self._sleep(min(_LONGEST_AFTER, max(error.after, 0.5 * 2**attempt)))
-        raise AssertionError("unreachable")
+                delay = backoff.delay(error.retry_after)
+                if delay is None:
+                    raise PrometheusError(error.message, error.hint) from None
+                self._clock.sleep(delay)
 
     def _once(self, url: str) -> dict[str, Any]:
         import urllib3  # noqa: PLC0415 - slow to import
@@ -241,10 +219,9 @@ class Prometheus:
                     f"{self.place}: there is no Prometheus API (404)",
                     "does its address have a path prefix, such as /prometheus?",
                 )
-        if status in _TRANSIENT:
-            after = headers.get("Retry-After", "")
-            wait = float(after) if after.isdecimal() else 0.0
-            raise _Transient(f"keeps failing with {status}{said}", "try again later", wait)
+        if is_transient(status):
+            message = f"{self.place} keeps failing with {status}{said}"
+            raise _Transient(message, "try again later", retry_after(headers))
         if 300 <= status < 400:
             raise PrometheusError(
                 f"{self.place} sends elsewhere ({status}), where the token must not go",
@@ -268,38 +245,24 @@ class Prometheus:
         return data
 
     def _network(self, error: Exception) -> Exception:
-        import urllib3  # noqa: PLC0415 - slow to import
-
-        inner: BaseException = error
-        while inner.__cause__ is not None and inner.__cause__ is not inner:
-            inner = inner.__cause__
-        if isinstance(error, urllib3.exceptions.SSLError) or isinstance(inner, urllib3.exceptions.SSLError):
-            reason = getattr(inner, "verify_message", "") or str(inner)
+        if is_tls(error):
             return PrometheusError(
-                f"{self.place}: its certificate is not trusted: {_shown(str(reason))}",
-                f"put the path of its authority's certificates into {CA_FILE}",
+                f"cannot connect to {self.place}: {describe(error)}",
+                f"set {CA_FILE} to a file with the certificates of its CA",
             )
-        if isinstance(error, urllib3.exceptions.NameResolutionError):
-            said = "its name is unknown"
-        elif isinstance(inner, OSError) and inner.strerror:
-            said = inner.strerror
-        elif isinstance(error, urllib3.exceptions.TimeoutError):
-            said = "it does not answer in time"
-        else:
-            said = "the connection broke off"
-        hint = "is the address right, and the network (VPN, kubectl port-forward) up?"
-        return _Transient(f"cannot be reached: {_shown(said)}", hint)
+        hint = "check the address, and the network (VPN, kubectl port-forward)"
+        return _Transient(f"cannot connect to {self.place}: {describe(error)}", hint)
 
     def _strange(self, what: str) -> PrometheusError:
         return PrometheusError(f"{self.place} does not answer as a Prometheus does ({what})", "is the address right?")
 
 
 class _Transient(Exception):
-    """A failure that may pass."""
+    """A failure after which the query is sent again."""
 
-    def __init__(self, said: str, hint: str, after: float = 0.0) -> None:
-        super().__init__(said)
-        self.said, self.hint, self.after = said, hint, after
+    def __init__(self, message: str, hint: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.message, self.hint, self.retry_after = message, hint, retry_after
 
 
 def _said(body: bytes) -> str:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlencode, urlsplit
 
@@ -21,11 +19,13 @@ from scepsy.errors import ScepsyError
 from scepsy.publishing.forges.forge_api import ForgeApi
 from scepsy.publishing.forges.registry import FORGES
 from scepsy.publishing.remote import Remote, blotted
+from scepsy.remote_api.credentials import check_encrypted, read_token
+from scepsy.remote_api.network_errors import describe, is_tls
+from scepsy.remote_api.retry import ATTEMPTS, CLOCK, Backoff, Clock, is_transient, retry_after
 from scepsy.repository.commit_message import one_line, public_url
 
 KIND, TOKEN, TOKEN_FILE = "SCEPSY_FORGE", "SCEPSY_FORGE_TOKEN", "SCEPSY_FORGE_TOKEN_FILE"
 """Environment variables: the forge, if the host's name does not say it, and the token or the path of its file."""
-_LOCAL = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|\[?::1\]?|.+\.svc(\.cluster\.local)?")
 _TIMEOUT = 30.0
 _LONGEST_TITLE, _LONGEST_BODY = 200, 50_000
 _PAGES = 100  # of so many requests each: 100 at GitHub and GitLab, 50 at Gitea
@@ -57,12 +57,14 @@ class Forge:
         api: address of its API.
         repository: the repository's path there, `owner/name`.
         token: a token that may open pull requests.
+        clock: the clock for retries.
     """
 
     kind: str
     api: str
     repository: str
     token: str = field(repr=False)
+    clock: Clock = field(default=CLOCK, repr=False, compare=False)
 
     def open(self, branch: str, into: str, title: str, body: str) -> str:
         """Open a pull request.
@@ -148,22 +150,26 @@ class Forge:
 
         key, value = self._kind.authorization(self.token)
         headers = {key: value, "Accept": "application/json", "Content-Type": "application/json", "User-Agent": "scepsy"}
-        try:
-            with urllib3.PoolManager(cert_reqs="CERT_REQUIRED") as pool:
-                response = pool.request(
-                    method,
-                    self.api + path,
-                    body=None if fields is None else json.dumps(fields).encode(),
-                    headers=headers,
-                    timeout=_TIMEOUT,
-                    retries=False,
-                    redirect=False,
-                )
-        except urllib3.exceptions.HTTPError as error:
-            raise ForgeError(
-                f"{self._place} cannot be reached: {type(error).__name__}",
-                "is the network up, and the address right?",
-            ) from None
+        content = None if fields is None else json.dumps(fields).encode()
+        backoff = Backoff(self.clock, ATTEMPTS)
+        idempotent = method == "GET"  # one that opens a pull request might open another one
+        with urllib3.PoolManager(cert_reqs="CERT_REQUIRED", timeout=_TIMEOUT, retries=False) as pool:
+            while True:
+                try:
+                    response = pool.request(method, self.api + path, body=content, headers=headers, redirect=False)
+                except urllib3.exceptions.HTTPError as error:
+                    delay = backoff.delay() if idempotent and not is_tls(error) else None
+                    if delay is None:
+                        raise ForgeError(
+                            f"cannot connect to {self._place}: {describe(error)}",
+                            "check the network, and the address of the remote",
+                        ) from None
+                else:
+                    again = is_transient(response.status, idempotent)
+                    delay = backoff.delay(retry_after(response.headers)) if again else None
+                    if delay is None:
+                        break
+                self.clock.sleep(delay)
         try:
             answer = json.loads(response.data)
         except (ValueError, RecursionError):
@@ -196,7 +202,8 @@ def forge_of(remote: Remote, environment: Mapping[str, str] = os.environ) -> For
         environment: has the token, and says which forge it is where the host's name does not.
 
     Raises:
-        ForgeError: it is none that is known, or there is no token.
+        ForgeError: it is not a known forge, or there is no token.
+        CredentialError: the token cannot be read, is invalid, or would be sent over plain HTTP.
     """
     parts = urlsplit(public_url(remote.url))
     host, path = parts.hostname or "", parts.path.strip("/").removesuffix(".git")
@@ -207,8 +214,7 @@ def forge_of(remote: Remote, environment: Mapping[str, str] = os.environ) -> For
         )
     parts = parts._replace(netloc=_behind_ssh_over_https(host) or parts.netloc)
     kind, api, ambient = _which(parts, environment)
-    if urlsplit(api).scheme == "http" and not _LOCAL.fullmatch(urlsplit(api).hostname or ""):
-        raise ForgeError(f"the token would go to {host} unencrypted", "use an https:// address for the remote")
+    check_encrypted(urlsplit(api).scheme, urlsplit(api).hostname or "")
     return Forge(kind, api, path, _token(f"{kind} at {parts.hostname}", ambient, environment))
 
 
@@ -264,19 +270,11 @@ def _kind(host: str, given: str) -> ForgeApi:
 
 
 def _token(forge: str, ambient: tuple[str, ...], environment: Mapping[str, str]) -> str:
-    token = environment.get(TOKEN)
-    file = environment.get(TOKEN_FILE)
-    if not token and file:
-        try:
-            token = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ForgeError(f"the file that {TOKEN_FILE} names cannot be read: {reason}") from None
-    token = token or next((own for name in ambient if (own := environment.get(name))), None)
-    if not token:
+    token = read_token(environment, TOKEN, TOKEN_FILE)
+    for variable in ambient:
+        token = token or read_token(environment, variable)
+    if token is None:
         raise ForgeError(
-            f"there is no token for {forge}", f"put one into {TOKEN}, or its file's path into {TOKEN_FILE}"
+            f"there is no token for {forge}", f"set {TOKEN} to the token, or {TOKEN_FILE} to the path of a file with it"
         )
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise ForgeError("the token of the forge is none: it has blanks, or other such characters")
     return token

@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from scepsy.errors import ScepsyError
+from scepsy.remote_api.credentials import may_send_token, read_token
 from scepsy.repository.commit_message import one_line, public_url
 from scepsy.repository.git import ask
 from scepsy.repository.worktree import WorkTree
@@ -31,7 +32,6 @@ _NETWORK = {
     "git+ssh": "https:ssh",
     "ssh+git": "https:ssh",
 }
-_LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1")
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
 _SCP_LIKE = re.compile(r"(?![A-Za-z0-9+.-]+://)(?:[^@/:]+@)?(?:\[[^\]]+\]|[^@/:\[\]-][^@/:\[\]]*):(?!//).+", re.DOTALL)
 _IN_URL = re.compile(r"(https?://)[^/\s@'\"]*@", re.IGNORECASE)
@@ -180,8 +180,8 @@ def _over_http(name: str, url: str, header: str | None, environment: Mapping[str
     settings: list[tuple[str, str]] = []
     secrets: set[str] = set()
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    token = _token(environment)
-    if token is not None and (parts.scheme == "https" or _LOOPBACK.fullmatch(parts.hostname or "")):
+    token = read_token(environment, TOKEN, TOKEN_FILE)
+    if token is not None and may_send_token(parts.scheme, parts.hostname or ""):
         header = _basic(environment.get(USER) or _USER, token)
     elif parts.password is not None:
         header = _basic(user, password)
@@ -197,19 +197,6 @@ def _over_http(name: str, url: str, header: str | None, environment: Mapping[str
 
 def _basic(user: str, password: str) -> str:
     return "Authorization: Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-def _token(environment: Mapping[str, str]) -> str | None:
-    token, file = environment.get(TOKEN), environment.get(TOKEN_FILE)
-    if not token and file:
-        try:
-            token = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ScepsyError(f"cannot read the token in {file}: {reason}", f"mend it, or unset {TOKEN_FILE}") from None
-    if token and not token.isprintable():
-        raise ScepsyError(f"the token in {TOKEN} holds control characters", "give the token alone, in one line")
-    return token or None
 
 
 def _bare(url: str) -> str:

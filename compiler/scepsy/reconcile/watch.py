@@ -12,7 +12,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from scepsy.cluster.connection import shown
 from scepsy.documents.drift_result import DriftResult
 from scepsy.documents.units import option_duration
 from scepsy.errors import ScepsyError
@@ -21,6 +20,7 @@ from scepsy.reconcile.check import Checker, CheckResult
 from scepsy.reconcile.metrics import Metrics
 from scepsy.reconcile.node_events import Wakeup
 from scepsy.reconcile.recompile import Recompilation
+from scepsy.remote_api.network_errors import excerpt
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _message(error: Exception) -> str:
     """Return why a check failed; of a bug what its report needs, without the traceback."""
     if isinstance(error, ScepsyError):
         return str(error)
-    return f"the check failed: {type(error).__name__}: {shown(str(error))}\n  hint: this is a bug: please report it"
+    return f"the check failed: {type(error).__name__}: {excerpt(str(error))}\n  hint: this is a bug: please report it"
 
 
 def _state(result: DriftResult) -> object:

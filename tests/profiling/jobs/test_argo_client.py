@@ -13,9 +13,10 @@ import pytest
 from tests.profiling.jobs.argo_api import NAMESPACE, TOKEN, World
 from tests.profiling.jobs.conftest import Waits, write_kubeconfig
 
-from scepsy.cluster.connection import Clock, Unreachable
+from scepsy.cluster.connection import Unreachable
 from scepsy.errors import ScepsyError
 from scepsy.profiling.jobs.argo_client import ArgoJobs, Jobs, KubernetesJobs, connect
+from scepsy.remote_api.retry import Clock
 
 
 def workflow(name: str = "profile-x-0123456789", sweep: str = "0123456789") -> dict[str, Any]:
@@ -276,7 +277,7 @@ def test_argo_server_comes_from_the_option_or_from_the_environment(kubeconfig: P
     ("https://argo.example.com:port", "no address of a server"),
     ("https://ada:pa55word@argo.example.com", "may hold no password or query"),
     ("https://argo.example.com/?token=pa55word", "may hold no password or query"),
-    ("http://argo.example.com:2746", "would travel openly"),
+    ("http://argo.example.com:2746", "over plain HTTP"),
 ])  # fmt: skip
 def test_addresses_that_cannot_be_meant_are_refused(url: str, message: str) -> None:
     with pytest.raises(ScepsyError, match=message) as error:
@@ -289,17 +290,17 @@ def test_an_address_without_a_scheme_is_https() -> None:
 
 
 CONTEXTS = "contexts: [{name: prod, context: {cluster: c, user: u}}, {name: lab, context: {cluster: c, user: u}}]\n"
-MEND, NO_CONTEXTS = (
-    "mend the file, or set KUBECONFIG to another",
-    "it has no contexts: set KUBECONFIG to a file that has",
+FIX, NO_CONTEXTS = (
+    "fix the file, or set KUBECONFIG to another",
+    "it has no contexts: set KUBECONFIG to a file with contexts",
 )
 
 
 @pytest.mark.parametrize(("content", "message", "hint"), [
-    (None, "KUBECONFIG names {path}, which does not exist", "set KUBECONFIG, or name an argo-server"),
-    ("{", "the kubeconfig {path} cannot be read: line 1 is no YAML", MEND),
-    ("a: 1\nb: [b", "the kubeconfig {path} cannot be read: line 2 is no YAML", MEND),
-    ("[]", "the kubeconfig {path} cannot be read: it is none", MEND),
+    (None, "KUBECONFIG is {path}, which does not exist", "set KUBECONFIG, or name an argo-server"),
+    ("{", "cannot read the kubeconfig {path}: line 1 is not YAML", FIX),
+    ("a: 1\nb: [b", "cannot read the kubeconfig {path}: line 2 is not YAML", FIX),
+    ("[]", "cannot read the kubeconfig {path}: not a kubeconfig", FIX),
     ("", "the kubeconfig {path} cannot be used: {path} file is empty", NO_CONTEXTS),
     ("apiVersion: v1\nkind: Config\n", "the kubeconfig {path} cannot be used: Expected key current-context", NO_CONTEXTS),
     (CONTEXTS, "the kubeconfig {path} cannot be used: Expected key current-context", "name one of its contexts with --context: lab, prod"),
@@ -328,4 +329,4 @@ def test_no_kubeconfig_at_all_is_told_with_the_place_where_it_is_looked_for(
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(ScepsyError) as error:
         connect()
-    assert error.value.message == "there is no kubeconfig ~/.kube/config, and this is no pod of a cluster"
+    assert error.value.message == "there is no kubeconfig ~/.kube/config, and this is not a pod of a cluster"

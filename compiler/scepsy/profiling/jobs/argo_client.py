@@ -6,7 +6,6 @@ others become errors that say what was wanted of whom. No token is ever part of 
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 from abc import ABC, abstractmethod
@@ -15,38 +14,23 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from scepsy.cluster.connection import (
-    CLOCK,
-    Clock,
-    Unreachable,
-    after,
-    configuration,
-    is_certificate,
-    is_object,
-    network,
-    page_of,
-    place,
-    said,
-    shown,
-)
+from scepsy.cluster.connection import Unreachable, configuration, is_object, page_of, place, server_message
 from scepsy.errors import ScepsyError
 from scepsy.profiling.jobs.workflow import TEMPLATE
+from scepsy.remote_api.credentials import check_encrypted, checked_token
+from scepsy.remote_api.network_errors import describe, excerpt, is_tls
+from scepsy.remote_api.retry import CLOCK, UNREACHED_DEADLINE, Backoff, Clock, is_transient, retry_after
 
 GROUP, VERSION = "argoproj.io", "v1alpha1"
 INSTALL = "a cluster's administrator installs it as gitops/README.md says: kubectl apply --server-side -k FOLDER"
 """What to do where Argo's objects, the namespace or our template are missing."""
 
-CONNECT = 4.0
-"""Seconds for which a server that was never reached is tried."""
 PATIENCE = 60.0
-"""Seconds for which one that was reached before, or that answers with a transient failure, is tried."""
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 10.0
-_TOLD_PAUSE = 4.0
-_LONGEST_AFTER = 30.0
+"""Seconds for which a server that was reached before is tried: jobs run for hours, and outlive a restart of it."""
+_REPORTED = 4
+"""After so many failed attempts, about 3.5 s, the outage is reported."""
 _TIMEOUT = (5.0, 30.0)
 _PAGE = 50
-_TRANSIENT = frozenset((429, 500, 502, 503, 504))
 
 Object = dict[str, Any]
 
@@ -186,7 +170,7 @@ class Jobs(ABC):
         Returns:
             The answer; None where the server answers with the status that the caller expects.
         """
-        began, pause = self._clock.now(), _FIRST_PAUSE
+        backoff = Backoff(self._clock)
         while True:
             fault: _Fault | None = None
             try:
@@ -203,14 +187,12 @@ class Jobs(ABC):
                 self._reached = True
             if fault.status == expected and not (expected == 404 and _is_foreign(fault)):
                 return None
-            limit = self.patience if self._reached else CONNECT
-            wait = max(pause, min(fault.after, _LONGEST_AFTER))
-            if not fault.transient or self._clock.now() - began + wait > limit:
+            delay = backoff.delay(fault.after, self.patience if self._reached else UNREACHED_DEADLINE)
+            if not fault.transient or delay is None:
                 raise self._error(wish, fault)
-            if pause == _TOLD_PAUSE:
+            if backoff.failed == _REPORTED:
                 self.say(f"{self.place} {fault}; trying again")
-            self._clock.sleep(wait)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            self._clock.sleep(delay)
 
     def _error(self, wish: _Wish, fault: _Fault) -> ScepsyError:
         said = f": {fault.message}" if fault.message else ""
@@ -271,15 +253,15 @@ def _fault(error: Exception) -> _Fault | None:
     status = getattr(error, "status", None)
     if isinstance(status, int) and hasattr(error, "body"):
         if status == 0:
-            return _Fault(0, shown(str(getattr(error, "reason", ""))))
+            return _Fault(0, excerpt(str(getattr(error, "reason", ""))))
         headers = getattr(error, "headers", None) or {}
-        return _Fault(status, said(getattr(error, "body", None)), after(headers), status in _TRANSIENT)
+        return _Fault(status, server_message(getattr(error, "body", None)), retry_after(headers), is_transient(status))
     if isinstance(error, urllib3.exceptions.HTTPError):
-        return _Fault(0, network(error), transient=not is_certificate(error))
+        return _Fault(0, describe(error), transient=not is_tls(error))
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
         return _Fault(0, "it sends no JSON object", transient=True, foreign=True)
     if isinstance(error, OSError):
-        return _Fault(0, shown(error.strerror or str(error)), transient=True)
+        return _Fault(0, describe(error), transient=True)
     return None
 
 
@@ -348,7 +330,7 @@ class ArgoJobs(Jobs):
         clock: tells the time, and waits.
 
     Raises:
-        ScepsyError: the address is none, or the token would travel openly.
+        ScepsyError: the address or the token is invalid, or the token would be sent over plain HTTP.
     """
 
     kind = "an argo-server"
@@ -418,18 +400,10 @@ def _checked_url(url: str, token: str | None) -> str:
         raise ScepsyError("--argo-server: that is no address of a server", "write it as https://argo.example.com:2746")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ScepsyError("--argo-server: the address may hold no password or query", "put the token into ARGO_TOKEN")
-    if parts.scheme == "http" and token and not _is_local(host):
-        raise ScepsyError(
-            f"the token for argo-server {parts.netloc} would travel openly", "use https, or a port-forward to localhost"
-        )
+    if token:
+        checked_token(token.removeprefix("Bearer ").removeprefix("Basic "), "ARGO_TOKEN")
+        check_encrypted(parts.scheme, host)
     return full.rstrip("/")
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def connect(context: str | None = None, argo_server: str | None = None) -> Jobs:

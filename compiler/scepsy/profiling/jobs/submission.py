@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scepsy.cluster.connection import CLOCK, Clock
 from scepsy.errors import ScepsyError
 from scepsy.profiling.jobs.argo_client import Jobs
 from scepsy.profiling.jobs.results import DONE, Outcome, outcomes_of
 from scepsy.profiling.jobs.workflow import LABELS, SWEEP, Job, attempt_name, workflow_of
+from scepsy.remote_api.retry import CLOCK, Clock
 
 How = Literal["submitted", "joined", "finished"]
 

@@ -30,6 +30,7 @@ from scepsy.documents.units import option_duration, parse_memory, parse_share
 from scepsy.errors import ScepsyError
 from scepsy.manifests.engine import startup_seconds
 from scepsy.profiling.measuring.interruption import Interrupted, Interruption
+from scepsy.remote_api.credentials import check_encrypted, read_token
 from scepsy.repository.single_file import checked_target, write_at_once
 from scepsy.sharing import backend_of
 
@@ -496,7 +497,7 @@ def _inputs(options: Options) -> _Inputs:
     inputs = _Inputs(
         scope=Scope(workload, vocabulary_of(config), options.max_num_seqs, option_duration(options.budget, "--budget")),
         architecture=architecture,
-        key=_key(server.api_key_env) if isinstance(server, Up) else None,
+        key=_key(server) if isinstance(server, Up) else None,
         serving=None,
         share=share,
         wait=option_duration(options.wait or _UP_WITHIN, "--wait"),
@@ -595,12 +596,15 @@ def _date(text: str | None) -> str:
         raise ScepsyError(f'--date: "{text}" is not a day such as 2026-01-31') from error
 
 
-def _key(variable: str | None) -> str | None:
+def _key(server: Up) -> str | None:
+    variable = server.api_key_env
     if variable is None:
         return None
-    key = os.environ.get(variable)
-    if not key:
+    key = read_token(os.environ, variable)
+    if key is None:
         raise ScepsyError(f"--api-key-env: the environment variable {variable} is not set")
+    address = urlsplit(server.base_url)
+    check_encrypted(address.scheme, address.hostname or "", "API key")
     return key
 
 
