@@ -111,7 +111,7 @@ def test_planning_for_heavy_executions_says_what_it_costs(project: Path, scepsy:
 
 def test_executions_of_two_kinds_are_warned_of_with_numbers(project: Path, scepsy: Scepsy) -> None:
     out = scepsy("compile", "--project", project).out
-    warning = next(line for line in out.splitlines() if "kinds of executions" in line)
+    warning = next(line for line in out.splitlines() if "executions fall into 2 kinds" in line)
     assert "explorer" in warning
     assert "%" in warning
 
@@ -146,7 +146,7 @@ def test_a_committed_summary_gives_the_plan_of_its_trace(project: Path, scepsy: 
     [
         ("steps:\n        - ", "steps:\n        - nobody 0 1\n        - ", 'unknown LLM "nobody"'),
         ("steps:\n        - ", "steps:\n        - planner 0 1 < 3\n        - ", "step 0 cannot wait for step 3"),
-        ("steps:\n        - ", "steps:\n        - planner quickly\n        - ", "this is not a step"),
+        ("steps:\n        - ", "steps:\n        - planner quickly\n        - ", "invalid step"),
         ("llm: reviewer", "llm: planner", 'the LLM "planner" is given twice'),
         ("kind: TraceSummary", "kind: Workflow", 'kind is "Workflow", expected "TraceSummary"'),
         ("sha256:", "md5:", "is not a digest"),

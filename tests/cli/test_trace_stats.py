@@ -98,7 +98,7 @@ def test_means_are_sums_over_all_executions(tmp_path: Path, scepsy: Scepsy) -> N
     assert result["outside"]["mean"] == 0.5  # one second between reader and writer, in one of two
     assert (result["span"]["mean"]["mean"], result["span"]["p50"]) == (2.75, 2.75)
     assert writer["calls"] == {"mean": 0.5, "low": 0.0, "high": 1.0}
-    assert result["arrivalsUnknown"] == "2 executions are too few to tell how they arrive (10 are needed)"
+    assert result["arrivalsUnknown"] == "2 executions are too few to estimate a rate (at least 10 are needed)"
     assert "stable" not in result
 
 
@@ -175,7 +175,7 @@ def test_two_kinds_of_executions_are_a_warning_with_numbers(tmp_path: Path, scep
     assert (result["stable"], [kind["fraction"] for kind in result["kinds"]]) == (False, [0.8, 0.2])
     out = stats(scepsy, file).out
     assert "Warnings (" in out
-    assert "there are 2 kinds of executions, apart in share of" in out
+    assert "executions fall into 2 kinds by share of" in out
 
 
 def test_a_call_in_a_picture_fills_its_time() -> None:

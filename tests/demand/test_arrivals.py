@@ -26,9 +26,9 @@ def found(began: np.ndarray) -> Arrivals:
 @pytest.mark.parametrize(
     ("began", "why"),
     [
-        (np.array([UNIX]), "1 execution is too few to tell how they arrive (10 are needed)"),
-        (UNIX + np.arange(9.0), "9 executions are too few to tell how they arrive (10 are needed)"),
-        (np.zeros(14), "14 of 14 executions begin at the same instant: the trace holds no common clock"),
+        (np.array([UNIX]), "1 execution is too few to estimate a rate (at least 10 are needed)"),
+        (UNIX + np.arange(9.0), "9 executions are too few to estimate a rate (at least 10 are needed)"),
+        (np.zeros(14), "14 of 14 executions begin at the same instant: the trace has no common clock"),
         (np.array([0.0] * 12 + [3.0, 5.0]), "12 of 14 executions begin at the same instant"),
     ],
 )

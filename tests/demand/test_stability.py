@@ -53,7 +53,7 @@ def test_the_warning_gives_mean_range_and_extremes_of_the_smaller_of_two_llms() 
     stability = judged(calls, 1000 * np.stack([share, 1 - share], axis=1))
     assert warnings(stability, "coding") == [
         "coding: the share of helper in LLM time varies from 6.9% to 54% (10th to 90th percentile of 60"
-        " executions; mean 30%, extremes 1% and 60%): an allocation by the mean fits few of them"
+        " executions; mean 30%, extremes 1% and 60%): an allocation for the mean fits few of them"
     ]
 
 
@@ -63,7 +63,7 @@ def test_few_executions_tell_nothing(executions: int) -> None:
     assert (stability.known, stability.shares, stability.kinds) == (False, (), ())
     noun = "execution with LLM time is" if executions == 1 else "executions with LLM time are"
     assert warnings(stability, "w") == [
-        f"w: {executions} {noun} too few to tell whether means stand for them (20 are needed)"
+        f"w: {executions} {noun} too few to know whether their mean is representative (at least 20 are needed)"
     ]
 
 
@@ -79,7 +79,7 @@ def test_what_few_executions_show_is_said_with_numbers() -> None:
     stability = judged(np.full((8, 2), 30.0), 1000 * np.stack([share, 1 - share], axis=1))
     assert stability.stable is None
     assert warnings(stability, "coding") == [
-        "coding: 8 executions with LLM time are too few to tell whether means stand for them (20 are needed):"
+        "coding: 8 executions with LLM time are too few to know whether their mean is representative (at least 20 are needed):"
         " the share of helper in LLM time ranges from 4% to 42% (mean 18%)"
     ]
 
@@ -118,7 +118,7 @@ def test_two_kinds_of_executions_are_told_apart_and_described(executions: int, f
     assert np.mean(np.array(long.members) == slow) > 0.995
     assert (fast.seconds[0], long.seconds[0]) == pytest.approx((0.3, 12.0), rel=0.1)
     assert not stability.stable
-    assert "there are 2 kinds of executions, apart in " in warnings(stability, "w")[-1]
+    assert "executions fall into 2 kinds by " in warnings(stability, "w")[-1]
 
 
 def test_kinds_are_described_with_their_fraction_seconds_and_calls() -> None:
@@ -126,9 +126,9 @@ def test_kinds_are_described_with_their_fraction_seconds_and_calls() -> None:
     spent = np.stack([np.where(slow, 12.0, 0.3), np.full(100, 2.0)], axis=1)
     stability = judged(np.stack([np.where(slow, 3, 1), np.ones(100)], axis=1), spent)
     assert described(stability) == (
-        f"there are 2 kinds of executions, apart in {stability.by}: 85% with 0.3 s in 1 call of helper,"
+        f"executions fall into 2 kinds by {stability.by}: 85% with 0.3 s in 1 call of helper,"
         " 2 s in 1 call of generator; 15% with 12 s in 3 calls of helper, 2 s in 1 call of generator."
-        " Two workflows, one for each, would be planned better"
+        " Two workflows, one per kind, can be planned better"
     )
 
 

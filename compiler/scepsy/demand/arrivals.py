@@ -1,8 +1,7 @@
 """How executions arrive: their rate, and how bursty they are, from when they began.
 
-The rate is that of the whole time between the first and the last beginning. Pauses are part of that time: nobody but
-the reader knows whether a night belongs to the workload, so `pauses_of` says how long they were and what the rate was
-without them.
+The rate is that of the whole time between the first and the last beginning. Pauses are part of that time: only the user
+knows whether a night belongs to the workload, so `pauses_of` returns how long they were and the rate without them.
 
 Burstiness is the index of dispersion of counts, the variance ÷ the mean of the number of arrivals in a window (Cox and
 Lewis, The Statistical Analysis of Series of Events, 1966; Gusella, Characterizing the variability of arrival processes
@@ -20,13 +19,13 @@ import numpy as np
 from scepsy.traces.trace import Floats
 
 FEWEST = 10
-"""Executions below which nothing is said of arrivals."""
+"""Executions below which arrivals are not estimated."""
 PER_WINDOW = 5
 """Mean number of arrivals in a window of counts, at least."""
 WINDOWS = 20
 """Windows of counts, at least."""
 TOGETHER = 0.01
-"""Arrivals closer than this part of the mean interval are one batch, where the dispersion is that of intervals."""
+"""Arrivals closer than this part of the mean interval are one batch, if the dispersion is that of intervals."""
 RARE = 20
 """One interval of so many may be a pause."""
 _Z = 1.959964
@@ -42,7 +41,7 @@ class Arrivals:
         low: lower end of its 95 % interval.
         high: upper end of it.
         dispersion: variance ÷ mean of the number of arrivals in a window.
-        window: seconds; the whole time where there are too few executions to count in windows.
+        window: seconds; the whole time if there are too few executions to count in windows.
         count: executions.
     """
 
@@ -88,24 +87,24 @@ def arrivals_of(began: Floats) -> Arrivals | str:
         began: (E,) seconds.
 
     Returns:
-        What was found, or why nothing can be.
+        The arrivals, or the reason why they cannot be estimated.
     """
     count = len(began)
     if count < FEWEST:
         executions = "1 execution is" if count == 1 else f"{count} executions are"
-        return f"{executions} too few to tell how they arrive ({FEWEST} are needed)"
+        return f"{executions} too few to estimate a rate (at least {FEWEST} are needed)"
     times = np.sort(began)
     _, sizes = np.unique(times, return_counts=True)
     if 2 * sizes.max() > count:
         return (
-            f"{sizes.max():,} of {count:,} executions begin at the same instant: the trace holds no common clock"
-            " (Unix time would be one)"
+            f"{sizes.max():,} of {count:,} executions begin at the same instant: the trace has no common clock"
+            " (use Unix time)"
         )
     length = float(times[-1] - times[0])
     arrived = count - np.searchsorted(times, times[0], side="right")
     rate = float(arrived) / length
     if not math.isfinite(rate):
-        return "all executions begin within less than a microsecond: the trace holds no common clock"
+        return "all executions begin within less than a microsecond: the trace has no common clock"
     if count >= PER_WINDOW * WINDOWS:
         number = count // PER_WINDOW
         dispersion, window = _of_counts(times, number), length / number
@@ -124,8 +123,8 @@ def pauses_of(began: Floats) -> Pauses | None:
     """Find pauses in arrivals, such as nights between recordings.
 
     A pause is an interval longer than (ln E + 7) times the mean of the shorter ones: among E Poisson arrivals the
-    longest is, by chance, in one trace of a thousand (in one of sixty where E is 10). Where more than one interval of
-    twenty is that long, arrivals come in bursts, and what lies between bursts is no pause.
+    longest is, by chance, in one trace of a thousand (in one of sixty where E is 10). If more than one interval of
+    twenty is that long, arrivals come in bursts, and the time between bursts is not a pause.
 
     Args:
         began: (E,) seconds.

@@ -1,4 +1,4 @@
-"""How sure a mean over executions is: bootstrap intervals of ratios of sums.
+"""Bootstrap intervals of means over executions, which are ratios of sums.
 
 Every mean of a demand is Σ numerator ÷ Σ denominator over executions: calls per execution, tokens per call, seconds
 spent per second busy. So it is enough to draw executions again, with replacement, and to sum the same columns (Efron
@@ -17,17 +17,17 @@ import numpy as np
 from scepsy.traces.trace import Floats
 
 RESAMPLES = 1_000
-"""Times that the executions are drawn again."""
+"""Resamples of the executions."""
 BLOCKS = 2_000
-"""Executions that are drawn one by one; more are first summed into so many blocks."""
+"""Executions that are drawn one by one; more are first summed into this number of blocks."""
 LEVEL = 0.95
-"""The part of traces whose interval is to hold the true ratio."""
+"""The part of traces whose interval contains the true ratio."""
 _SEED = 0x5CE95
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An interval that holds the true value in about 95 of 100 traces.
+    """An interval that contains the true value in about 95 of 100 traces.
 
     Attributes:
         low: its lower end.
@@ -45,8 +45,8 @@ def ratio_intervals(ratios: Sequence[tuple[Floats, Floats]]) -> list[Interval | 
     drawn: the variance of the ratio is that of the sum of numerator - ratio x denominator, whose terms have no mean, so
     that the expected square of a block's sum is the sum of the squares of its executions.
 
-    With few executions percentile intervals are too narrow: simulated with exponential values they hold the true mean
-    in 79 % of traces of 5 executions, 88 % of 10, 90 % of 20, 93 % of 100, and 95 % of 10,000.
+    With few executions percentile intervals are too narrow: simulated with exponential values they contain the true
+    mean in 79 % of traces of 5 executions, 88 % of 10, 90 % of 20, 93 % of 100, and 95 % of 10,000.
 
     The same columns give the same interval: indices come from the raw stream of PCG64, which numpy keeps (NEP 19), and
     the last digits, which depend on the order of a sum, are rounded away.
@@ -55,7 +55,7 @@ def ratio_intervals(ratios: Sequence[tuple[Floats, Floats]]) -> list[Interval | 
         ratios: (numerator, denominator), each (E,); denominators are not negative.
 
     Returns:
-        An interval each; None where there is one execution, or where most draws have a denominator of zero.
+        An interval each; None for a single execution, or if most resamples have a denominator of zero.
     """
     if not ratios or len(ratios[0][0]) < 2:
         return [None] * len(ratios)
@@ -77,7 +77,7 @@ def _blocks(column: Floats) -> Floats:
 
 
 def _counts(size: int) -> Floats:
-    """Return how often each of `size` things is drawn, (RESAMPLES, size)."""
+    """Return how often each of `size` rows is drawn, (RESAMPLES, size)."""
     raw = np.random.PCG64(_SEED).random_raw(RESAMPLES * size)
     # The upper half of the bits, scaled: a size of thousands is far from the 2^32 at which that would be uneven.
     index = ((raw >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32)
@@ -87,8 +87,8 @@ def _counts(size: int) -> Floats:
 
 
 def _interval(values: Floats) -> Interval | None:
-    held = values[np.isfinite(values)]
-    if 2 * len(held) < len(values):
+    finite = values[np.isfinite(values)]
+    if 2 * len(finite) < len(values):
         return None
-    low, high = np.quantile(held, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(f"{low:.7g}"), float(f"{high:.7g}"))

@@ -1,6 +1,6 @@
 """Call graphs: which calls of an execution waited for which, and how long executions take when calls get faster.
 
-A call waited for the calls that its trace names as parents; where it names none, for those that had ended before it
+A call waited for the calls that its trace names as parents; if it names none, for those that had ended before it
 began (an interval order), reduced transitively. Its latency is rescaled, the gap between it and what it waited for
 (tools, orchestration) is kept. The last end of an execution is its makespan (section 2.3 of the model).
 
@@ -8,8 +8,8 @@ Calls of one LLM that start together, wait for the same and are waited for by th
 of the group, as the queueing model predicts it.
 
 A makespan is a maximum over paths of sums, so a convex function of the latencies of the LLMs. Its tangent at any point
-is a lower bound everywhere, and a sum over LLMs: the critical paths at that point. That is what lets the search work
-with graphs and prove what it found.
+is a lower bound everywhere, and a sum over LLMs: the critical paths at that point. So the search can work with graphs
+and prove its result.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import numpy as np
 from scepsy.traces.trace import Floats, Ints, Trace
 
 SKEW = 0.005
-"""Seconds, or a tenth of a call if that is less, by which it may end after what waited for it begins: clocks differ,
-and exports round starts and durations each for itself."""
+"""Seconds, or a tenth of a call if that is less, by which a call may end after one that waited for it begins: clocks
+differ, and exports round starts and durations separately."""
 WIDEST = 64
 """Calls that one call waits for at most; of more, those that ended last."""
 MAX_CALLS = 5_000
-"""Calls of one execution whose graph is laid out; larger ones are taken as a sum."""
+"""Calls of an execution with a graph; larger executions are a sum over LLMs."""
 SHORTEST = 1e-6
 """Seconds: a call that takes no time still ends after it began."""
 
@@ -144,15 +144,15 @@ def _waits(trace: Trace, low: int, start: Floats, end: Floats) -> list[tuple[int
     shared: dict[tuple[int, ...], tuple[int, ...]] = {}
     for i in np.flatnonzero(parents.recorded[low : low + len(start)]).tolist():
         named = (parents.calls[parents.offsets[low + i] : parents.offsets[low + i + 1]] - low).tolist()
-        # A parent that is missing, or had not ended, explains nothing: the times do.
+        # If a parent is missing or had not ended, the times decide.
         if all(0 <= p < i and over[p] <= start[i] for p in named):
-            own = tuple(sorted(set(named)))
-            waits[i] = shared.setdefault(own, own)
+            parents_of_call = tuple(sorted(set(named)))
+            waits[i] = shared.setdefault(parents_of_call, parents_of_call)
     return waits
 
 
 def ended(start: Floats, end: Floats) -> Floats:
-    """Return when calls count as ended for those that may have waited for them: `SKEW` before they did, at most."""
+    """Return when calls count as ended for those that may have waited for them: at most `SKEW` before their end."""
     over: Floats = np.maximum(start + SHORTEST, end - np.minimum(SKEW, 0.1 * (end - start)))
     return over
 
@@ -187,8 +187,8 @@ def _merged(group: list[int], waits: list[tuple[int, ...]]) -> list[list[int]]:
         for call in wait:
             followers[call].append(number)
     steps: dict[tuple[int, int, tuple[int, ...]], list[int]] = {}
-    for call, (own, wait) in enumerate(zip(group, waits, strict=True)):
-        steps.setdefault((own, id(wait), tuple(followers[call])), []).append(call)
+    for call, (number, wait) in enumerate(zip(group, waits, strict=True)):
+        steps.setdefault((number, id(wait), tuple(followers[call])), []).append(call)
     return list(steps.values())
 
 
@@ -197,7 +197,7 @@ class Makespans:
 
     Args:
         graphs: the graphs.
-        recorded: per LLM, mean recorded seconds of a group of its calls; what a predicted latency is compared with.
+        recorded: per LLM, mean recorded seconds of a group of its calls, to which predicted latencies are relative.
 
     Attributes:
         llms: the LLMs, in the order of `recorded`.

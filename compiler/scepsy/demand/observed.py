@@ -1,4 +1,4 @@
-"""Demand as it was observed, where that differs from what the Workflow says."""
+"""Demand as `scepsy drift` observed it, if it differs from the Workflow."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from scepsy.documents import ObservedWorkflow
 def as_observed(demand: Demand, observed: ObservedWorkflow) -> Demand:
     """Return a demand with the calls and the token counts that were observed; LLMs that it lacks are ignored.
 
-    The path of an execution stays as it is: counts do not say what waits for what.
+    The call graph stays as recorded: observed counts do not contain what waits for what.
     """
-    own = {name: (llm, observed.llm(name)) for name, llm in demand.llms.items()}
-    more = demand.times({name: seen.calls / llm.calls if seen.calls else 1.0 for name, (llm, seen) in own.items()})
+    pairs = {name: (llm, observed.llm(name)) for name, llm in demand.llms.items()}
+    more = demand.times({name: now.calls / llm.calls if now.calls else 1.0 for name, (llm, now) in pairs.items()})
     return longer(
         more,
-        {n: s.input_tokens / llm.input.mean for n, (llm, s) in own.items() if s.input_tokens and llm.input.mean},
-        {n: s.output_tokens / llm.output.mean for n, (llm, s) in own.items() if s.output_tokens and llm.output.mean},
+        {n: s.input_tokens / llm.input.mean for n, (llm, s) in pairs.items() if s.input_tokens and llm.input.mean},
+        {n: s.output_tokens / llm.output.mean for n, (llm, s) in pairs.items() if s.output_tokens and llm.output.mean},
     )
 
 
 def longer(demand: Demand, prompt: Mapping[str, float], output: Mapping[str, float]) -> Demand:
-    """Return a demand whose calls have so many times the tokens; cached ones grow with the prompt.
+    """Return a demand whose tokens per call are multiplied by factors; cached tokens grow with the prompt.
 
     Args:
         demand: the demand.

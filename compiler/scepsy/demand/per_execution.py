@@ -1,4 +1,4 @@
-"""What every execution spent, per LLM: sums from which all means of demand are ratios."""
+"""Sums per execution and LLM (calls, seconds, tokens), of which all means of a demand are ratios."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Groups:
 
 
 def totals_of(trace: Trace, groups: Groups) -> Totals:
-    """Sum up a trace."""
+    """Return the sums of a trace."""
     executions, llms = len(trace.executions), len(trace.llms)
     cell = trace.execution * llms + trace.llm
     duration = trace.end - trace.start
@@ -97,7 +97,7 @@ def totals_of(trace: Trace, groups: Groups) -> Totals:
 def groups_of(trace: Trace) -> Groups:
     """Find the groups of calls that start together.
 
-    A call that starts when another of the group has ended may have waited for it, so it is not of the group.
+    A call that starts after another of the group has ended may have waited for it, so it is not part of the group.
     """
     order = np.lexsort((trace.end, trace.start, trace.llm, trace.execution))
     cell = (trace.execution * len(trace.llms) + trace.llm)[order]
@@ -138,9 +138,9 @@ def _split(head: np.ndarray, start: Floats, end: Floats) -> None:
 
 
 def _covered(start: Floats, end: Floats, key: Ints) -> Floats:
-    """Return what each interval adds to the union of those of its key before it; sorted by key, then by start."""
+    """Return the length that each interval adds to the union of the earlier ones of its key; sorted by key, start."""
     count = len(start)
-    # A running maximum that begins anew with every key: of ranks, which whole numbers keep exact.
+    # A running maximum that restarts with every key: of ranks, which are exact integers.
     order = np.argsort(end, kind="stable")
     rank = np.empty(count, dtype=np.int64)
     rank[order] = np.arange(count)

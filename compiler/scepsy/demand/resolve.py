@@ -1,4 +1,4 @@
-"""The demand of a workflow, from wherever its document says."""
+"""The demand of a workflow, from the trace, the summary or the statistics that its document names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def demand_of(workspace: Workspace, loaded: Loaded[Workflow]) -> tuple[Demand, d
     """Return the demand of a workflow, and the digests of the files that were read for it.
 
     Raises:
-        DocumentError: the trace or summary cannot be read, is wrong, or never calls an LLM of the workflow.
+        DocumentError: the trace or summary cannot be read, is invalid, or has no call of an LLM of the workflow.
     """
     source = loaded.document.spec.demand
     if source.statistics is not None:
@@ -37,7 +37,7 @@ def demand_of(workspace: Workspace, loaded: Loaded[Workflow]) -> tuple[Demand, d
     if problems:
         raise DocumentError(problems)
     if len(summaries) > 1:
-        raise DocumentError([summaries[1].problem((), "a summary is a file of its own")])
+        raise DocumentError([summaries[1].problem((), "a TraceSummary must be the only document of its file")])
     demand = from_summary(summaries[0])
     unknown = [
         summaries[0].problem(("spec", "llms", i, "llm"), f'the workflow has no LLM "{entry.llm}"')
@@ -57,7 +57,7 @@ def _file(workspace: Workspace, loaded: Loaded[Workflow], key: str, given: str) 
     except PathEscapes as error:
         raise DocumentError([loaded.problem(where, error.message, error.hint)]) from error
     if not path.is_file():
-        raise DocumentError([loaded.problem(where, f'there is no file "{given}" beside this one')])
+        raise DocumentError([loaded.problem(where, f'no file "{given}", relative to this document')])
     return path
 
 
@@ -65,7 +65,7 @@ def _check_called(loaded: Loaded[Workflow], name: str, names: list[str], called:
     """Check that every LLM of the workflow is called."""
     missing = [
         loaded.problem(
-            ("spec", "llms", index, "name"), f'no call in {name} goes to "{llm}"', "record it, or remove the LLM"
+            ("spec", "llms", index, "name"), f'no call in {name} goes to "{llm}"', "record a call, or remove the LLM"
         )
         for index, llm in enumerate(names)
         if llm not in called

@@ -1,10 +1,10 @@
-"""Whether executions are alike enough for means to stand for them: shares of LLM time, heavy tails, kinds.
+"""Whether executions are similar enough for a plan by their mean: shares of LLM time, heavy tails, kinds.
 
-Three things make a mean a poor basis, and each is told from mere chance:
+Three things make a mean a poor basis; each is tested against chance:
 
 **Shares vary.** An LLM's share of an execution's LLM time differs between executions by chance alone: calls differ in
-length, and loops in number. What chance does is simulated: every execution keeps its number of calls; each call goes to
-an LLM by the overall mix, and its length is drawn anew, exponentially with the LLM's mean (calls of real LLMs vary
+length, and loops in number. Chance is simulated: every execution keeps its number of calls; each call goes to an LLM by
+the overall mix, and its length is drawn again, exponentially with the LLM's mean (calls of real LLMs vary
 less). A share is unstable when its variance over executions is more than EXCESS times the simulated one, its range from
 the 10th to the 90th percentile more than WIDER times the simulated one, and at least SPREAD wide.
 
@@ -16,7 +16,7 @@ searched for two clusters: the split with the largest distance by Ashman's D, |a
 (Ashman, Bird and Zepf, Astronomical Journal 108, 1994), where each cluster holds at least SMALLEST of the executions. A
 split counts when D is above APART and D x dip x sqrt(E) above MODES + MODES_OF_FEW / E; the dip is the distance of the
 values' distribution to the nearest with one mode (Hartigan and Hartigan, The Dip Test of Unimodality, Annals of
-Statistics 13(1), 1985), which alone hardly sees a small cluster, be it ever so far. One loop more or less makes no
+Statistics 13(1), 1985), which alone hardly detects a small cluster, however far. One loop more or less is not a
 kind: a number of calls stands for the interval half a step to both sides, over which executions are spread.
 
 Calibrated on simulations. False alarms, of 20 and 50 executions of 324 workloads with one to three LLMs, called once,
@@ -26,7 +26,7 @@ one LLM with normal, uniform, exponential, gamma or lognormal seconds, or geomet
 most (geometric, 10 executions), mostly none. The worst workload calls an LLM in so few executions that its tail is
 heavy (2 %). Found: 34 public coding sessions with a small and a large model (share of the small one 0.2 % to 87 %, mean
 15 %; variance 12 times that of chance, range 3.4 times), and 92 % of draws of 20 of them. Normal clusters 6, 8, 12 and
-20 standard deviations apart are told from each other with 20 executions, half in each, in 26, 80, 100 and 100 %; with
+20 standard deviations apart are distinguished with 20 executions, half in each, in 26, 80, 100 and 100 %; with
 a fifth in one in 1, 10, 68 and 99 %; with 100 executions, a tenth in one, in 0, 28, 99 and 100 %.
 """
 
@@ -44,19 +44,19 @@ from scepsy.traces.trace import Floats, Ints
 Bools = npt.NDArray[np.bool_]
 
 FEWEST = 5
-"""Executions below which nothing is looked for."""
+"""Executions below which nothing is tested."""
 SURE = 20
-"""Executions from which on it counts that nothing was found: of fewer, shares that vary are seldom told from chance."""
+"""Executions from which on a negative result counts: with fewer, shares that vary are seldom detected."""
 EXCESS = 5.0
-"""Variance of a share over executions ÷ that of executions whose calls are drawn anew."""
+"""Variance of a share over executions ÷ that of simulated executions."""
 WIDER = 1.75
-"""Range between the outer tenths of a share ÷ that of executions whose calls are drawn anew."""
+"""Range between the outer tenths of a share ÷ that of simulated executions."""
 SPREAD = 0.2
 """Range between the outer tenths of a share."""
 TAIL = 0.5
 """Part of all LLM seconds that the longest tenth of executions holds."""
 TAIL_FEWEST = 20
-"""Executions below which nothing is said of tails."""
+"""Executions below which tails are not tested."""
 SMALLEST = 0.1
 """Part of the executions that the smaller of two kinds holds."""
 APART = 4.0
@@ -64,13 +64,13 @@ APART = 4.0
 MODES, MODES_OF_FEW = 2.6, 40.0
 """Two modes: D x dip x sqrt(E) is above MODES + MODES_OF_FEW / E."""
 KINDS_FEWEST = 10
-"""Executions below which no kinds are looked for."""
-LOOKED_AT = 8
+"""Executions below which kinds are not searched."""
+SEARCHED = 8
 """LLMs, by their time, whose shares are searched for kinds."""
 _NAMED = 3
 """Unstable shares that are described; more are counted."""
 _MOST = 2_000
-"""Executions that are looked at; more are thinned evenly."""
+"""Executions that are tested; more are thinned evenly."""
 _DRAWS = 40_000
 """Executions that are simulated, about."""
 
@@ -117,7 +117,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """How far executions differ.
+    """How much executions differ.
 
     Attributes:
         executions: E; those with LLM time.
@@ -127,7 +127,7 @@ class Stability:
         tail: part of all LLM seconds that the longest tenth of executions holds.
         heavy: whether that is too much.
         kinds: two kinds of executions, the larger first; empty if there is one.
-        by: what the kinds differ in: `share of LLM`, `LLM seconds` or `calls`; empty without kinds.
+        by: the quantity that separates the kinds: `share of LLM`, `LLM seconds` or `calls`; empty without kinds.
     """
 
     executions: int
@@ -141,19 +141,19 @@ class Stability:
 
     @property
     def known(self) -> bool:
-        """Whether there are enough executions to tell."""
+        """Whether there are enough executions to test."""
         return bool(self.shares)
 
     @property
     def stable(self) -> bool | None:
-        """Whether means are a safe basis; None where nothing was found against it, in too few executions to tell."""
+        """Whether means are a safe basis; None if nothing speaks against it, but there are too few executions."""
         if self.heavy or self.kinds or any(share.unstable for share in self.shares):
             return False
         return True if self.executions >= SURE else None
 
 
 def stability_of(llms: Sequence[str], calls: Floats, spent: Floats) -> Stability:
-    """Judge how far executions differ.
+    """Evaluate how much executions differ.
 
     Args:
         llms: (M,) names.
@@ -161,7 +161,7 @@ def stability_of(llms: Sequence[str], calls: Floats, spent: Floats) -> Stability
         spent: (E, M) seconds, durations of these calls.
 
     Returns:
-        The judgement; executions that spend no time in LLMs are left out, and belong to no kind.
+        The evaluation; executions that spend no time in LLMs are left out, and belong to no kind.
     """
     timed = spent.sum(axis=1) > 0
     chosen = np.flatnonzero(timed)
@@ -194,10 +194,10 @@ def stability_of(llms: Sequence[str], calls: Floats, spent: Floats) -> Stability
 
 
 def warnings(stability: Stability, workflow: str = "") -> list[str]:
-    """Return what the reader of a plan should know, with numbers; nothing where `stability.stable`.
+    """Return the warnings for the reader of a plan, with numbers; none if `stability.stable`.
 
     Args:
-        stability: the judgement.
+        stability: the evaluation.
         workflow: the workflow's name, with which each warning begins; empty to leave it out.
     """
     found = []
@@ -212,17 +212,17 @@ def warnings(stability: Stability, workflow: str = "") -> list[str]:
             f"{about}the share of {share.llm} in LLM time varies from {_percent(share.p10)} to"
             f" {_percent(share.p90)} (10th to 90th percentile of {stability.executions:,} executions;"
             f" mean {_percent(share.mean)}, extremes {_percent(share.least)} and {_percent(share.most)}):"
-            " an allocation by the mean fits few of them"
+            " an allocation for the mean fits few of them"
         )
     if len(unstable) > _NAMED:
         more = len(unstable) - _NAMED
         found.append(
-            f"{about}the share{'s' * (more > 1)} of {more} more LLM{'s vary' if more > 1 else ' varies'} likewise"
+            f"{about}the share{'s' * (more > 1)} of {more} more LLM{'s vary' if more > 1 else ' varies'} as much"
         )
     if stability.heavy:
         found.append(
             f"{about}the longest tenth of {stability.executions:,} executions holds {_percent(stability.tail)} of all"
-            f" LLM seconds (coefficient of variation {stability.variation:.2g}): the mean rests on few of them"
+            f" LLM seconds (coefficient of variation {stability.variation:.2g}): few of them decide the mean"
         )
     if stability.kinds:
         found.append(f"{about}{described(stability)}")
@@ -230,11 +230,11 @@ def warnings(stability: Stability, workflow: str = "") -> list[str]:
 
 
 def _few(stability: Stability) -> str:
-    """Say that executions are too few to tell, and how far the shares of the LLM that varies most are apart."""
+    """Return that there are too few executions, and the range of shares of the LLM that varies most."""
     one = stability.executions == 1
     text = (
-        f"{stability.executions} execution{'' if one else 's'} with LLM time {'is' if one else 'are'} too few to tell"
-        f" whether means stand for them ({SURE} are needed)"
+        f"{stability.executions} execution{'' if one else 's'} with LLM time {'is' if one else 'are'} too few to"
+        f" know whether their mean is representative (at least {SURE} are needed)"
     )
     if len(stability.shares) < 2:
         return text
@@ -246,9 +246,9 @@ def _few(stability: Stability) -> str:
 
 
 def described(stability: Stability) -> str:
-    """Return the two kinds of executions in words."""
+    """Return a description of the two kinds of executions."""
     large, small = stability.kinds
-    # Of many LLMs those that differ most say enough.
+    # Of many LLMs, those that differ most are enough.
     differ = [abs(a - b) for a, b in zip(large.seconds, small.seconds, strict=True)]
     shown = sorted(sorted(range(len(differ)), key=lambda m: -differ[m])[:3])
 
@@ -260,8 +260,8 @@ def described(stability: Stability) -> str:
         return f"{_percent(one.fraction)} with {', '.join(parts)}"
 
     return (
-        f"there are 2 kinds of executions, apart in {stability.by}: {kind(large)}; {kind(small)}."
-        " Two workflows, one for each, would be planned better"
+        f"executions fall into 2 kinds by {stability.by}: {kind(large)}; {kind(small)}."
+        " Two workflows, one per kind, can be planned better"
     )
 
 
@@ -274,7 +274,7 @@ def _seconds(seconds: float) -> str:
 
 
 def _unstable(calls: Floats, spent: Floats) -> list[bool]:
-    """Return for each LLM whether its share varies by much more than that of executions whose calls are drawn anew."""
+    """Return for each LLM whether its share varies by much more than in simulated executions."""
     executions, llms = spent.shape
     shares = spent / spent.sum(axis=1, keepdims=True)
     spread = _range(shares)
@@ -282,7 +282,7 @@ def _unstable(calls: Floats, spent: Floats) -> list[bool]:
         return [False] * llms
     rounds = max(20, min(400, _DRAWS // executions))
     variances, ranges = np.zeros(llms), np.zeros(llms)
-    # The legacy generator's stream is frozen (NEP 19), so a verdict never changes with the version of numpy.
+    # The legacy generator's stream is frozen (NEP 19), so the result never changes with the version of numpy.
     generator = np.random.RandomState(20)
     number = np.rint(calls.sum(axis=1)).astype(np.int64)
     mix = calls.sum(axis=0) / calls.sum()
@@ -290,9 +290,9 @@ def _unstable(calls: Floats, spent: Floats) -> list[bool]:
     for _ in range(rounds):
         drawn = generator.standard_gamma(_allotted(generator, number, mix)) * length
         total = drawn.sum(axis=1, keepdims=True)
-        anew = np.divide(drawn, total, out=np.zeros_like(drawn), where=total > 0)
-        variances += anew.var(axis=0)
-        ranges += _range(anew)
+        simulated = np.divide(drawn, total, out=np.zeros_like(drawn), where=total > 0)
+        variances += simulated.var(axis=0)
+        ranges += _range(simulated)
     exceeds = shares.var(axis=0) * rounds > EXCESS * variances
     return list((exceeds & (spread * rounds > WIDER * ranges) & (spread > SPREAD)).tolist())
 
@@ -315,8 +315,8 @@ def _allotted(generator: np.random.RandomState, number: Ints, mix: Floats) -> In
 
 
 def _kinds(llms: Sequence[str], calls: Floats, spent: Floats, chosen: Ints) -> tuple[str, list[Bools]] | None:
-    """Return what two kinds differ in, and who belongs to each, the larger first."""
-    most = np.argsort(-spent.sum(axis=0), kind="stable")[: LOOKED_AT if len(llms) > 1 else 0].tolist()
+    """Return the quantity that separates two kinds, and the members of each, the larger first; None for one kind."""
+    most = np.argsort(-spent.sum(axis=0), kind="stable")[: SEARCHED if len(llms) > 1 else 0].tolist()
     number = calls.sum(axis=1)
     spread = np.column_stack([_spread(calls[chosen, m], spent[chosen, m], m) for m in range(len(llms))])
     names = [*(f"share of {llms[m]}" for m in most), "LLM seconds", "calls"]
@@ -350,8 +350,8 @@ def _spread(number: Floats, amount: Floats, salt: int) -> Floats:
     """Spread amounts over half a step to both sides, where executions differ in their number of calls.
 
     Numbers of calls go up in steps: their differences have a greatest common divisor, such as 5 where every loop has
-    five calls. Steps of more than twice the smallest number are none: then numbers lie apart. Within a step values
-    follow 1 ÷ value, so that the logarithm of a number of calls has steps but no saw teeth.
+    five calls. Differences of more than twice the smallest number are no steps: those numbers lie apart. Within a
+    step values follow 1 ÷ value, so that the logarithm of a number of calls has steps but no saw teeth.
     """
     counts = np.unique(np.rint(number).astype(np.int64))
     if len(counts) == 1:

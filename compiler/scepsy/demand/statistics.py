@@ -18,9 +18,9 @@ from scepsy.traces.call import ESTIMABLE
 from scepsy.traces.trace import Floats, Ints, Trace
 
 GROUP_SIZES = 4
-"""Distinct group sizes that the predictor looks at; more are merged into so many."""
+"""Distinct group sizes that the predictor uses; more are merged."""
 MAX_GRAPH_CALLS = 50_000
-"""Calls whose graphs are kept; of larger traces an even sample of the executions, by how long they took."""
+"""Calls whose graphs are kept; of larger traces, an even sample of the executions by duration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class TokenUse:
 
     Attributes:
         mean: mean over calls.
-        max: most that was seen; None if unknown.
+        max: maximum over calls; None if unknown.
     """
 
     mean: float
@@ -60,13 +60,13 @@ class LlmDemand:
 
     @property
     def longest(self) -> float:
-        """Most tokens of one call that are known of, prompt and output; the means where no maximum is given."""
+        """Maximal tokens of one call, prompt and output; the means if no maximum is given."""
         return (self.input.max or self.input.mean) + (self.output.max or self.output.mean)
 
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """What is known of single executions, beyond the means over all of them.
+    """Single executions, beyond the means over all of them.
 
     Attributes:
         executions: how many were recorded.
@@ -75,8 +75,8 @@ class Recorded:
         spent: (E, M) seconds, durations of its calls.
         graphs: (E,) call graphs; of a large trace those of a sample, as are the rows above.
         group_seconds: (M,) mean seconds of a group of calls.
-        arrivals: how executions arrive, or why that is not known.
-        notes: what to know of the trace: failed calls, estimated figures.
+        arrivals: how executions arrive, or the reason why that is unknown.
+        notes: warnings about the trace: failed calls, estimated values.
     """
 
     executions: int
@@ -110,11 +110,11 @@ class Demand:
 
     @property
     def path(self) -> CriticalPath:
-        """The plain sum: every LLM after the other."""
+        """The plain sum: one LLM after the other."""
         return CriticalPath(self.outside, {name: llm.steps for name, llm in self.llms.items()})
 
     def times(self, factors: Mapping[str, float]) -> Demand:
-        """Return the demand with LLMs that are called so many times as often; the path of an execution stays."""
+        """Return the demand with the calls per LLM multiplied by factors; the path of an execution stays."""
         llms = {
             name: replace(
                 llm,
@@ -131,8 +131,8 @@ def quantile_factors(recorded: Recorded, quantile: float) -> dict[str, float]:
 
     Args:
         recorded: the executions.
-        quantile: such as 0.9: of ten executions nine spend less in the LLM. Below the mean there is nothing to gain:
-            the mean is what must be served.
+        quantile: such as 0.9: nine of ten executions spend less in the LLM. Factors below 1 are not used: the mean must
+            be served.
     """
     heavy = np.quantile(recorded.spent, quantile, axis=0, method="inverted_cdf")
     factors = np.maximum(1.0, heavy / np.maximum(recorded.spent.mean(axis=0), 1e-12))
@@ -175,25 +175,25 @@ def from_trace(trace: Trace) -> Demand:
     seconds = []
     llms = {}
     for m, name in enumerate(trace.llms):
-        own = groups.llm == m
+        of_llm = groups.llm == m
         if not totals.busy[:, m].sum() > 0:
-            raise ValueError(f'all calls to "{name}" take no time: start and end are equal')
-        llms[name] = _llm_demand(trace, totals, groups.size[own], m)
-        seconds.append(float(groups.seconds[own].mean()))
+            raise ValueError(f'all calls to "{name}" have a duration of 0: start and end are equal')
+        llms[name] = _llm_demand(trace, totals, groups.size[of_llm], m)
+        seconds.append(float(groups.seconds[of_llm].mean()))
     return Demand(float(totals.outside.mean()), llms, _recorded(trace, groups, totals, tuple(seconds)))
 
 
 def _llm_demand(trace: Trace, totals: Totals, sizes: Ints, m: int) -> LlmDemand:
-    count, own = len(trace.executions), trace.llm == m
+    count, of_llm = len(trace.executions), trace.llm == m
     calls, busy, spent = (float(column[:, m].sum()) for column in (totals.calls, totals.busy, totals.spent))
     return LlmDemand(
         calls=calls / count,
         parallelism=spent / busy,
         steps=calls / count * busy / spent,
         groups=tuple((size, number / count) for size, number in _merged(Counter(sizes.tolist()))),
-        input=_tokens(trace.input[own]),
-        output=_tokens(trace.output[own]),
-        cached=_tokens(trace.cached[own]),
+        input=_tokens(trace.input[of_llm]),
+        output=_tokens(trace.output[of_llm]),
+        cached=_tokens(trace.cached[of_llm]),
     )
 
 
@@ -225,16 +225,16 @@ def _large(totals: Totals) -> list[str]:
 
 
 def notes(calls: int, failed: int, estimated: Mapping[str, int]) -> tuple[str, ...]:
-    """Return what a reader of a plan should know of the calls that it rests on."""
+    """Return warnings about the calls of a trace: failed ones, estimated values."""
     found = [f"{failed:,} of {calls + failed:,} calls of the trace failed and are left out"] if failed else []
     fields = [f"{field} of {count:,}" for field, count in estimated.items() if count]
     if fields:
-        found.append(f"of {calls:,} calls of the trace some figures are estimated: {', '.join(fields)}")
+        found.append(f"of {calls:,} calls of the trace, some values are estimated: {', '.join(fields)}")
     return tuple(found)
 
 
 def sampled(span: Floats, most: int) -> Ints:
-    """Return the indices of at most `most` executions that stand for all of them: even quantiles of their length."""
+    """Return the indices of at most `most` executions that represent all of them: even quantiles of their length."""
     count = len(span)
     most = max(1, most)
     if count <= most:

@@ -1,4 +1,4 @@
-"""A demand as a TraceSummary document, and back: large traces stay where they are, what counts of them is committed."""
+"""A demand as a TraceSummary document, and back: for large traces, which need not be committed."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from scepsy.traces.call import ESTIMABLE
 from scepsy.traces.trace import Trace
 
 MAX_STEPS = 2_000
-"""Steps that a summary holds: a file of about 100 kB."""
+"""Steps in a summary: a file of about 100 kB."""
 MAX_SECONDS = 1e8
-"""Longest step that is believed."""
+"""Longest step that is valid, seconds."""
 MAX_EXECUTIONS = 200
-"""Executions that a summary holds: enough for a 95th percentile."""
+"""Executions in a summary: enough for a 95th percentile."""
 
 _SECONDS = r"(0|[0-9]{1,15}(\.[0-9]{1,15})?)"
 _STEP = re.compile(
@@ -79,21 +79,21 @@ def summary_of(name: str, trace: Trace, demand: Demand, digest: str) -> TraceSum
 
 def _llm(name: str, llm: LlmDemand, seconds: float) -> LlmSummary:
     def tokens(use: TokenUse) -> TokenDistribution:
-        return TokenDistribution(mean=_figure(use.mean), max=use.max)
+        return TokenDistribution(mean=_rounded(use.mean), max=use.max)
 
     return LlmSummary(
         llm=name,
-        calls=_figure(llm.calls),
-        parallelism=max(1.0, _figure(llm.parallelism)),
-        groups=tuple(GroupSize(size=size, count=_figure(count)) for size, count in llm.groups),
-        group_seconds=_figure(seconds),
+        calls=_rounded(llm.calls),
+        parallelism=max(1.0, _rounded(llm.parallelism)),
+        groups=tuple(GroupSize(size=size, count=_rounded(count)) for size, count in llm.groups),
+        group_seconds=_rounded(seconds),
         input_tokens=tokens(llm.input),
         output_tokens=tokens(llm.output),
         cached_tokens=tokens(llm.cached),
     )
 
 
-def _figure(value: float) -> float:
+def _rounded(value: float) -> float:
     """Round to seven digits: the last bits of a mean depend on the order of its sum."""
     return float(f"{value:.7g}")
 
@@ -105,7 +105,7 @@ def _arrivals(arrivals: Arrivals | str) -> ArrivalSummary | None:
         rate=Si(arrivals.rate),
         low=Si(arrivals.low),
         high=Si(arrivals.high),
-        dispersion=_figure(arrivals.dispersion),
+        dispersion=_rounded(arrivals.dispersion),
         window=Si(arrivals.window),
         executions=arrivals.count,
     )
@@ -136,7 +136,7 @@ def from_summary(loaded: Loaded[TraceSummary]) -> Demand:
     """Return the demand that a summary describes.
 
     Raises:
-        DocumentError: a graph is not well-formed, or names an LLM without figures.
+        DocumentError: a step is invalid, or names an LLM that the summary does not list.
     """
     spec = loaded.document.spec
     names = [entry.llm for entry in spec.llms]
@@ -147,7 +147,7 @@ def from_summary(loaded: Loaded[TraceSummary]) -> Demand:
         entry = spec.llms[index]
         grouped = sum(group.size * group.count for group in entry.groups)
         if abs(grouped - entry.calls) > 1e-3 * entry.calls:
-            message = f"the groups hold {grouped:.4g} calls, calls says {entry.calls:.4g}"
+            message = f"the groups have {grouped:.4g} calls, but calls is {entry.calls:.4g}"
             problems.append(loaded.problem(("spec", "llms", index, "groups"), message))
     graphs = []
     for e, execution in enumerate(spec.executions):
@@ -188,16 +188,16 @@ def _parsed(text: str) -> Step | None:
 
 
 def _fault(step: Step | None, number: int, llms: list[str]) -> str:
-    """Return what is wrong with a step; nothing if it is right."""
+    """Return what is wrong with a step; empty if it is valid."""
     if step is None:
-        return "this is not a step"
+        return "invalid step"
     if step.llm not in llms:
         return f'unknown LLM "{step.llm[:60]}"'
     if max(step.gap, step.seconds) > MAX_SECONDS:
-        return f"a step of more than {MAX_SECONDS:g} seconds"
+        return f"step longer than {MAX_SECONDS:g} seconds"
     late = [other for other in step.after if other >= number]
     if late:
-        return f"step {number} cannot wait for step {late[0]}: only for those before it, counted from 0"
+        return f"step {number} cannot wait for step {late[0]}: only for an earlier one, counted from 0"
     return ""
 
 
@@ -218,7 +218,7 @@ def _demand(entry: LlmSummary) -> LlmDemand:
 
 def _arrived(arrivals: ArrivalSummary | None) -> Arrivals | str:
     if arrivals is None:
-        return "the summary does not know when executions began"
+        return "the summary has no arrivals"
     return Arrivals(
         arrivals.rate, arrivals.low, arrivals.high, arrivals.dispersion, arrivals.window, arrivals.executions
     )
