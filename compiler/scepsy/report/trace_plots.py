@@ -42,9 +42,9 @@ def spans(examined: Examined) -> str:
     edges = spans_edges(span, 40)
     clipped = np.clip(span, edges[0], edges[-1])
     with plot(NARROW, 2.5) as (figure, axes):
-        axes.bar(edges[:-1], np.histogram(clipped, edges)[0], np.diff(edges), align="edge", color=OTHER, alpha=_LIGHT)
-        larger = _larger(examined)
-        axes.bar(edges[:-1], np.histogram(clipped[larger], edges)[0], np.diff(edges), align="edge", color=OTHER)
+        # One step patch per histogram: drawing a rectangle per bin takes ten times as long.
+        axes.stairs(np.histogram(clipped, edges)[0], edges, fill=True, color=OTHER, alpha=_LIGHT)
+        axes.stairs(np.histogram(clipped[_larger(examined)], edges)[0], edges, fill=True, color=OTHER)
         if edges[2] - edges[1] > 1.001 * (edges[1] - edges[0]):
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())
@@ -77,7 +77,7 @@ def shares(examined: Examined) -> str:
             height = 0.8 / max(1, counts.max())
             base = -float(rank)
             for part, opacity in ((counts, _LIGHT), (np.histogram(values[larger], edges)[0], 1.0)):
-                axes.bar(edges[:-1], part * height, 0.01, base, align="edge", color=colour(rank), alpha=opacity)
+                axes.stairs(base + part * height, edges, baseline=base, fill=True, color=colour(rank), alpha=opacity)
             axes.plot([0, 1], [base, base], color=FAINT, linewidth=0.6, zorder=0)
             mean = float(values.mean()) if len(values) else 0.0
             axes.plot([mean, mean], [base, base + 0.86], color=INK, linewidth=1.2)
