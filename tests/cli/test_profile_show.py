@@ -433,31 +433,37 @@ rates = st.lists(
 ).map(lambda points: sorted(points, key=lambda point: float(point["rate"][:-2])))
 
 
-@settings(max_examples=5, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["measured", "imported", "estimated"]),
-            st.sampled_from([H100, L40S]),
-            st.lists(
-                st.builds(lambda curve, points: curve | {"openLoop": points}, curves, rates), min_size=1, max_size=4
-            ),
-        ),
-        min_size=1,
-        max_size=4,
-    )
+drawn_profiles = st.lists(
+    st.tuples(
+        st.sampled_from(["measured", "imported", "estimated"]),
+        st.sampled_from([H100, L40S]),
+        st.lists(st.builds(lambda curve, points: curve | {"openLoop": points}, curves, rates), min_size=1, max_size=4),
+    ),
+    min_size=1,
+    max_size=4,
+).map(
+    lambda drawn: [profile(f"p{i}", source, *made, product=product) for i, (source, product, made) in enumerate(drawn)]
 )
-def test_any_profiles_have_a_page_and_fit_into_80_columns(drawn: list[tuple[str, str, list[dict[str, Any]]]]) -> None:
-    profiles = [profile(f"p{i}", source, *made, product=product) for i, (source, product, made) in enumerate(drawn)]
+
+
+@settings(max_examples=10, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+@given(drawn_profiles)
+def test_any_profiles_fit_into_80_columns(profiles: list[Profile]) -> None:
     known = known_of("org/Model-7B", ENGINE, profiles)
-    assert sum(len(panel.curves) for panel in known.panels) == sum(len(made) for _, _, made in drawn)
-    well = parsed(page(known))
-    assert "nan" not in well.text
+    series_count = sum(len(made.spec.series) for made in profiles)
+    assert sum(len(panel.curves) for panel in known.panels) == series_count
     console = Console(width=80, file=io.StringIO(), highlight=False)
     show_profiles(console, known)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, printed.splitlines())) <= 80
     assert "nan" not in printed
+
+
+# Few: each panel of a page has two drawings.
+@settings(max_examples=2, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+@given(drawn_profiles)
+def test_any_profiles_have_a_page(profiles: list[Profile]) -> None:
+    assert "nan" not in parsed(page(known_of("org/Model-7B", ENGINE, profiles))).text
 
 
 GROUPS_OF_FOUR = ((4, 1.0),)

@@ -1,4 +1,4 @@
-"""`scepsy trace stats`: what a person reads, what a program reads, and what becomes of bad input."""
+"""`scepsy trace stats`: the text, the JSON, the page, and the errors for bad input."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from tests import published_schemas as published
 from tests.conftest import Ran, Scepsy
 
+from scepsy.demand.per_execution import groups_of, totals_of
 from scepsy.report.trace_page import page
-from scepsy.report.trace_plot_data import concurrency
+from scepsy.report.trace_plot_data import binned, concurrency, shares_of, spans_binned, typical
 from scepsy.report.trace_statistics import examine
 from scepsy.traces.call import Call
 from scepsy.traces.trace import Trace
@@ -369,7 +370,29 @@ def test_any_trace_has_figures_in_order(trace: Trace) -> None:
     assert total == pytest.approx(1.0, abs=1e-5) or total == 0
 
 
-@settings(max_examples=8, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(st.lists(calls, min_size=1, max_size=80).map(trace_of))
+def test_the_plots_of_any_trace_show_all_of_it(trace: Trace) -> None:
+    totals = totals_of(trace, groups_of(trace))
+    edges, counts = spans_binned(totals.span, 40)
+    assert np.isfinite(edges).all()
+    assert (np.diff(edges) > 0).all()
+    assert counts.sum() == len(trace.executions)
+    execution = typical(totals.span)
+    length = float(totals.span[execution])
+    for llm in range(len(trace.llms)):
+        shares = shares_of(totals, llm)
+        assert ((shares >= 0) & (shares <= 1)).all()
+        assert binned(shares, 100).sum() == len(shares)
+        if length > 0:
+            running = concurrency(trace, execution, llm, 400)
+            mine = slice(*np.searchsorted(trace.execution, [execution, execution + 1]))
+            seconds = (trace.end - trace.start)[mine][trace.llm[mine] == llm].sum()
+            assert float(running.sum()) * length / 400 == pytest.approx(float(seconds), rel=1e-3, abs=1e-4 * length)
+
+
+# Few: a page has seven drawings, and each shape above is drawn too.
+@settings(max_examples=3, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(calls, min_size=1, max_size=80).map(trace_of))
 def test_any_trace_has_a_page(trace: Trace) -> None:
     found = Page(page(examine(trace, "t.jsonl", "sha256:0")))
