@@ -130,7 +130,7 @@ def test_every_instance_serves_an_llm_of_the_plan() -> None:
         spec["instances"][0]["llm"] = "stranger"
 
     found = violations(change)
-    assert "1 instance(s) serve stranger, which is no LLM of the plan" in found
+    assert "1 instance(s) serve stranger, which is not an LLM of the plan" in found
     assert "LLM generator has 0 instance(s), the plan says replicas: 1" in found
 
 
@@ -148,15 +148,15 @@ def test_names_are_unique() -> None:
         spec["llms"][3]["name"] = "judge"
 
     found = violations(change)
-    assert "2 instances are called generator-0" in found
-    assert "2 LLMs are called judge" in found
+    assert "2 instances have the name generator-0" in found
+    assert "2 LLMs have the name judge" in found
 
 
 def test_no_instance_takes_the_gateways_name() -> None:
     def change(spec: Any) -> None:
         spec["instances"][0]["name"] = "gateway"
 
-    assert "an instance is called gateway" in violations(change)
+    assert "an instance has the name gateway" in violations(change)
 
 
 def test_plan_and_cluster_belong_together() -> None:

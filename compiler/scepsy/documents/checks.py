@@ -17,7 +17,7 @@ from scepsy.documents.workflow import Workflow
 D = TypeVar("D", bound=Document)
 
 OLDEST_ENGINE = (0, 18)
-"""vLLM that knows every flag that is rendered; --shutdown-timeout is the youngest."""
+"""The oldest vLLM that has every rendered flag; --shutdown-timeout is the newest flag."""
 
 
 def check_engine(project: Loaded[Project]) -> list[Diagnostic]:
@@ -25,7 +25,9 @@ def check_engine(project: Loaded[Project]) -> list[Diagnostic]:
     version = project.document.spec.engine.version
     if tuple(int(part) for part in re.findall(r"[0-9]+", version)[:2]) >= OLDEST_ENGINE:
         return []
-    message = f"vLLM {version} lacks flags that are rendered (--shutdown-timeout); 0.18 is the oldest that has them"
+    message = (
+        f"vLLM {version} is too old: it lacks --shutdown-timeout; 0.18 is the oldest version with all rendered flags"
+    )
     return [project.problem(("spec", "engine", "version"), message, "use a newer engine image")]
 
 
@@ -53,18 +55,18 @@ def check_workflow(loaded: Loaded[Workflow]) -> list[Diagnostic]:
                 problems.append(
                     loaded.problem(
                         ("spec", "llms", index, "name"),
-                        f'the demand says nothing of "{name}"',
+                        f'the demand has no statistics for "{name}"',
                         "add it to spec.demand.statistics.llms, or remove the LLM",
                     )
                 )
     return problems
 
 
-_OWN_ENV = {"HF_HOME", "HF_TOKEN", "HOME", "VLLM_PORT"}
+_RESERVED_ENV = {"HF_HOME", "HF_TOKEN", "HOME", "VLLM_PORT"}
 
 
 def _check_pod_template(loaded: Loaded[Workflow], index: int) -> list[Diagnostic]:
-    """What an overlay may not touch: the labels and variables on which the plan rests."""
+    """Check that an overlay leaves the labels and variables that Scepsy sets."""
     template = loaded.document.spec.llms[index].pod_template
     where = ("spec", "llms", index, "podTemplate")
     problems = []
@@ -72,12 +74,14 @@ def _check_pod_template(loaded: Loaded[Workflow], index: int) -> list[Diagnostic
         if key.startswith(("app.kubernetes.io/", "scepsy.dev/")):
             problems.append(loaded.problem((*where, "labels", key), f'the label "{key}" is set by Scepsy', "remove it"))
     for key in template.env:
-        if key in _OWN_ENV or key.startswith(("CUDA_", "NVIDIA_")):
+        if key in _RESERVED_ENV or key.startswith(("CUDA_", "NVIDIA_")):
             problems.append(loaded.problem((*where, "env", key), f'the variable "{key}" is set by Scepsy', "remove it"))
     for key in template.node_selector:
         if key == "kubernetes.io/hostname":
             problems.append(
-                loaded.problem((*where, "nodeSelector", key), "the plan decides the node", "use reserved GPUs instead")
+                loaded.problem(
+                    (*where, "nodeSelector", key), "the node is set by the plan", "use reserved GPUs instead"
+                )
             )
     return problems
 
@@ -116,7 +120,7 @@ def check_cluster(loaded: Loaded[Cluster]) -> list[Diagnostic]:
 
 
 def check_shared_llms(workflows: Iterable[Loaded[Workflow]]) -> list[Diagnostic]:
-    """Two workflows that use one LLM name share it, so they must mean the same thing by it."""
+    """Check that workflows that share an LLM, by its name, define it in the same way."""
     problems: list[Diagnostic] = []
     first: dict[str, tuple[Loaded[Workflow], int]] = {}
     for loaded in workflows:
@@ -173,7 +177,7 @@ def check_profiles(profiles: Iterable[Loaded[Profile]]) -> list[Diagnostic]:
 
 def _duplicates(loaded: Loaded[D], key: str, names: list[str]) -> list[Diagnostic]:
     return [
-        loaded.problem(("spec", key, index, "name"), f'the name "{name}" is taken: entry {names.index(name)} has it')
+        loaded.problem(("spec", key, index, "name"), f'the name "{name}" is already used by entry {names.index(name)}')
         for index, name in enumerate(names)
         if name in names[:index]
     ]

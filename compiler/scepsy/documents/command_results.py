@@ -93,7 +93,7 @@ class PushedCommit(Model):
     remote: str
     """The remote's name, or the repository's address where it was given."""
     url: str = ""
-    """The remote's address, without user and password; empty for one that nobody else could use."""
+    """The remote's address, without user and password; empty for a path that only this machine can use."""
     branch: str
     """The branch there."""
     commit: str
@@ -176,7 +176,7 @@ class Budget(Model):
     gpus: int
     """So many of them."""
     objective: float | None
-    """The objective; none when the targets cannot be sustained."""
+    """The objective; null when the targets cannot be sustained."""
 
 
 class ExplainResult(Document):

@@ -48,7 +48,7 @@ class Diagnostic:
     hint: str = ""
 
     def __str__(self) -> str:
-        # Names in a message may be a stranger's: a line break in one would begin a line of its own in a log.
+        # Names in a message are untrusted: a line break in one would forge a line in a log.
         lines = [printable(f"{self.position}: {self.message}")]
         if self.position.text.strip():
             number = str(self.position.line)

@@ -86,7 +86,7 @@ def validate(source: Source, kind: type[D]) -> D:
 
 
 def _follows(item: Any, items: list[Any]) -> bool:
-    """Tell whether a "too short" error only says that the list's own entries are wrong, which is said already."""
+    """Return whether a "too short" error only repeats that the list's entries are wrong."""
     depth = len(item["loc"])
     return item["type"] == "too_short" and any(
         len(other["loc"]) > depth and other["loc"][:depth] == item["loc"] for other in items
@@ -115,7 +115,7 @@ def _header_problem(source: Source, kind: type[Document]) -> Diagnostic | None:
 
 
 def _explain(source: Source, kind: type[Document], error: Any) -> Diagnostic:
-    """Word one pydantic error for the person who wrote the file."""
+    """Return one pydantic error in the words of the document."""
     location = tuple(step for step in error["loc"] if not (isinstance(step, str) and step.startswith("[")))
     given = _at(source.root, location)
     match error["type"]:

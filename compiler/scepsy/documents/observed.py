@@ -1,7 +1,7 @@
-"""The Observed documents: what drift detection saw that the documents of people do not say.
+"""The Observed documents: what drift detection observed that the hand-written documents do not say.
 
-`scepsy drift --recompile` writes them, into files of their own: what people wrote is never rewritten. What they say of
-things that the project no longer has is ignored; removing a file forgets what it says.
+`scepsy drift --recompile` writes them, into separate files: hand-written documents are never rewritten. What they say
+of things that the project no longer has is ignored; to discard an observation, remove its file.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ class ObservedLlm(Model):
 
 
 class ObservedWorkflowSpec(Model):
-    """What was seen, and when."""
+    """What was observed, and when."""
 
     cluster: KubernetesName
-    """The cluster where it was seen; plans of others do not follow it."""
+    """The cluster where it was observed; plans of other clusters ignore it."""
     at: Moment
     """When it was written: UTC, RFC 3339."""
     rate: Rate | None = None
     """Executions per second. Planned for is the larger of this and the target; this alone for `target: observed`."""
     llms: Items[ObservedLlm] = ()
-    """The LLMs whose calls differ; these values stand in place of the demand's."""
+    """The LLMs whose calls differ; these values replace the demand's."""
 
 
 class ObservedWorkflow(Document):
-    """How often a workflow runs, and how it calls its LLMs, as `scepsy drift` saw it."""
+    """How often a workflow runs, and how it calls its LLMs, as observed by `scepsy drift`."""
 
     kind: Literal["ObservedWorkflow"]
     """The kind of document."""
@@ -59,23 +59,23 @@ class ObservedWorkflow(Document):
     """Its content."""
 
     def llm(self, name: str) -> ObservedLlm:
-        """Return what was seen of an LLM; nothing but its name where nothing was."""
-        return next((own for own in self.spec.llms if own.llm == name), ObservedLlm(llm=name))
+        """Return what was observed of an LLM; only its name if nothing was."""
+        return next((entry for entry in self.spec.llms if entry.llm == name), ObservedLlm(llm=name))
 
 
 class ObservedClusterSpec(Model):
-    """What of a cluster is not to be used, and since when."""
+    """What of a cluster must not be used, and since when."""
 
     at: Moment
     """When it was written: UTC, RFC 3339."""
     missing_nodes: Items[NodeName] = ()
     """Nodes that are gone, or not ready."""
     missing_gpus: Items[GpuUuid] = ()
-    """GPUs that are gone, or sick."""
+    """GPUs that are gone, or unhealthy."""
 
 
 class ObservedCluster(Document):
-    """What is missing of a cluster, as `scepsy drift` saw it."""
+    """What is missing of a cluster, as observed by `scepsy drift`."""
 
     kind: Literal["ObservedCluster"]
     """The kind of document."""
@@ -95,7 +95,7 @@ def without(cluster: Cluster, nodes: Collection[str], gpus: Collection[str]) -> 
 
 
 def _less(node: Node, missing: Collection[str]) -> Node | None:
-    """Return a node less some GPUs, those that are left counted anew; None if none is."""
+    """Return a node less some GPUs, the rest renumbered; None if no GPU is left."""
     left = [index for index, gpu in enumerate(node.gpus) if gpu.uuid not in missing]
     if len(left) == len(node.gpus):
         return node

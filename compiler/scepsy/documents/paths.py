@@ -34,7 +34,7 @@ def contained(root: Path, path: str | Path, base: Path) -> Path:
 
 
 def follow(root: Path, path: str | Path, base: Path) -> tuple[Path, tuple[Path, ...]]:
-    """Resolve as :func:`contained` does, and tell which symlinks were passed.
+    """Resolve as :func:`contained` does, and return which symlinks were passed.
 
     Args:
         root: the work tree that must contain it.
@@ -54,7 +54,7 @@ def follow(root: Path, path: str | Path, base: Path) -> tuple[Path, tuple[Path, 
     real_root = Path(os.path.realpath(root))
     here = Path(os.path.realpath(real_root / base))
     if not here.is_relative_to(real_root):
-        raise PathEscapes(f"{str(base)!r} lies outside the repository {real_root}", "keep documents in the repository")
+        raise PathEscapes(f"{str(base)!r} is outside the repository {real_root}", "keep documents in the repository")
 
     links: list[Path] = []
     ahead = _components(text)
@@ -88,7 +88,7 @@ def follow(root: Path, path: str | Path, base: Path) -> tuple[Path, tuple[Path, 
 
 
 def output_path(root: Path, path: PurePosixPath) -> Path:
-    """Return where a file that we write or delete lies; no part of the way may be a symlink.
+    """Return the path of a file to write or delete; no part of it may be a symlink.
 
     Args:
         root: the work tree, a real path.
@@ -113,7 +113,7 @@ def output_path(root: Path, path: PurePosixPath) -> Path:
 
 
 def check_output_name(path: PurePosixPath) -> None:
-    """Check what the name alone tells about an output path.
+    """Check the name of an output path, without the file system.
 
     Args:
         path: the file, relative to the root.
@@ -152,7 +152,7 @@ def _refuse_null(text: str) -> None:
 def _refuse_git(name: str, text: str) -> None:
     # Whatever the case: on some file systems .GIT is the same directory.
     if name.casefold() == ".git":
-        raise PathEscapes(f"{text!r} lies inside {name}, which belongs to git", "name a file outside it")
+        raise PathEscapes(f"{text!r} is inside {name}, which belongs to git", "name a file outside it")
 
 
 def relative(root: Path, paths: Sequence[Path]) -> tuple[PurePosixPath, ...]:

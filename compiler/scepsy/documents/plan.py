@@ -105,14 +105,15 @@ class PlannedWorkflow(Model):
 
 
 class ProfileReference(Model):
-    """Where an LLM's figures come from."""
+    """The profile of an LLM."""
 
     name: NodeName
     """The Profile."""
     source: ProfileSource
     """Measured, estimated or imported."""
     share_model: str | None = None
-    """How figures of other shares were taken to the chosen one, such as a model's name; unset for profiled shares."""
+    """How the profile was extrapolated or interpolated from other GPU shares, such as a model's name; unset for
+    profiled shares."""
 
 
 class LlmPrediction(Model):
@@ -123,7 +124,7 @@ class LlmPrediction(Model):
     utilisation: Fraction
     """Load ÷ capacity of all replicas."""
     uncertainty: Annotated[float, Field(ge=0)] | None = None
-    """Half the width of the 95 % interval of R(k) ÷ R(k), at the mean number of calls that run; unset for figures that
+    """Half the width of the 95 % interval of R(k) ÷ R(k), at the mean number of calls that run; unset for profiles that
     are estimated or were not measured at this share and with such calls."""
 
 
@@ -133,7 +134,7 @@ class PlannedLlm(Model):
     name: KubernetesName
     """What the agent code sends as `model`."""
     workflows: Items[KubernetesName]
-    """Who calls it."""
+    """The workflows that call it."""
     model: ModelId
     """The model."""
     revision: Revision | None = None
@@ -145,7 +146,7 @@ class PlannedLlm(Model):
     share: Share
     """Share of each GPU."""
     bandwidth: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Part of each card's memory bandwidth that its figures assume an instance to have while it runs: what those that
+    """Part of each card's memory bandwidth that its profile assumes an instance to have while it runs: what those that
     share its GPUs leave on average. Unset on whole GPUs."""
     replicas: Annotated[int, Field(ge=1)]
     """Instances."""
@@ -162,7 +163,7 @@ class PlannedLlm(Model):
     pod_template: PodTemplate = PodTemplate()
     """Additions to its pods."""
     profile: ProfileReference
-    """Where its figures come from."""
+    """Its profile."""
     predicted: LlmPrediction
     """What to expect."""
 
@@ -198,7 +199,7 @@ class Proof(Model):
     gap: Fraction
     """(achieved − lowerBound) ÷ lowerBound; 0 when the plan is proven best."""
     unplaced_bound: float
-    """The least objective if instances could be placed anywhere: the dynamic programme over GPU units alone."""
+    """The least objective if instances could be placed anywhere: the dynamic program over GPU units alone."""
     candidates: Annotated[int, Field(ge=0)]
     """Allocations that were tried, best first, until one could be placed."""
 

@@ -59,12 +59,12 @@ class Architecture(Model):
 
 
 class Provenance(Model):
-    """Where the figures come from."""
+    """Where the measurements come from."""
 
     tool: str
     """Program and version that produced them."""
     database: str | None = None
-    """The tool's own source, such as a table of kernel timings."""
+    """The tool's source, such as a table of kernel timings."""
     command: str | None = None
     """The command that reproduces them."""
     image_digest: str | None = None
@@ -74,7 +74,7 @@ class Provenance(Model):
     flags: Items[str] = ()
     """Engine flags."""
     trace_digest: str | None = None
-    """Digest of the calls that were replayed: of the trace that has them, or of calls that were made up."""
+    """Digest of the calls that were replayed: of the trace that has them, or of synthetic calls."""
     llm: str | None = None
     """The LLM of that trace whose calls were replayed; unset where the calls are those of no LLM in particular."""
     date: Day | None = None
@@ -112,9 +112,9 @@ class Point(Model):
     p99: Duration | None = None
     """99th percentile of it; unset for estimates."""
     kv_usage: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Largest part of the KV cache that was in use; unset where the engine does not say it."""
+    """Largest part of the KV cache that was in use; unset where the engine does not report it."""
     prefix_hits: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Part of the prompt tokens that the prefix cache held; unset where the engine does not say it."""
+    """Part of the prompt tokens that the prefix cache held; unset where the engine does not report it."""
     calls: Count | None = None
     """Calls that were measured, warm-up left out; unset for estimates."""
     interval: Annotated[float, Field(ge=0, le=10)] | None = None
@@ -122,9 +122,9 @@ class Point(Model):
 
 
 FURTHER = 1.5
-"""Mean generated tokens from which on a time per further token can be told from noise."""
+"""Mean generated tokens from which on a time per further token can be distinguished from noise."""
 _AGREE = 1.5
-"""Factor within which ttft + tpot · (output − 1) is the latency. Of a point they are means over its own calls, which a
+"""Factor within which ttft + tpot · (output − 1) is the latency. Of a point they are means over its calls, which a
 short measurement draws from calls of many lengths, while `output` is the mean of all; a wrong unit is further off. Its
 own interval, twice, comes on top."""
 
@@ -137,7 +137,7 @@ def contradiction(point: Point, mix: Mix) -> str | None:
         mix: the calls of its series.
 
     Returns:
-        the reason with the figures; None if all is well.
+        the reason with the values; None if there is no contradiction.
     """
     if mix.output < FURTHER:
         return None
@@ -160,11 +160,11 @@ class RatePoint(Model):
     completed: Rate
     """Calls per second that were completed."""
     stable: bool
-    """Whether the queue stayed as it was: false beyond saturation, where latency only says how long it was watched."""
+    """Whether the queue did not grow: false beyond saturation, where latency depends on how long it was measured."""
     latency: Duration
     """Mean latency of a call."""
     p50: Duration | None = None
-    """Median of it; unset where an imported result does not say it."""
+    """Median of it; unset where an imported result does not report it."""
     p95: Duration | None = None
     """95th percentile; unset likewise."""
     p99: Duration | None = None
@@ -189,9 +189,9 @@ class Saturation(Model):
     """Where the load exceeds what an instance completes, found by bisection."""
 
     low: Rate
-    """Calls per second at which the queue stayed as it was."""
+    """Calls per second at which the queue did not grow."""
     high: Rate | None = None
-    """Calls per second at which it grew; unset if that was never seen."""
+    """Calls per second at which it grew; unset if it never did."""
 
 
 class Series(Model):
@@ -239,12 +239,12 @@ class Unusable(Model):
     """Tokens of a call that it could not hold; LLMs with shorter ones may run. Unset where the length was not why."""
 
     def concerns(self, longest: int) -> bool:
-        """Tell whether it rules out an LLM whose calls may have so many tokens."""
+        """Return whether it rules out an LLM whose calls may have so many tokens."""
         return self.max_model_len is None or longest >= self.max_model_len
 
 
 class ProfileSpec(Model):
-    """The figures and what they belong to."""
+    """The measurements, and what they are valid for."""
 
     source: ProfileSource
     """`measured` on the GPU named here, `estimated` by a model, or `imported` from another tool's measurement."""
@@ -259,7 +259,7 @@ class ProfileSpec(Model):
     architecture: Architecture
     """The model's shape."""
     provenance: Provenance
-    """Where the figures come from."""
+    """Where the measurements come from."""
     series: Items[Series] = ()
     """One entry per shape and mix; at least one, unless every shape is unusable."""
     unusable: Items[Unusable] = ()

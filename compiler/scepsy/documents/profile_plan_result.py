@@ -27,7 +27,7 @@ class MissingShape(Model):
     share: float
     """Share of each GPU."""
     why: str
-    """Why: not profiled, only estimated, or why what is measured no longer holds."""
+    """Why: not profiled, only estimated, or why the profile is stale."""
     gpu_hours: float
     """What it is expected to cost if it takes its whole budget; an estimate."""
 
@@ -59,7 +59,7 @@ class PlannedSweep(Model):
     max_num_seqs: int
     """Most calls that run at once."""
     max_model_len: int | None = None
-    """Longest call in tokens; none for the model's own limit."""
+    """Longest call in tokens; null for the model's limit."""
     serves: Items[WorkflowLlm]
     """All whose calls are alike enough to share the measurement."""
     points: Items[MissingShape]
@@ -103,12 +103,12 @@ class RuledOutShape(Model):
 
 
 class StaleProfile(Model):
-    """A measured or imported Profile that no longer holds for anybody."""
+    """A measured or imported Profile that is stale for every workflow."""
 
     profile: str
     """The Profile."""
     reason: str
-    """Why, with the figures."""
+    """Why, with the values."""
 
 
 class ProfilePlanResult(Document):
@@ -131,9 +131,9 @@ class ProfilePlanResult(Document):
     ruled_out: Items[RuledOutShape] = ()
     """What cannot serve."""
     stale: Items[StaleProfile] = ()
-    """Profiles that no longer hold."""
+    """Profiles that are stale."""
     memory_unknown: Items[str] = ()
-    """Models of which there is no profile: whether a shape has memory enough is found out by measuring."""
+    """Models of which there is no profile: only the measurement shows whether a shape has enough memory."""
     image: str | None = None
     """Image of the jobs; without one (`spec.profiling.image`) nothing can be submitted."""
     error: Failure | None = None

@@ -1,4 +1,4 @@
-"""The Project document (`scepsy.yaml`): where things live, and what is common to all that is rendered."""
+"""The Project document (`scepsy.yaml`): its directories, and the settings of everything that is rendered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Paths(Model):
     templates: RelativePath | None = None
     """Templates that override the shipped ones of the same file name."""
     observed: RelativePath = "observed"
-    """What `scepsy drift --recompile` saw, one file per workflow, and one per cluster in `clusters/` below it."""
+    """What `scepsy drift --recompile` observed, one file per workflow, and one per cluster in `clusters/` below it."""
     plans: RelativePath = "plans"
     """Where Plans are written, one file per cluster."""
     rendered: RelativePath = "rendered"
@@ -71,11 +71,11 @@ class GatewaySettings(Model):
     replicas: Annotated[int, Field(ge=1, le=20)] = 2
     """Gateway pods; fewer than two cut streams on restart."""
     max_body: Memory = 2 * 1024 * 1024
-    """Longest request in which the model name is looked for (HAProxy buffers it)."""
+    """Longest request body in which the model name is searched (HAProxy buffers it)."""
 
 
 class Replanning(Model):
-    """How reluctant a compile is to move what runs; every move is a model load."""
+    """How much a compile avoids moving running instances; every move is a model load."""
 
     tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Fraction by which the objective may be worse than the best in order to start fewer instances."""
@@ -105,15 +105,15 @@ class ProfilingSettings(Model):
 
 
 class DriftSettings(Model):
-    """When `scepsy drift --recompile` compiles again. What ends an outage is neither weighed nor waited with."""
+    """When `scepsy drift --recompile` compiles again. Lost GPUs trigger it at once, whatever these say."""
 
     minimum_gain: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Part of the predicted latency that compiling again for other traffic must save: the mean over workflows, by their
     priority."""
     cool_down: Annotated[Duration, Field(ge=0, le=30 * 86_400)] = 3600.0
-    """How long after the plan last changed it stays as it is."""
+    """How long after the last change of the plan it is not changed again."""
     settle: Annotated[Duration, Field(ge=0, le=86_400)] = 600.0
-    """How long a node that was lost must be ready again, a GPU well, before it is planned with."""
+    """How long a lost node must be ready again, or a lost GPU healthy, before it is planned with."""
 
 
 class ProjectSpec(Model):

@@ -1,8 +1,8 @@
 """YAML text → plain values that remember where they stood.
 
-The reader builds its own tree from the parser's events, so that limits hold before memory is spent: a specification
-comes from a stranger's pull request. It knows the YAML 1.2 core scalars (null, booleans, numbers, strings), no tags and
-no merge keys; anchors and aliases work as long as what they expand to stays small.
+The reader builds a tree from the parser's events, so that limits hold before memory is spent: a specification
+may come from an untrusted pull request. It knows the YAML 1.2 core scalars (null, booleans, numbers, strings), no tags
+and no merge keys; anchors and aliases work as long as what they expand to stays small.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ruamel.yaml.reader import ReaderError
 from scepsy.documents.diagnostics import Diagnostic, DocumentError, Position
 
 MAX_BYTES = 4 * 1024 * 1024
-"""Largest YAML file that is read; the largest honest one, a profile with every measurement, is far below it."""
+"""Largest YAML file that is read; a profile with every measurement is far below it."""
 MAX_NODES = 200_000
 """Most values in one file, aliases expanded."""
 MAX_DEPTH = 60

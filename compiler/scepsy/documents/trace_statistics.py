@@ -14,7 +14,7 @@ class Estimate(Model):
     mean: float
     """Σ numerator ÷ Σ denominator over executions."""
     low: float | None = None
-    """Lower end of its 95 % bootstrap interval; none with one execution."""
+    """Lower end of its 95 % bootstrap interval; null with one execution."""
     high: float | None = None
     """Upper end of it."""
 
@@ -44,7 +44,7 @@ class LlmStatistics(Model):
     calls: Estimate
     """Calls per execution."""
     parallelism: Estimate | None = None
-    """Sum of call durations ÷ time in which at least one call runs; none where no call takes time."""
+    """Sum of call durations ÷ time in which at least one call runs; null where no call takes time."""
     group_size: Estimate
     """Calls that start together."""
     seconds: Estimate
@@ -56,9 +56,9 @@ class LlmStatistics(Model):
     cached_tokens: Estimate
     """Cached prompt tokens per call."""
     share: Estimate | None = None
-    """Part of all LLM time; none where no call takes time."""
+    """Part of all LLM time; null where no call takes time."""
     spread: ShareStatistics | None = None
-    """How the share differs between executions; none with too few of them."""
+    """How the share differs between executions; null with too few of them."""
 
 
 class SpanStatistics(Model):
@@ -154,15 +154,15 @@ class TraceStatistics(Document):
     tail: float = 0.0
     """Part of all LLM seconds that the longest tenth of executions holds."""
     stable: bool | None = None
-    """Whether means are a safe basis; none with too few executions to tell."""
+    """Whether means are a safe basis; null with too few executions to decide."""
     kinds: Items[KindOfExecution] = ()
     """Two kinds of executions, if there are."""
     kinds_differ_in: str = ""
-    """What tells them apart."""
+    """What distinguishes them."""
     arrivals: ArrivalStatistics | None = None
     """How executions arrived."""
     arrivals_unknown: str = ""
-    """Why that cannot be told."""
+    """Why the arrivals are unknown; empty if they are known."""
     warnings: Items[str] = ()
     """What makes means an unsafe basis, with numbers."""
     error: Failure | None = None

@@ -1,4 +1,4 @@
-"""The Workflow document: what an agentic workflow calls, how often, and what is asked of it."""
+"""The Workflow document: what an agentic workflow calls, how often, and its objectives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Positive = Annotated[float, Field(gt=0, le=1e6)]
 
 
 MOST_RUNNING = 1024
-"""Calls that an instance may be told to run at once."""
+"""Most calls that an instance may be configured to run at once."""
 OBSERVED: Final = "observed"
 """In place of a rate: the one at which the recorded executions arrived."""
 
@@ -135,7 +135,7 @@ class TokenDistribution(Model):
     mean: Tokens
     """Mean over calls."""
     max: Tokens | None = None
-    """Most that was seen."""
+    """Maximum over calls."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -204,7 +204,7 @@ class DemandSource(Model):
 
 
 class WorkflowSpec(Model):
-    """What is asked of the workflow, and what it calls."""
+    """The workflow's objectives, and what it calls."""
 
     target: Target
     """The load to plan for."""

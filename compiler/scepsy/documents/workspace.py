@@ -30,7 +30,7 @@ from scepsy.errors import ScepsyError
 
 PROJECT_FILE = "scepsy.yaml"
 OBSERVED_CLUSTERS = "clusters"
-"""Where, below the directory of observed documents, those of clusters lie."""
+"""Subdirectory of the observed documents that holds those of clusters."""
 
 D = TypeVar("D", bound=Document)
 
@@ -41,15 +41,15 @@ class Workspace:
 
     Attributes:
         root: top of the repository, a real path; nothing outside it is read or written.
-        directory: where `scepsy.yaml` lies, a real path.
+        directory: where `scepsy.yaml` is, a real path.
         project: the Project.
         workflows: by name, in name order.
         clusters: by name, in name order.
         profiles: by name, in name order.
         inputs: sha256 of each file that was read, by its path relative to `root`.
         templates: directory of templates that override the shipped ones; None for none.
-        observed: by cluster and workflow, what drift detection saw of it there.
-        missing: by cluster, what drift detection found missing of it.
+        observed: by cluster and workflow, what drift detection observed of it there.
+        missing: by cluster, what drift detection found missing there.
     """
 
     root: Path
@@ -78,7 +78,7 @@ class Workspace:
         return replace(whole, document=without(whole.document, missing.missing_nodes, missing.missing_gpus))
 
     def observed_in(self, cluster: str) -> dict[str, Loaded[ObservedWorkflow]]:
-        """Return by workflow what drift detection saw of it in a cluster."""
+        """Return by workflow what drift detection observed of it in a cluster."""
         return {workflow: loaded for (where, workflow), loaded in self.observed.items() if where == cluster}
 
     def relative(self, path: Path) -> str:
@@ -99,8 +99,8 @@ def with_observed(workspace: Workspace, files: Mapping[PurePosixPath, bytes | No
     observed, missing, inputs = dict(workspace.observed), dict(workspace.missing), dict(workspace.inputs)
     for path, data in files.items():
         shown = PurePosixPath(os.path.relpath(workspace.root / path, workspace.directory)).as_posix()
-        observed = {name: own for name, own in observed.items() if own.source.file.name != shown}
-        missing = {name: own for name, own in missing.items() if own.source.file.name != shown}
+        observed = {name: loaded for name, loaded in observed.items() if loaded.source.file.name != shown}
+        missing = {name: loaded for name, loaded in missing.items() if loaded.source.file.name != shown}
         inputs.pop(path.as_posix(), None)
         if data is None:
             continue
@@ -171,7 +171,7 @@ def load_workspace(
 
 
 def load_clusters(directory: Path, root: Path) -> tuple[Project, dict[str, Loaded[Cluster]]]:
-    """Read the Project and the Cluster documents alone; there need be none of these.
+    """Read only the Project and the Cluster documents; there may be no Cluster document.
 
     Args:
         directory: holds `scepsy.yaml`.
@@ -203,7 +203,7 @@ _FIRST = {
     "Cluster": "write what a cluster has: scepsy cluster discover NAME --write",
     "Profile": "scepsy profile estimate MODEL --product PRODUCT writes one, scepsy profile plan says what to measure",
 }
-"""How the first document of a kind comes about."""
+"""How to make the first document of a kind."""
 
 
 class _Reader:
@@ -286,7 +286,7 @@ class _Reader:
             yield from loaded
 
     def templates(self, project: Loaded[Project]) -> Path | None:
-        """Take the override templates for inputs; what is in them is checked when they are rendered."""
+        """Add the override templates to the inputs; their content is checked when they are rendered."""
         setting = project.document.spec.paths.templates
         if setting is None:
             return None
@@ -320,9 +320,9 @@ class _Reader:
                 self.problems.append(project.problem(("spec", "paths", key), error.message, error.hint))
         for written in ("plans", "rendered"):
             for other, path in resolved.items():
-                mine = resolved.get(written)
-                if other == written or mine is None:
+                output = resolved.get(written)
+                if other == written or output is None:
                     continue
-                if mine == path or mine in path.parents or path in mine.parents:
+                if output == path or output in path.parents or path in output.parents:
                     message = f"the directory for {written} overlaps the one for {other}"
                     self.problems.append(project.problem(("spec", "paths", written), message, "keep them apart"))

@@ -1,6 +1,6 @@
 """Changes to single places of a YAML text; every other byte stays as it is.
 
-A round trip through a YAML library keeps most comments and some of the layout. Here nothing is written anew but what
+A round trip through a YAML library keeps most comments and some of the layout. Here nothing is rewritten but what
 changes: the parser says where each value stands, and edits replace, remove or insert text there. Whoever edits parses
 the result again and compares it with what was meant: layouts that this module misjudges end as an error, not as damage.
 """
@@ -63,7 +63,7 @@ class Span:
 
 
 def spans(text: str) -> list[Span]:
-    """Return the root of every document of a text that the project's own reader accepts, empty documents too."""
+    """Return the root of every document of a text that the reader of documents accepts, empty documents too."""
     events = YAML(typ="safe").parse(text)
     return [_span(next(events), events) for event in events if isinstance(event, DocumentStartEvent)]
 
@@ -89,7 +89,7 @@ def _span(event: NodeEvent, events: Iterator[NodeEvent]) -> Span:
 
 
 def _close(made: Span, end: NodeEvent, inside: Sequence[Span]) -> None:
-    """Set the end: of a block, behind its last value; the parser only tells where the next one begins."""
+    """Set the end: of a block, behind its last value; the parser only reports where the next one begins."""
     made.end = end.end_mark.index if made.flow else max((child.end for child in inside), default=made.start)
 
 
@@ -120,7 +120,7 @@ class Editor:
             new = f"{old[0]}{new}{old[0]}"
         start = span.start
         if not span.flow and span.parts():
-            # A block begins on a line of its own: back to the colon.
+            # A block begins on a new line: back to the colon.
             start -= len(self.text[: span.start]) - len(self.text[: span.start].rstrip())
             new = f" {new}"
         self._edit(start, span.end, new)
@@ -168,7 +168,7 @@ class Editor:
             part, line = parts[i], self._line_start(parts[i].start)
             rest = _REST.match(self.text, part.end)
             if not self.text[line : part.start].strip() and rest and line > whole.start:
-                self._edit(line, rest.end(), "")  # lines of its own, with their comment
+                self._edit(line, rest.end(), "")  # whole lines, with their comment
             elif i < kept[-1]:
                 self._edit(part.start, parts[i + 1].start, "")
             else:

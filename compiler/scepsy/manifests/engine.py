@@ -20,7 +20,7 @@ PORT = 8000
 USER = 2000
 """UID and GID of all engines: co-tenants of an MPS daemon must have the same, or it serves them one after another."""
 HOME = "/home/vllm"
-"""An emptyDir; the image's own home belongs to root."""
+"""An emptyDir; the image's home belongs to root."""
 CACHE = "/models"
 """Where the model cache is mounted; `HF_HOME`."""
 
@@ -40,11 +40,11 @@ READ_RATE = 50 * MIB
 PROBE_PERIOD = 10
 """Seconds between two startup probes."""
 CONTEXT = GIB
-"""Bytes of an instance's part that may be taken before vLLM looks: its own CUDA context and the MPS server's."""
+"""Bytes of an instance's part in use before vLLM measures free memory: its CUDA context and the MPS server's."""
 SHM = 2 * GIB
 """Limit of /dev/shm: with several workers vLLM needs 160 MiB (tried), NCCL a few MiB per pair; the rest is reserve."""
 QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-"""Environment in which an engine tells nobody that it runs."""
+"""Environment that turns usage statistics off."""
 
 _TAKEN_ENV = re.compile(
     r"(CUDA_MPS|NVIDIA)_.*|CUDA_VISIBLE_DEVICES|HF_HOME|HF_TOKEN|HUGGING_FACE_HUB_TOKEN"
@@ -69,7 +69,7 @@ class BadPodTemplate(ScepsyError):
     def __init__(self, llm: str, problems: list[str]) -> None:
         self.problems = tuple(problems)
         lines = "\n".join(f"  - {problem}" for problem in problems)
-        super().__init__(f"the podTemplate of LLM {llm} is not valid:\n{lines}", "mend it in the Workflow document")
+        super().__init__(f"the podTemplate of LLM {llm} is not valid:\n{lines}", "fix it in the Workflow document")
 
 
 class Served(Protocol):
@@ -111,7 +111,7 @@ class Served(Protocol):
 def arguments(llm: Served, card: int, sharing: Sharing, port: int = PORT) -> list[str]:
     """Return the arguments of `vllm serve`, each flag and its value in one word: of instances, and of measurements.
 
-    Flags as in `vllm serve --help=all`. `--kv-cache-memory-bytes` sizes the cache without looking at what neighbours
+    Flags as in `vllm serve --help=all`. `--kv-cache-memory-bytes` sizes the cache whatever neighbours
     hold; `--gpu-memory-utilization` then only decides whether the engine starts: it refuses when less is free.
 
     Args:
@@ -154,7 +154,7 @@ def utilization(memory: int, card: int) -> str:
 def environment(
     instance: Instance, llm: PlannedLlm, settings: EngineSettings, sharing: Sharing
 ) -> list[dict[str, Any]]:
-    """Return the engine container's environment: Scepsy's variables, then the LLM's own."""
+    """Return the engine container's environment: Scepsy's variables, then those of the podTemplate."""
     variables = {
         "HOME": HOME,
         # Without an entry in /etc/passwd, Python's getpass.getuser() (used by torch) fails unless USER is set.
@@ -166,7 +166,7 @@ def environment(
     token: list[dict[str, Any]] = []
     if settings.token is not None:
         token = [{"name": "HF_TOKEN", "secret": settings.token.name, "key": settings.token.key}]
-    # What decides over GPUs, files and secrets is never the podTemplate's: a token in it would be one in Git.
+    # A podTemplate never sets variables for GPUs, files or secrets: a token in it would be in Git.
     added = {key: value for key, value in sorted(llm.pod_template.env.items()) if not _TAKEN_ENV.fullmatch(key)}
     return [*({"name": key, "value": value} for key, value in variables.items()), *token, *_pairs(added)]
 
@@ -184,7 +184,7 @@ def requests(llm: PlannedLlm) -> dict[str, str]:
     limits: reading weights fills the page cache, and throttling a scheduler loop would stall the GPU.
     """
     millicores = max(500, round((2 + llm.tp) * llm.share * 10) * 100)
-    # In the API server's own spelling, which it would otherwise change.
+    # In the API server's spelling, which it would otherwise change.
     cpu = str(millicores // 1000) if millicores % 1000 == 0 else f"{millicores}m"
     return {"cpu": cpu, "memory": format_memory((4 + 2 * llm.tp) * GIB)}
 
@@ -211,8 +211,8 @@ def overlay(llm: str, template: PodTemplate) -> dict[str, Any]:
     problems = list(_problems(template))
     if problems:
         raise BadPodTemplate(llm, problems)
-    own = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
-    tolerations = [own, *(dict(sorted(item.items())) for item in template.tolerations)]
+    gpu_taint = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    tolerations = [gpu_taint, *(dict(sorted(item.items())) for item in template.tolerations)]
     return {
         "annotations": _free(template.annotations),
         "labels": _free(template.labels),

@@ -7,12 +7,13 @@ counts calls per workflow and LLM, and executions per workflow, for `COUNTS_PATH
 
 Each pod counts for itself. HAProxy's stick tables are shared only between peers whose addresses are known when it
 starts, which pods' are not (github.com/haproxy/haproxy/issues 919, 930). So the Service sends a client to the same pod
-for as long as an execution is remembered, and executions are counted in parts by the hash of their names: that tells
-whether several pods counted the same ones (drift/recounting.py).
+for as long as an execution is remembered, and executions are counted in parts by the hash of their names: that shows
+whether several pods counted the same ones (drift/double_counting.py).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from scepsy.manifests.engine import PORT
 from scepsy.manifests.template import Templates
 
 MODEL_HEADER = "x-scepsy-model"
-"""Names the LLM of a call whose body is no JSON, or too long to look into."""
+"""Names the LLM of a call whose body is not JSON, or too long to be parsed."""
 WORKFLOW_HEADER = "x-scepsy-workflow"
 """Names the workflow of a call whose path does not."""
 EXECUTION_HEADER = "x-scepsy-execution"
@@ -31,9 +32,9 @@ EXECUTION_HEADER = "x-scepsy-execution"
 LISTEN_PORT = 8080
 """Port of the API in the pod."""
 METRICS_PORT = 8404
-"""Port of `/metrics` and of the pod's own `/health`, which answer even when the API's port is full."""
+"""Port of `/metrics` and of the pod's `/health`, which answer even when the API's port is full."""
 COUNTS_PATH = "/metrics/workflows"
-"""Path of the gateway's own counters; `/metrics` holds those of HAProxy, whose exporter knows no stick tables."""
+"""Path of the gateway's counters per workflow; `/metrics` holds HAProxy's, whose exporter omits stick tables."""
 CALLS_METRIC = "scepsy_gateway_calls_total"
 """Calls that went to an LLM, by `workflow`, `llm`, and `execution`, which is `named` or `unnamed`. Those that name no
 workflow of the Plan that calls the LLM have no `workflow`."""
@@ -49,7 +50,7 @@ sent to another pod."""
 WORKFLOW_LENGTH = 63
 """Characters of the longest name of a workflow."""
 EXECUTION_LENGTH = 128
-"""Characters of the longest name of an execution; a longer one is none."""
+"""Characters of the longest name of an execution; longer ones are ignored."""
 CLUSTER_DOMAIN = "cluster.local"
 """DNS domain of the cluster. HAProxy's resolver knows no search domains, so names must be complete."""
 
@@ -69,13 +70,13 @@ GRACE = PRE_STOP + DRAIN + 15
 KIB = 1 << 10
 MIB = 1 << 20
 HEADROOM = 64 * KIB
-"""Bytes of a buffer beside the body: headers, HAProxy's own bookkeeping and its reserve for rewriting."""
+"""Bytes of a buffer beside the body: headers, HAProxy's bookkeeping and its reserve for rewriting."""
 MAX_BODY = 128 * MIB
 """Most that `maxBody` may be; HAProxy's buffers stay below 256 MB."""
 BASE_MEMORY = 256 * MIB
 """Bytes that HAProxy needs beside its buffers, 64 MiB of them for executions."""
 _LINE = 512
-"""Bytes of what `COUNTS_PATH` says of one counter, at most."""
+"""Most bytes that `COUNTS_PATH` returns for one counter."""
 
 
 class BodyTooLarge(ScepsyError):
@@ -142,7 +143,7 @@ def gateway_config(
 
     Args:
         backends: the LLMs.
-        max_body: bytes of a body in which the model is looked for.
+        max_body: bytes of a body in which the model is searched.
         listen: where the API listens, an address as HAProxy's `bind` takes it.
         metrics: where metrics and health listen.
         queue_timeout: seconds a call may wait for an instance.
@@ -158,10 +159,7 @@ def gateway_config(
         "backends": [
             {
                 "llm": backend.llm,
-                "servers": [
-                    {"name": server.name, "address": server.address, "max_connections": server.max_connections}
-                    for server in backend.servers
-                ],
+                "servers": [dataclasses.asdict(server) for server in backend.servers],
                 "workflows": list(backend.workflows),
             }
             for backend in backends
@@ -184,7 +182,7 @@ def gateway_config(
         "max_body": max_body,
         "buffer": size.buffer,
         "connections": size.connections,
-        # Probes and scrapes must get through when the API's own port is full.
+        # Probes and scrapes must get through when the API's port is full.
         "process_connections": size.connections + 100,
         "threads": THREADS,
         "drain": DRAIN,
@@ -209,7 +207,7 @@ def sizes(backends: Sequence[Backend], max_body: int) -> Sizes:
         )
     slots = sum(server.max_connections for backend in backends for server in backend.servers)
     connections = max(512, 2 * slots)
-    # An answer of the gateway's own must fit too.
+    # Responses that the gateway generates must fit too.
     buffer = max(max_body, _LINE * _counters(backends)) + HEADROOM
     return Sizes(
         buffer=buffer,
@@ -220,7 +218,7 @@ def sizes(backends: Sequence[Backend], max_body: int) -> Sizes:
 
 
 def _counters(backends: Sequence[Backend]) -> int:
-    """Return how many entries the table of counters has, so that none is ever forgotten."""
+    """Return how many entries the table of counters has, so that none is ever evicted."""
     workflows = {workflow for backend in backends for workflow in backend.workflows}
     return 1 + sum(len(backend.workflows) + 1 for backend in backends) + PARTS * len(workflows)
 

@@ -1,4 +1,4 @@
-"""The traps of sharing GPUs on Kubernetes, checked on the Plan before anything is rendered."""
+"""Checks on a Plan before it is rendered: what would not run on Kubernetes, or would harm what runs."""
 
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ def _names(plan: Plan) -> Iterator[str]:
         ("LLM", [llm.name for llm in plan.spec.llms]),
         ("instance", [instance.name for instance in plan.spec.instances]),
     ):
-        yield from (f"{count} {what}s are called {name}" for name, count in Counter(names).items() if count > 1)
+        yield from (f"{count} {what}s have the name {name}" for name, count in Counter(names).items() if count > 1)
     if any(instance.name == "gateway" for instance in plan.spec.instances):
-        yield "an instance is called gateway, as the gateway's own Deployment is"
+        yield "an instance has the name gateway, which is reserved for the gateway's Deployment"
 
 
 def _replicas(plan: Plan, llms: Mapping[str, PlannedLlm]) -> Iterator[str]:
     running = Counter(instance.llm for instance in plan.spec.instances)
     for name in sorted(set(running) - set(llms)):
-        yield f"{running[name]} instance(s) serve {name}, which is no LLM of the plan"
+        yield f"{running[name]} instance(s) serve {name}, which is not an LLM of the plan"
     for llm in llms.values():
         if running[llm.name] != llm.replicas:
             yield f"LLM {llm.name} has {running[llm.name]} instance(s), the plan says replicas: {llm.replicas}"
@@ -136,11 +136,11 @@ def _tenants(
         if backend.claim_per_gpu_set and len({frozenset(instance.gpus) for instance in group}) > 1:
             yield f"{names} share {uuid} but not all their GPUs; one container talks to one MPS daemon only"
         if _start_together(group, plan.spec.change.circles if plan.spec.change else ()):
-            yield f"{names} share {uuid} and a sync wave; they must start one by one"
+            yield f"{names} share {uuid} and a sync wave; instances on one GPU must start one by one"
 
 
 def _start_together(group: Sequence[Instance], circles: Sequence[Sequence[str]]) -> bool:
-    """Tell whether two tenants of a GPU share a wave without taking GPUs from each other in a circle."""
+    """Return whether two tenants of a GPU share a wave without taking GPUs from each other in a circle."""
     return any(
         a.wave == b.wave and not any({a.name, b.name} <= set(circle) for circle in circles)
         for a, b in itertools.combinations(group, 2)

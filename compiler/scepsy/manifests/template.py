@@ -1,6 +1,6 @@
 """Templates → Kubernetes objects, in a language so small that every template ends.
 
-A project may replace shipped templates, and its templates may come from a stranger's pull request. So a template can
+A project may replace shipped templates, and its templates may come from an untrusted pull request. So a template can
 look values up, choose and repeat, and nothing else: no calls, no assignments, no macros, no arithmetic; repetitions and
 sizes are counted. And no value can break out of its place: in YAML each is written as a JSON value, in the gateway's
 configuration only as a plain token. Shipped templates live under the same rules.
@@ -127,7 +127,7 @@ class Templates:
                 self._compiled[name] = environment.template(file)
             return environment.fill(self._compiled[name], values)
         except Exception as error:
-            # Anything: a stranger's template can also break Jinja2's and Python's compilers.
+            # Anything: an untrusted template can also crash Jinja2's and Python's compilers.
             known = error.lineno if isinstance(error, TemplateSyntaxError | _Refused) else None
             line = known or _line(error, file.name) or 1
             message = str(error) or type(error).__name__

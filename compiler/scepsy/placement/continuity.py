@@ -1,4 +1,4 @@
-"""Staying where one is: placing around instances that keep their GPUs, and names that survive a change."""
+"""Continuity: placing around instances that keep their GPUs, and names that survive a change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def running(previous: Sequence[Instance], products: dict[str, str], inventory: I
     Args:
         previous: the earlier plan's instances.
         products: per LLM, the product that the earlier plan gave it.
-        inventory: the GPUs of today.
+        inventory: the GPUs that there are now.
     """
     domain_of = {
         gpu: (product, domain.node, i)
@@ -81,8 +81,8 @@ def _matching(requests: Sequence[Request], stay: Sequence[Instance], inventory: 
     shape = {r.llm: (r.product, r.tp, r.tenths) for r in requests}
     kept = []
     for item in sorted(stay, key=lambda i: (i.llm, _number(i.name))):
-        own = inventory.product(item.gpus[0]), len(item.gpus), round(item.share * 10)
-        if left.get(item.llm, 0) and shape[item.llm] == own:
+        current = inventory.product(item.gpus[0]), len(item.gpus), round(item.share * 10)
+        if left.get(item.llm, 0) and shape[item.llm] == current:
             left[item.llm] -= 1
             kept.append(item)
     return sorted(kept, key=lambda i: (len(i.gpus) * i.share, i.name))
@@ -112,18 +112,18 @@ def name(
     used = set(taken) | {item.name for item in previous}
     named: list[Instance] = []
     for llm in sorted({item.llm for item in placed}):
-        own = sorted((p for p in placed if p.llm == llm), key=lambda p: (order[p.gpus[0]], p.tenths))
+        of_llm = sorted((p for p in placed if p.llm == llm), key=lambda p: (order[p.gpus[0]], p.tenths))
         old = sorted((i for i in previous if i.llm == llm and i.node in alive), key=lambda i: _number(i.name))
         chosen: dict[int, str] = {}
         # First those that stay as they are, then those on the same node, then any.
         for test in (_stays, _same_node, lambda p, i: True):
-            for k, item in enumerate(own):
+            for k, item in enumerate(of_llm):
                 match = next((i for i in old if k not in chosen and test(item, i)), None)
                 if match is not None:
                     chosen[k] = match.name
                     old.remove(match)
-        fresh = (f"{llm}-{n}" for n in range(len(used) + len(own) + 1))
-        for k, item in enumerate(own):
+        fresh = (f"{llm}-{n}" for n in range(len(used) + len(of_llm) + 1))
+        for k, item in enumerate(of_llm):
             title = chosen.get(k) or next(n for n in fresh if n not in used)
             named.append(Instance(name=title, llm=llm, node=item.node, gpus=item.gpus, share=item.tenths / 10))
     return sorted(named, key=lambda i: (i.llm, _number(i.name)))

@@ -67,9 +67,9 @@ class Inventory:
 
     def without_one(self, product: str) -> Inventory:
         """Return the inventory with one GPU of a product less, taken from its smallest domain."""
-        own = self.domains[product]
-        smallest = min(range(len(own)), key=lambda d: (len(own[d].gpus), -d))
-        left = [Domain(d.node, d.gpus[:-1] if i == smallest else d.gpus) for i, d in enumerate(own)]
+        domains_of_product = self.domains[product]
+        smallest = min(range(len(domains_of_product)), key=lambda d: (len(domains_of_product[d].gpus), -d))
+        left = [Domain(d.node, d.gpus[:-1] if i == smallest else d.gpus) for i, d in enumerate(domains_of_product)]
         domains = {**self.domains, product: tuple(domain for domain in left if domain.gpus)}
         return replace(self, domains={p: d for p, d in domains.items() if d})
 
@@ -77,10 +77,10 @@ class Inventory:
         """Return the inventory with at most `count` GPUs of a product, from its largest domains."""
         kept: dict[int, Domain] = {}
         left = count
-        own = self.domains[product]
-        for i in sorted(range(len(own)), key=lambda i: (-len(own[i].gpus), i)):
+        domains_of_product = self.domains[product]
+        for i in sorted(range(len(domains_of_product)), key=lambda i: (-len(domains_of_product[i].gpus), i)):
             if left > 0:
-                kept[i] = Domain(own[i].node, own[i].gpus[:left])
+                kept[i] = Domain(domains_of_product[i].node, domains_of_product[i].gpus[:left])
                 left -= len(kept[i].gpus)
         domains = {**self.domains, product: tuple(kept[i] for i in sorted(kept))}
         return replace(self, domains={p: d for p, d in domains.items() if d})
@@ -97,7 +97,7 @@ class Inventory:
 
 
 def inventory_of(cluster: Cluster) -> Inventory:
-    """Return the usable GPUs of a cluster; a GPU in no NVLink domain is a domain of its own."""
+    """Return the usable GPUs of a cluster; a GPU in no NVLink domain is its own domain."""
     domains: dict[str, list[Domain]] = {}
     card: dict[str, int] = {}
     reserved = 0

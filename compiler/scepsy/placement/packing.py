@@ -85,10 +85,10 @@ def place(requests: Sequence[Request], inventory: Inventory, pinned: Sequence[Pl
     """
     placed: list[Placed] = []
     for product in sorted({request.product for request in requests}):
-        own = [request for request in requests if request.product == product]
-        stay = [p for p in pinned if p.llm in {r.llm for r in own}]
+        wanted = [request for request in requests if request.product == product]
+        stay = [p for p in pinned if p.llm in {r.llm for r in wanted}]
         domains = inventory.domains.get(product, ())
-        opened, rest = _opened(own, stay)
+        opened, rest = _opened(wanted, stay)
         if opened is None:
             return None
         used = {gpu for p in stay for gpu in p.gpus}
@@ -126,15 +126,15 @@ def _opened(requests: Sequence[Request], pinned: Sequence[Placed]) -> tuple[list
     sets: dict[tuple[str, ...], _Opened] = {}
     for item in pinned:
         size = (item.tenths, *by_llm[item.llm].size[1:])
-        own = sets.get(item.gpus)
-        if own is None:
+        gpu_set = sets.get(item.gpus)
+        if gpu_set is None:
             sets[item.gpus] = _Opened(item.node, item.gpus, size, [item.llm])
             continue
-        both = joined(own.held, size)
+        both = joined(gpu_set.held, size)
         if both is None:
             return None, []
-        own.held = both
-        own.llms.append(item.llm)
+        gpu_set.held = both
+        gpu_set.llms.append(item.llm)
     rest = [replace(r, replicas=r.replicas - sum(p.llm == r.llm for p in pinned)) for r in requests]
     return list(sets.values()), [r for r in rest if r.replicas]
 
@@ -196,7 +196,7 @@ def _sets(requests: Sequence[Request], domains: Sequence[Domain]) -> list[GpuSet
             content, fewest = packed
             exact &= fewest
             least[tp] = len(whole[tp]) + len(content)
-            taken.extend((tp, tuple(own)) for own in content)
+            taken.extend((tp, tuple(llms)) for llms in content)
     if _fits(least, free):
         return taken
     if not exact:

@@ -1,8 +1,9 @@
-"""The order in which a change takes effect: Argo CD sync waves computed from who leaves which GPU and who takes it.
+"""The order in which a change takes effect: Argo CD sync waves, computed from which instances leave and take each GPU.
 
-A later wave starts only when the earlier one is healthy. So whoever leaves a GPU goes no later than whoever takes it,
-or the sync waits for ever; those that take from each other in a circle share a wave. Instances that share GPUs start
-one by one, except within such a circle. What does not change keeps its wave, so compiling again changes nothing.
+A later wave starts only when the earlier one is healthy. So an instance that leaves a GPU is in no later wave than the
+one that takes it, or the sync waits for ever; instances that take GPUs from each other in a circle share a wave.
+Instances that share GPUs start one by one, except within such a circle. What does not change keeps its wave, so
+compiling again changes nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from scepsy.documents.plan import Instance
 
 @dataclass(frozen=True)
 class Schedule:
-    """Waves, and who shares one although it shares GPUs.
+    """Waves, and the instances that share one although they share GPUs.
 
     Attributes:
         wave: per instance.
@@ -53,7 +54,7 @@ def schedule(instances: Sequence[Instance], previous: Sequence[Sequence[Instance
 
 
 def _same(item: Instance, old: Instance | None) -> bool:
-    """Tell whether an instance stays where it is, with the same share."""
+    """Return whether an instance stays where it is, with the same share."""
     return old is not None and (item.llm, item.node, item.gpus, item.share) == (old.llm, old.node, old.gpus, old.share)
 
 
