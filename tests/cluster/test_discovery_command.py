@@ -95,7 +95,7 @@ spec:
 """
     )
     assert ran.err.splitlines() == [
-        "note: gpu-a: no NVLink domains are known, so each GPU stands alone: give --topology FILE",
+        "note: gpu-a: unknown NVLink domains, so no GPUs are treated as connected: give --topology FILE",
         "note: sharing is dra-exclusive, whole GPUs only; dra-mps hands out parts of GPUs through NVIDIA MPS",
     ]
 
@@ -125,7 +125,7 @@ def test_it_prints_what_would_change_and_writes_only_when_told_to(there: World, 
 
     inode = path.stat().st_ino
     again = scepsy("cluster", "discover", "two-gpus", "--write", "--project", project)
-    assert again.out == "clusters/two-gpus.yaml says what the cluster has; nothing is written.\n"
+    assert again.out == "clusters/two-gpus.yaml matches the cluster; nothing to write.\n"
     assert again.err.startswith("no difference between the document and ")
     assert path.stat().st_ino == inode
     assert [p.name for p in path.parent.iterdir()] == ["two-gpus.yaml"]
@@ -141,7 +141,9 @@ def test_a_new_cluster_becomes_a_file_that_a_compile_accepts(
     assert (ran.code, ran.out) == (0, "Wrote clusters/two-gpus.yaml\n")
     written = example(project / "clusters/two-gpus.yaml")
     assert written.spec.nodes == example().spec.nodes
-    assert scepsy("cluster", "discover", "--write", "--project", project).out.endswith("nothing is written.\n")
+    assert scepsy("cluster", "discover", "--write", "--project", project).out.endswith(
+        "matches the cluster; nothing to write.\n"
+    )
 
 
 def test_a_topology_file_replaces_the_domains_of_its_nodes(
@@ -152,7 +154,7 @@ def test_a_topology_file_replaces_the_domains_of_its_nodes(
     ran = scepsy("cluster", "discover", "--topology", links, "--project", project)
     assert ran.out == EXAMPLE.read_text().replace("      nvlinkDomains: [[0, 1]]\n", "")
     assert "  gpu-a: nvlinkDomains [[0, 1]] -> []\n" in ran.err
-    assert "note: the topology file has node gpu-z, the cluster has no such node with GPUs\n" in ran.err
+    assert "note: the topology file has node gpu-z, but the cluster has no such node with GPUs\n" in ran.err
 
 
 def test_other_documents_of_the_file_stay(there: World, scepsy: Scepsy, project: Path) -> None:
@@ -189,10 +191,10 @@ def test_mistakes_are_named(
 
 def test_a_project_with_several_clusters_or_none_needs_a_name(there: World, scepsy: Scepsy, project: Path) -> None:
     (project / "clusters/b.yaml").write_text(EXAMPLE.read_text().replace("name: two-gpus", "name: b"))
-    assert "name the one: scepsy cluster discover b|two-gpus" in scepsy("cluster", "discover", "--project", project).err
+    assert "name one: scepsy cluster discover b|two-gpus" in scepsy("cluster", "discover", "--project", project).err
     for path in (project / "clusters").iterdir():
         path.unlink()
-    assert "give it one: scepsy cluster discover NAME" in scepsy("cluster", "discover", "--project", project).err
+    assert "name it: scepsy cluster discover NAME" in scepsy("cluster", "discover", "--project", project).err
 
 
 def test_a_file_of_the_name_that_holds_something_else_is_not_replaced(
@@ -202,7 +204,7 @@ def test_a_file_of_the_name_that_holds_something_else_is_not_replaced(
     path.rename(project / "clusters/prod.yaml")
     ran = scepsy("cluster", "discover", "prod", "--write", "--project", project)
     assert ran.code == 1
-    assert "clusters/prod.yaml is there, but holds no cluster of that name" in ran.err
+    assert "clusters/prod.yaml exists, but has no cluster of that name" in ran.err
     assert (project / "clusters/prod.yaml").read_bytes() == EXAMPLE.read_bytes()
 
 
@@ -226,7 +228,7 @@ def test_a_file_that_is_edited_meanwhile_is_not_overwritten(there: World, scepsy
     there.before_answer = lambda _: path.write_text("# mine\n" + EXAMPLE.read_text())  # type: ignore[assignment]
     ran = scepsy("cluster", "discover", "--write", "--project", project)
     assert ran.code == 1
-    assert "clusters/two-gpus.yaml was edited meanwhile" in ran.err
+    assert "clusters/two-gpus.yaml changed during the run" in ran.err
     assert path.read_text() == "# mine\n" + EXAMPLE.read_text()
 
 

@@ -119,7 +119,7 @@ def test_new_gpus_and_nodes_come_last_in_the_layout_of_their_neighbours() -> Non
         "gpu-c: new, 2 GPUs NVIDIA-H100-80GB-HBM3",
     )
     assert "gpu-a: GPU-a4 in no NVLink domain: add to nvlinkDomains, or give --topology" in found.notes
-    assert "gpu-c: no NVLink domains are known, so each GPU stands alone: give --topology FILE" in found.notes
+    assert "gpu-c: unknown NVLink domains, so no GPUs are treated as connected: give --topology FILE" in found.notes
 
 
 def test_memory_product_and_version_are_corrected_in_their_place() -> None:
@@ -156,7 +156,7 @@ def test_all_gpus_of_a_node_may_be_replaced_and_settings_for_the_old_ones_go() -
     assert after.spec.nodes[0].reserved == after.spec.nodes[0].nvlink_domains == ()
     assert "reserved" not in text
     assert len([line for line in found.changes if "is gone" in line]) == 5
-    assert "gpu-a: no NVLink domains are known, so each GPU stands alone: give --topology FILE" in found.notes
+    assert "gpu-a: unknown NVLink domains, so no GPUs are treated as connected: give --topology FILE" in found.notes
 
 
 @pytest.mark.parametrize(
@@ -188,15 +188,15 @@ def test_a_gpu_that_was_put_into_another_node_is_found_there() -> None:
     [
         (
             cluster(node("gpu-a", incomplete="1 of 2 ResourceSlices of pool gpu-a are published"), node("gpu-b", "b0")),
-            "gpu-a: 1 of 2 ResourceSlices of pool gpu-a are published; kept, run this again",
+            "gpu-a: 1 of 2 ResourceSlices of pool gpu-a are published; kept: re-run when it is complete",
         ),
         (
             cluster(node("gpu-a"), node("gpu-b", "b0")),
-            "gpu-a: no driver publishes its GPUs now; kept as it is, remove it by hand if it has none",
+            "gpu-a: no driver publishes its GPUs now; kept: remove the node by hand if it has no GPUs",
         ),
         (
             cluster(node("gpu-b", "b0"), others=frozenset({"gpu-a"})),
-            "gpu-a: no driver publishes its GPUs now; kept as it is, remove it by hand if it has none",
+            "gpu-a: no driver publishes its GPUs now; kept: remove the node by hand if it has no GPUs",
         ),
     ],
     ids=["half of its slices", "no slices", "no slices and no label"],
@@ -231,7 +231,7 @@ def test_troubles_of_nodes_and_gpus_are_told() -> None:
     text, found = discovered(BY_HAND, live)
     assert text == BY_HAND
     assert found.notes == (
-        "there is no DeviceClass gpu.nvidia.com, so no GPU can be claimed: install the driver's classes",
+        "there is no DeviceClass gpu.nvidia.com, so no GPU can be claimed: install the driver's DeviceClasses",
         "gpu-a: not ready: KubeletNotReady since 2026-05-01T09:00:00Z",
         "gpu-a: cordoned",
         "gpu-a: node condition XIDErrors=True: Xid 79",
@@ -243,7 +243,7 @@ def test_troubles_of_nodes_and_gpus_are_told() -> None:
 def test_a_version_that_manifests_are_not_made_for_is_told_and_the_document_keeps_its_own() -> None:
     text, found = discovered(BY_HAND, cluster(*both(), version="1.41"))
     assert text == BY_HAND
-    assert found.notes == ("the cluster runs Kubernetes 1.41; manifests are made for 1.34 to 1.37",)
+    assert found.notes == ("the cluster runs Kubernetes 1.41; manifests support 1.34 to 1.37",)
 
 
 def test_a_version_that_is_nowhere_written_is_added_to_the_spec() -> None:
@@ -426,7 +426,7 @@ def meant(document: Cluster) -> list[tuple[str, frozenset[str]]]:
 def test_what_is_written_in_a_way_that_cannot_be_edited_is_left_alone(text: str, live: tuple[LiveNode, ...]) -> None:
     with pytest.raises(ScepsyError, match="cannot be edited safely") as raised:
         discovered(text, cluster(*live))
-    assert "write aliases (*name) out" in raised.value.hint
+    assert "replace aliases (*name) by their values" in raised.value.hint
 
 
 # ---- new documents
@@ -464,18 +464,18 @@ def test_a_label_that_says_that_nvlink_connects_the_gpus_fills_what_is_not_given
 def test_without_any_word_on_connections_none_are_assumed_whatever_the_product() -> None:
     found = fresh("prod", cluster(node("gpu-a", "a0", "a1")), {})
     assert found.cluster.spec.nodes[0].nvlink_domains == ()
-    assert "gpu-a: no NVLink domains are known, so each GPU stands alone: give --topology FILE" in found.notes
+    assert "gpu-a: unknown NVLink domains, so no GPUs are treated as connected: give --topology FILE" in found.notes
 
 
 def test_nodes_that_are_not_whole_are_left_out_of_a_new_document_and_named() -> None:
     found = fresh("prod", cluster(node("gpu-a", "a0"), node("gpu-b", "b0", incomplete="1 of 2 slices")), {})
     assert [n.name for n in found.cluster.spec.nodes] == ["gpu-a"]
-    assert "gpu-b: 1 of 2 slices; left out, run this again" in found.notes
+    assert "gpu-b: 1 of 2 slices; left out: re-run when it is complete" in found.notes
 
 
 def test_what_fits_no_document_is_an_error() -> None:
     with pytest.raises(
-        ScepsyError, match=r"fits no Cluster document: spec\.nodes\.0\.gpus: Tuple should have at most 64"
+        ScepsyError, match=r"does not fit a Cluster document: spec\.nodes\.0\.gpus: Tuple should have at most 64"
     ):
         fresh("prod", cluster(node("gpu-a", *(f"a{i}" for i in range(65)))), {})
     with pytest.raises(DocumentError, match="less than 1Gi"):
@@ -513,7 +513,7 @@ def test_discovering_again_and_again_settles_and_settings_keep_their_meaning(
             new, found = discovered(text, live)
         except ScepsyError as error:
             # The last GPU of the document may have gone while nothing whole is there.
-            assert "fits no Cluster document: spec.nodes" in str(error)  # noqa: PT017
+            assert "does not fit a Cluster document: spec.nodes" in str(error)  # noqa: PT017
             continue
         [after, *others] = documents(new)
         assert after == found.cluster

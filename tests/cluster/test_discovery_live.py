@@ -93,18 +93,18 @@ def test_the_version_is_the_servers_whatever_a_provider_adds(said: Object, versi
     ("odd", "notes"),
     [
         ({"spec": "x"}, []),
-        ({"spec": {"pool": "x"}}, ["ResourceSlice slice is of no pool; left out"]),
+        ({"spec": {"pool": "x"}}, ["ResourceSlice slice has no pool; left out"]),
         ({"spec": {"pool": {"name": "p", "generation": "x", "resourceSliceCount": []}}}, []),
         ({"spec": {"devices": "x"}}, []),
-        ({"spec": {"devices": ["x", {"name": "d"}]}}, ["node gpu-b: 1 devices of type unknown are no whole GPUs; left out"]),
+        ({"spec": {"devices": ["x", {"name": "d"}]}}, ["node gpu-b: 1 devices of type unknown are not whole GPUs; left out"]),
         (
             {"spec": {"devices": [{"attributes": {"type": {"string": "gpu"}, "uuid": {"string": "GPU-1"}}, "capacity": 5}]}},
-            ["device None of node gpu-b says '' for its memory; left out"],
+            ["device None of node gpu-b says '' as its memory; left out"],
         ),
         (
             {"spec": {"devices": [{"attributes": {"type": {"string": "gpu"}, "uuid": {"string": "GPU-1"}},
                                    "capacity": {"memory": {"value": "9" * 400}}}]}},
-            [f"device None of node gpu-b says '{'9' * 40}' for its memory; left out"],
+            [f"device None of node gpu-b says '{'9' * 40}' as its memory; left out"],
         ),
     ],
     ids=["spec", "pool", "generation", "devices", "device", "capacity", "memory"],
@@ -145,7 +145,7 @@ def test_a_node_of_an_odd_shape_is_read_as_far_as_it_goes(key: str, odd: object)
             {"status": {"conditions": [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]}},
             {"unready": Trouble("not ready: NodeStatusUnknown")},
         ),
-        ({"status": {}}, {"unready": Trouble("not ready: it has not reported yet")}),
+        ({"status": {}}, {"unready": Trouble("not ready: no status reported yet")}),
         (
             {"spec": {"unschedulable": True, "taints": [
                 {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule", "timeAdded": "2026-05-01T10:00:00Z"}]}},
@@ -250,18 +250,18 @@ def test_device_taints_that_keep_work_away_make_a_gpu_sick(taints: list[Object],
 @pytest.mark.parametrize(
     ("change", "note"),
     [
-        ({"attributes": {"type": {"string": "mig"}}}, "node gpu-a: 1 devices of type mig are no whole GPUs; left out"),
-        ({"attributes": {}}, "node gpu-a: 1 devices of type unknown are no whole GPUs; left out"),
+        ({"attributes": {"type": {"string": "mig"}}}, "node gpu-a: 1 devices of type mig are not whole GPUs; left out"),
+        ({"attributes": {}}, "node gpu-a: 1 devices of type unknown are not whole GPUs; left out"),
         (
             {"attributes": {"type": {"string": "gpu"}, "uuid": {"string": "GPU-\x1b[0m"}}},
-            "device gpu-0 of node gpu-a has the UUID 'GPU-\\x1b[0m', which is none of a GPU; left out",
+            "device gpu-0 of node gpu-a has the UUID 'GPU-\\x1b[0m', which is not a GPU's; left out",
         ),
-        ({"capacity": {"memory": {"value": "lots"}}}, "device gpu-0 of node gpu-a says 'lots' for its memory; left out"),
-        ({"capacity": {}}, "device gpu-0 of node gpu-a says '' for its memory; left out"),
+        ({"capacity": {"memory": {"value": "lots"}}}, "device gpu-0 of node gpu-a says 'lots' as its memory; left out"),
+        ({"capacity": {}}, "device gpu-0 of node gpu-a says '' as its memory; left out"),
         (
             {"attributes": {"type": {"string": "gpu"}, "uuid": {"string": "GPU-a0"},
                             "productName": {"string": "NVIDIA L4"}}},
-            "node gpu-a has GPUs of several products; 1 that are no NVIDIA-H100-80GB-HBM3 are left out",
+            "node gpu-a has GPUs of several products; 1 other than NVIDIA-H100-80GB-HBM3 are left out",
         ),
     ],
     ids=["MIG", "no type", "no UUID", "no size", "no capacity", "another product"],
@@ -275,7 +275,7 @@ def test_a_device_that_is_no_gpu_of_the_node_is_left_out_and_that_is_said(change
 def test_without_its_label_a_node_has_the_product_that_the_driver_names() -> None:
     found = live(read_of(having(document(a=1), node=lambda n: n["metadata"].update(labels={}))))
     assert found.nodes[0].product == H100
-    assert found.notes == (f"node gpu-a has no label nvidia.com/gpu.product; its driver calls the GPUs {H100}",)
+    assert found.notes == (f"node gpu-a has no label nvidia.com/gpu.product; using the driver's product name {H100}",)
 
 
 # ---- pools
@@ -301,7 +301,12 @@ def pool(*generations: tuple[int, int, str]) -> list[Object]:
     [
         ([(1, 2, "a0"), (1, 2, "a1")], ["a0", "a1"], "", ()),
         ([(1, 1, "old"), (2, 1, "new")], ["new"], "", ()),
-        ([(1, 1, "old"), (2, 2, "new")], ["old"], "", ("pool gpu-a is being published anew; read as it was before",)),
+        (
+            [(1, 1, "old"), (2, 2, "new")],
+            ["old"],
+            "",
+            ("pool gpu-a is being updated; its previous generation is used",),
+        ),
         ([(1, 2, "a0")], ["a0"], "1 of 2 ResourceSlices of pool gpu-a are published", ()),
         ([(1, 2, "old"), (2, 3, "new")], ["new"], "1 of 3 ResourceSlices of pool gpu-a are published", ()),
     ],
@@ -347,7 +352,7 @@ def test_a_gpu_counts_once_though_the_node_that_lost_it_still_publishes_it() -> 
     next(i for i in items if i["kind"] == "Node")["status"] = {}
     found = live(read_of(items))
     assert [(n.name, [g.uuid for g in n.gpus]) for n in found.nodes] == [("gpu-a", []), ("gpu-b", ["GPU-a0"])]
-    assert found.notes == ("GPU-a0 is published by gpu-b and gpu-a; taken as of the first",)
+    assert found.notes == ("GPU-a0 is published by gpu-b and gpu-a; the first is used",)
 
 
 def test_slices_of_a_node_that_is_gone_are_no_gpus() -> None:
@@ -356,7 +361,7 @@ def test_slices_of_a_node_that_is_gone_are_no_gpus() -> None:
     ]
     found = live(read_of(items))
     assert [n.name for n in found.nodes] == ["gpu-a"]
-    assert found.notes == ("node gpu-b is gone, though GPUs of it are still published",)
+    assert found.notes == ("node gpu-b is gone, but its GPUs are still published",)
 
 
 def test_odd_objects_are_no_traceback() -> None:
@@ -370,7 +375,7 @@ def test_odd_objects_are_no_traceback() -> None:
     ]  # fmt: skip
     found = live(read_of(odd))
     assert [n.gpus for n in found.nodes] == [()]
-    assert "pool r names no node for its 1 devices; left out" in found.notes
+    assert "pool r has no node for its 1 devices; left out" in found.notes
 
 
 # ---- differences

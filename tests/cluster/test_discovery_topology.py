@@ -101,13 +101,13 @@ def test_gpus_that_the_file_does_not_know_or_that_are_gone_are_in_no_domain() ->
     ("content", "said"),
     [
         ("", "t has no line `node: NAME`"),
-        ("GPU0 GPU1\n", "t:1: before anything else, a line must say whose GPUs these are"),
+        ("GPU0 GPU1\n", "t:1: expected a line `node: NAME` first"),
         ("node: a\n", "t: node a has no matrix"),
-        (text(2, set()) + "\nnode: n\n", "t:7: node n has two parts"),
+        (text(2, set()) + "\nnode: n\n", "t:7: node n appears twice"),
         (text(2, set()).replace("GPU 1: X (UUID: GPU-u1)\n", ""), "nvidia-smi -L lists 1 GPUs, nvidia-smi topo -m has 2"),
-        (text(2, set(), listed=False).replace("GPU1  SYS", "GPU2  SYS"), "a row and a column for each GPU from 0 on"),
-        ("node: n\nGPU0 GPU1\nGPU0 X\n", "t: node n, line 3: the row has fewer columns than the heading"),
-        ("node: n\nGPU0 GPU1\nGPU0 X NV4\nGPU1 SYS X\n", "GPU0 has a link to GPU1, but not back"),
+        (text(2, set(), listed=False).replace("GPU1  SYS", "GPU2  SYS"), "lacks a row or a column of a GPU, counted from 0"),
+        ("node: n\nGPU0 GPU1\nGPU0 X\n", "t: node n, line 3: the row has fewer columns than the header"),
+        ("node: n\nGPU0 GPU1\nGPU0 X NV4\nGPU1 SYS X\n", "GPU0 has a link to GPU1, but not the reverse"),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_an_error_with_its_place(content: str, said: str) -> None:

@@ -64,7 +64,7 @@ def test_a_cluster_gives_back_the_document_it_was_made_from(
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     ran = scepsy("cluster", "discover", "--write", "--project", directory)
-    assert (ran.code, ran.out) == (0, f"clusters/{path.name} says what the cluster has; nothing is written.\n")
+    assert (ran.code, ran.out) == (0, f"clusters/{path.name} matches the cluster; nothing to write.\n")
     assert path.read_text() == text
 
     # From nothing, with what nvidia-smi would say, and the way of sharing that only people know.

@@ -1,4 +1,4 @@
-"""In what a Cluster document differs from the live cluster: why it is rewritten, and what drift finds."""
+"""Differences between a Cluster document and the live cluster: for `cluster discover` and for drift."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scepsy.documents.units import format_memory
 Kind = Literal[
     "node-gone", "node-new", "node-silent", "node-incomplete", "product", "gpu-gone", "gpu-moved", "gpu-new", "memory"
 ]
-"""`silent`: the node is there, and no driver publishes GPUs of it; `incomplete`: not all of them are published."""
+"""`silent`: the node exists, but no driver publishes its GPUs; `incomplete`: only some are published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class Difference:
     Attributes:
         kind: what it is.
         node: the node of the document, or the new one.
-        gpu: the GPU; empty where it is about the node.
-        was: what the document says.
-        now: what the cluster says.
+        gpu: the GPU; empty for a difference of the node.
+        was: the document's value.
+        now: the cluster's value.
     """
 
     kind: Kind
@@ -36,9 +36,9 @@ class Difference:
 
 
 def compare(cluster: Cluster, live: LiveCluster) -> list[Difference]:
-    """Return in what a cluster differs from its document: nodes in the document's order, then new ones by name.
+    """Return how a cluster differs from its document: nodes in the document's order, then new ones by name.
 
-    Of a node that publishes nothing, or not all, no GPU counts as gone: a driver that restarts is no loss of hardware.
+    No GPU of a node that publishes none, or only some, counts as gone: a restart of the driver is not lost hardware.
     """
     where = {gpu.uuid: node.name for node in live.nodes for gpu in node.gpus}
     found = [difference for node in cluster.spec.nodes for difference in _of_node(node, live, where)]
@@ -52,7 +52,7 @@ def compare(cluster: Cluster, live: LiveCluster) -> list[Difference]:
 
 
 def _of_node(node: Node, live: LiveCluster, where: Mapping[str, str]) -> Iterator[Difference]:
-    """Return in what a node differs; `where` says in which node a GPU is."""
+    """Return how a node differs; `where` maps a GPU to its node."""
     now = live.node(node.name)
     if now is None and node.name not in live.others:
         yield Difference("node-gone", node.name, was=str(len(node.gpus)))
@@ -73,7 +73,7 @@ def _of_node(node: Node, live: LiveCluster, where: Mapping[str, str]) -> Iterato
         found = published.pop(gpu.uuid, None)
         if found is not None and found.memory != gpu.memory:
             yield Difference("memory", node.name, gpu.uuid, format_memory(gpu.memory), format_memory(found.memory))
-        # MIG devices are not looked for: only whole GPUs are read.
+        # MIG devices are never found: only whole GPUs are read.
         if found is None and gpu.uuid not in moved and not gpu.uuid.startswith("MIG-"):
             yield Difference("gpu-gone", node.name, gpu.uuid)
     for new in published.values():

@@ -1,4 +1,4 @@
-"""A live cluster → plain values: nodes, their GPUs, and what is wrong with them.
+"""A live cluster → plain values: nodes, their GPUs, and their faults.
 
 Sources. The GPUs and their health are what NVIDIA's and HAMi's DRA drivers publish in ResourceSlices (attributes
 `uuid`, `type` and `productName`, capacity `memory`, device taints such as `gpu.nvidia.com/xid`). The product is the
@@ -26,7 +26,7 @@ from scepsy.sharing import BACKENDS, DRIVERS
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 CLIQUE_LABEL = "nvidia.com/gpu.clique"
 _WHOLE = {backend.device_type for backend in BACKENDS}
-"""The attribute `type` of whole GPUs; others are MIG devices, and GPUs that are passed to virtual machines."""
+"""The attribute `type` of whole GPUs; others are MIG devices, and GPUs passed through to virtual machines."""
 _UUID = re.compile(r"GPU-[A-Za-z0-9-]{1,76}")
 _ABOUT_GPUS = re.compile(r"gpu|xid|nvlink|nvswitch|nvidia|dcgm|accelerated", re.IGNORECASE)
 _ABOUT_MONITORS = re.compile(r"dcgm.?(connectivity|service)|device.?plugin|throttl", re.IGNORECASE)
@@ -36,11 +36,11 @@ _EFFECTS = {"NoSchedule", "NoExecute"}
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something that is wrong with a node or a GPU.
+    """A fault of a node or a GPU.
 
     Attributes:
-        what: in words.
-        since: when it began, as Kubernetes writes it (RFC 3339); empty if that is not known.
+        what: the fault, for messages.
+        since: its start, as Kubernetes writes it (RFC 3339); empty if unknown.
     """
 
     what: str
@@ -54,7 +54,7 @@ class LiveGpu:
     Attributes:
         uuid: the driver's UUID.
         memory: bytes.
-        product: as the driver calls it, with dashes for blanks, which is how the node label is made.
+        product: the driver's name, with dashes for blanks, as in the node label.
         sick: why nothing new is placed on it; None for a healthy one.
     """
 
@@ -70,17 +70,17 @@ class LiveNode:
 
     Attributes:
         name: its name.
-        product: of its GPUs; empty if nothing says.
+        product: of its GPUs; empty if unknown.
         gpus: in the driver's order.
-        ready: whether it reports to be.
+        ready: whether it reports to be ready.
         unready: why not, and since when; None for a ready one.
         cordoned: since when nothing new is placed on it; None for other nodes.
-        conditions: what monitors say is wrong with its GPUs.
+        conditions: faults of its GPUs that monitors report.
         taints: its other taints, as `key=value:effect`.
-        incomplete: why the list of its GPUs may not be whole; empty if it is.
+        incomplete: why the list of its GPUs may be incomplete; empty if it is complete.
         connected: whether NVLink is known to connect all its GPUs.
-        ready_since: since when it has been ready, as Kubernetes writes it; empty if it is not, or if nothing says.
-        published_since: when the driver last changed what it publishes of the node; empty if nothing says.
+        ready_since: since when it has been ready, as Kubernetes writes it; empty if it is not, or unknown.
+        published_since: when the driver last changed the node's ResourceSlices; empty if unknown.
     """
 
     name: str
@@ -108,15 +108,15 @@ class LiveNode:
 
 @dataclass(frozen=True)
 class LiveCluster:
-    """What a cluster has.
+    """The GPUs of a live cluster.
 
     Attributes:
         version: of Kubernetes, such as `1.36`.
-        driver: whose GPUs these are.
+        driver: the driver that publishes them.
         nodes: those with GPUs, in name order.
         others: names of the other nodes.
         has_class: whether there is a DeviceClass of the driver's name, through which GPUs are claimed.
-        notes: what was not understood, or left out, one line each.
+        notes: what is invalid, or left out, one line each.
     """
 
     version: str
@@ -137,10 +137,10 @@ class LiveCluster:
 
 @dataclass(frozen=True)
 class Objects:
-    """What is read of a cluster, as Kubernetes has it.
+    """The Kubernetes objects that discovery reads.
 
     Attributes:
-        version: the answer of `/version`.
+        version: the response of `/version`.
         nodes: Nodes.
         slices: ResourceSlices.
         classes: DeviceClasses.
@@ -153,7 +153,7 @@ class Objects:
 
 
 def read(cluster: Reader) -> Objects:
-    """Read what `live` needs.
+    """Read the objects that `live` needs.
 
     Raises:
         ScepsyError: the cluster refuses, or cannot be reached.
@@ -165,11 +165,11 @@ def read(cluster: Reader) -> Objects:
 
 
 def live(objects: Objects, driver: str | None = None) -> LiveCluster:
-    """Make plain values of what Kubernetes has.
+    """Return the GPUs of a cluster from its Kubernetes objects.
 
     Args:
-        objects: what was read.
-        driver: whose GPUs are meant; None for the first of `DRIVERS` that publishes any.
+        objects: the objects.
+        driver: the driver that publishes the GPUs; None for the first of `DRIVERS` that publishes any.
     """
     notes: list[str] = []
     published = {str(mapping(item.get("spec")).get("driver")) for item in objects.slices}
@@ -188,24 +188,24 @@ def live(objects: Objects, driver: str | None = None) -> LiveCluster:
         else:
             others.add(name)
     for name in sorted(devices):
-        notes.append(f"node {name} is gone, though GPUs of it are still published")
+        notes.append(f"node {name} is gone, but its GPUs are still published")
     classes, changed = {_name(item) for item in objects.classes}, _changed(objects.slices, driver)
     nodes = tuple(replace(n, published_since=changed.get(n.name, "")) for n in _once(made, notes))
     return LiveCluster(_version(objects.version), driver, nodes, frozenset(others), driver in classes, tuple(notes))
 
 
 def _once(nodes: Sequence[LiveNode], notes: list[str]) -> Iterable[LiveNode]:
-    """Return nodes such that each GPU is in one: where it sat before may still publish it."""
+    """Return nodes such that each GPU is in one: the node that had it before may still publish it."""
     owner: dict[str, str] = {}
     for node in sorted(nodes, key=lambda node: not node.ready):
         for gpu in node.gpus:
             owner.setdefault(gpu.uuid, node.name)
     for node in nodes:
-        own = tuple(gpu for gpu in node.gpus if owner[gpu.uuid] == node.name)
+        gpus = tuple(gpu for gpu in node.gpus if owner[gpu.uuid] == node.name)
         for gpu in node.gpus:
-            if gpu not in own:
-                notes.append(f"{gpu.uuid} is published by {owner[gpu.uuid]} and {node.name}; taken as of the first")
-        yield replace(node, gpus=own)
+            if gpu not in gpus:
+                notes.append(f"{gpu.uuid} is published by {owner[gpu.uuid]} and {node.name}; the first is used")
+        yield replace(node, gpus=gpus)
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:
@@ -217,7 +217,7 @@ def natural(text: str) -> list[tuple[int, int, str]]:
 
 
 def _devices(slices: Sequence[Object], driver: str, notes: list[str]) -> tuple[dict[str, list[Object]], dict[str, str]]:
-    """Return the devices of each node, and why those of a node may not be all.
+    """Return the devices of each node, and why those of a node may be incomplete.
 
     A pool's newest generation counts, as for the scheduler; while it is being written, the one before it if that is
     still whole.
@@ -225,13 +225,13 @@ def _devices(slices: Sequence[Object], driver: str, notes: list[str]) -> tuple[d
     pools: dict[str, dict[int, list[Object]]] = {}
     for item in slices:
         spec = mapping(item.get("spec"))
-        own = mapping(spec.get("pool"))
+        identity = mapping(spec.get("pool"))
         if spec.get("driver") != driver:
             continue
-        if "name" not in own:
-            notes.append(f"ResourceSlice {_name(item)} is of no pool; left out")
+        if "name" not in identity:
+            notes.append(f"ResourceSlice {_name(item)} has no pool; left out")
             continue
-        pools.setdefault(str(own["name"]), {}).setdefault(_count(own.get("generation")), []).append(spec)
+        pools.setdefault(str(identity["name"]), {}).setdefault(_count(identity.get("generation")), []).append(spec)
     devices: dict[str, list[Object]] = {}
     incomplete: dict[str, str] = {}
     for pool, generations in sorted(pools.items()):
@@ -239,7 +239,7 @@ def _devices(slices: Sequence[Object], driver: str, notes: list[str]) -> tuple[d
         whole = [g for g, specs in generations.items() if _is_whole(specs)]
         chosen = max(whole, default=newest)
         if chosen != newest:
-            notes.append(f"pool {pool} is being published anew; read as it was before")
+            notes.append(f"pool {pool} is being updated; its previous generation is used")
         missing = ""
         if not whole:
             count = generations[newest][0]["pool"].get("resourceSliceCount")
@@ -253,9 +253,9 @@ def _devices(slices: Sequence[Object], driver: str, notes: list[str]) -> tuple[d
 
 
 def _changed(slices: Sequence[Object], driver: str) -> dict[str, str]:
-    """Return by node when a driver last changed what it publishes of it; without those of which nothing says it.
+    """Return by node when a driver last changed its ResourceSlices, where that is known.
 
-    The server notes the time of a writer's last change, not of writes that change nothing:
+    The server records the time of a writer's last change, not of writes that change nothing:
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
     changed: dict[str, str] = {}
@@ -264,10 +264,10 @@ def _changed(slices: Sequence[Object], driver: str) -> dict[str, str]:
         if spec.get("driver") != driver:
             continue
         written = [metadata.get("creationTimestamp")]
-        written += [own.get("time") for own in mappings(metadata.get("managedFields"))]
+        written += [entry.get("time") for entry in mappings(metadata.get("managedFields"))]
         newest = max(str(time or "") for time in written)
-        for own in (spec, *mappings(spec.get("devices"))):
-            name = str(own.get("nodeName") or "")
+        for placed in (spec, *mappings(spec.get("devices"))):
+            name = str(placed.get("nodeName") or "")
             changed[name] = max(newest, changed.get(name, ""))
     return changed
 
@@ -288,23 +288,23 @@ def _by_node(spec: Object, notes: list[str]) -> Iterable[tuple[str, list[Object]
     if spec.get("perDeviceNodeSelection"):
         return [(str(device["nodeName"]), [device]) for device in listed if device.get("nodeName")]
     if listed:
-        notes.append(f"pool {spec['pool']['name']} names no node for its {len(listed)} devices; left out")
+        notes.append(f"pool {spec['pool']['name']} has no node for its {len(listed)} devices; left out")
     return []
 
 
 def _gpu(device: Object, notes: list[str], node: str) -> LiveGpu | None:
-    """Return what a device is; None for what is no whole GPU."""
+    """Return a device as a GPU; None if it is not a valid one."""
     attributes = mapping(device.get("attributes"))
     where = f"device {device.get('name')} of node {node}"
     uuid = _attribute(attributes, "uuid")
     if not _UUID.fullmatch(uuid):
-        notes.append(f"{where} has the UUID {uuid[:80]!r}, which is none of a GPU; left out")
+        notes.append(f"{where} has the UUID {uuid[:80]!r}, which is not a GPU's; left out")
         return None
     memory = mapping(mapping(device.get("capacity")).get("memory")).get("value", "")
     try:
         size = parse_memory(memory)
     except ValueError:
-        notes.append(f"{where} says {str(memory)[:40]!r} for its memory; left out")
+        notes.append(f"{where} says {str(memory)[:40]!r} as its memory; left out")
         return None
     product = re.sub(r"[^A-Za-z0-9._-]+", "-", _attribute(attributes, "productName").strip())
     return LiveGpu(uuid, size, product, _sick(mappings(device.get("taints"))))
@@ -316,9 +316,9 @@ def _attribute(attributes: Object, name: str) -> str:
 
 
 def _sick(taints: Sequence[Object]) -> Trouble | None:
-    """Return what is wrong with a device, from its taints.
+    """Return the fault of a device, from its taints.
 
-    Those with the effect `None` only inform: an error of an application, a device that is not monitored.
+    Taints with the effect `None` only inform: an error of an application, a device that is not monitored.
     """
     bad = [taint for taint in taints if str(taint.get("effect")) in _EFFECTS]
     if not bad:
@@ -337,7 +337,7 @@ def _node(item: Object, devices: list[Object], incomplete: str, notes: list[str]
     kinds = Counter(_attribute(mapping(device.get("attributes")), "type") for device in devices)
     for kind, count in sorted(kinds.items()):
         if kind not in _WHOLE:
-            notes.append(f"node {name}: {count} devices of type {kind or 'unknown'} are no whole GPUs; left out")
+            notes.append(f"node {name}: {count} devices of type {kind or 'unknown'} are not whole GPUs; left out")
     whole = [device for device in devices if _attribute(mapping(device.get("attributes")), "type") in _WHOLE]
     for device in sorted(whole, key=lambda device: natural(str(device.get("name")))):
         gpu = _gpu(device, notes, name)
@@ -345,15 +345,15 @@ def _node(item: Object, devices: list[Object], incomplete: str, notes: list[str]
             seen.add(gpu.uuid)
             gpus.append(gpu)
     product = str(labels.get(PRODUCT_LABEL) or "")
-    said = sorted({gpu.product for gpu in gpus if gpu.product})
-    if not product and said:
-        product = said[0]
-        notes.append(f"node {name} has no label {PRODUCT_LABEL}; its driver calls the GPUs {product}")
-    if len(said) > 1 and product in said:
+    products = sorted({gpu.product for gpu in gpus if gpu.product})
+    if not product and products:
+        product = products[0]
+        notes.append(f"node {name} has no label {PRODUCT_LABEL}; using the driver's product name {product}")
+    if len(products) > 1 and product in products:
         # A node of the document has one product.
         others = [gpu for gpu in gpus if gpu.product != product]
         gpus = [gpu for gpu in gpus if gpu.product == product]
-        notes.append(f"node {name} has GPUs of several products; {len(others)} that are no {product} are left out")
+        notes.append(f"node {name} has GPUs of several products; {len(others)} other than {product} are left out")
     spec, conditions = mapping(item.get("spec")), mappings(mapping(item.get("status")).get("conditions"))
     return LiveNode(
         name=name,
@@ -383,7 +383,7 @@ def _unready(conditions: Sequence[Object]) -> Trouble | None:
             return Trouble(
                 f"not ready: {reason}" if reason else "not ready", str(condition.get("lastTransitionTime") or "")
             )
-    return Trouble("not ready: it has not reported yet")
+    return Trouble("not ready: no status reported yet")
 
 
 def _cordoned(spec: Object) -> Trouble | None:
@@ -398,7 +398,7 @@ def _cordoned(spec: Object) -> Trouble | None:
 
 
 def _taints(spec: Object) -> Iterable[str]:
-    """Return the taints that pods of engines do not tolerate, but those that Kubernetes sets for what is known here."""
+    """Return the taints that pods of engines do not tolerate, without those that Kubernetes sets itself."""
     for taint in mappings(spec.get("taints")):
         key = str(taint.get("key"))
         if key == "nvidia.com/gpu" or key.startswith("node.kubernetes.io/") or str(taint.get("effect")) not in _EFFECTS:
@@ -407,10 +407,10 @@ def _taints(spec: Object) -> Iterable[str]:
 
 
 def _conditions(conditions: Sequence[Object]) -> Iterable[Trouble]:
-    """Return the conditions by which a monitor says that something is wrong with GPUs.
+    """Return the conditions in which a monitor reports a fault of GPUs.
 
-    One that ends in Ready or Healthy is bad when False, any other when True; Unknown is neither. That a monitor itself
-    does not work, or that a GPU is slowed down by its heat, does not make it sick.
+    A condition that ends in Ready or Healthy is a fault when False, any other when True; Unknown is none. Faults of
+    the monitor itself, and thermal throttling, do not make a GPU sick.
     """
     for condition in sorted(conditions, key=lambda c: str(c.get("type"))):
         kind, status = str(condition.get("type")), condition.get("status")
@@ -423,7 +423,7 @@ def _conditions(conditions: Sequence[Object]) -> Iterable[Trouble]:
 
 
 def _version(answer: Object) -> str:
-    """Return `1.36` of what the server says; some providers add a `+` to the minor version."""
+    """Return `1.36` from the response of `/version`; some providers add a `+` to the minor version."""
     match = re.match(r"v?([0-9]+)\.([0-9]+)", str(answer.get("gitVersion") or ""))
     if match:
         return f"{match[1]}.{match[2]}"

@@ -1,6 +1,6 @@
-"""What a live cluster has → a Cluster document: a new one, or one that is there with nothing changed that need not be.
+"""A live cluster → a Cluster document: a new one, or the existing one with only the differences changed.
 
-Values only; :mod:`scepsy.cluster.yaml_layout` makes text of them.
+Values only; :mod:`scepsy.cluster.yaml_layout` writes the text.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _VERSIONS: tuple[str, ...] = typing.get_args(KubernetesVersion)
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """What a Cluster document should say.
+    """A Cluster document that matches the live cluster.
 
     Attributes:
         cluster: the document.
-        changes: what is different from the one before, one line each.
-        notes: what the reader should know besides, one line each.
+        changes: differences from the document before, one line each.
+        notes: warnings, one line each.
     """
 
     cluster: Cluster
@@ -50,11 +50,11 @@ def fresh(name: str, live: LiveCluster, topology: Mapping[str, Links]) -> Discov
 
     Args:
         name: the cluster's name.
-        live: what it has.
-        topology: per node, how GPUs are connected, as far as that was given.
+        live: its GPUs.
+        topology: per node, how GPUs are connected, if given.
 
     Raises:
-        ScepsyError: it has no GPUs, or what it has fits no document.
+        ScepsyError: it has no GPUs, or does not fit a Cluster document.
     """
     notes = list(live.notes)
     nodes = []
@@ -64,8 +64,14 @@ def fresh(name: str, live: LiveCluster, topology: Mapping[str, Links]) -> Discov
         domains = _known_domains(node, [gpu.uuid for gpu in node.gpus], topology, notes)
         nodes.append(_plain(node, domains or ()))
     if not nodes:
-        raise ScepsyError(f"no node publishes a GPU: {_nothing(live)}", "see docs/clusters.md for what is read")
-    notes += [f"{node.name}: {node.incomplete}; left out, run this again" for node in live.nodes if node.incomplete]
+        raise ScepsyError(
+            f"no node publishes a GPU: {_nodes_without_gpus(live)}", "docs/clusters.md lists what is read"
+        )
+    notes += [
+        f"{node.name}: {node.incomplete}; left out: re-run when it is complete"
+        for node in live.nodes
+        if node.incomplete
+    ]
     version = live.version if live.version in _VERSIONS else _VERSIONS[-1]
     backend = default_backend(live.driver)
     if backend.discovery_note:
@@ -76,31 +82,31 @@ def fresh(name: str, live: LiveCluster, topology: Mapping[str, Links]) -> Discov
         "metadata": {"name": name},
         "spec": {"kubernetes": version, "sharing": backend.name, "nodes": nodes},
     }
-    notes += [*_about(live), *_unknown_nodes(topology, live)]
+    notes += [*_warnings(live), *_unknown_nodes(topology, live)]
     return Discovered(_valid(plain), (), tuple(notes))
 
 
 def merged(cluster: Cluster, live: LiveCluster, topology: Mapping[str, Links]) -> Discovered:
-    """Return a document as the cluster has it now, everything else as it is.
+    """Return a document updated from the live cluster, everything else unchanged.
 
-    What goes: nodes that are gone, GPUs that are gone or sit in another node. What comes: new nodes behind the others,
-    new GPUs behind those of their node. What is corrected: product, memory, version of Kubernetes. `reserved` and
-    `nvlinkDomains` are indices: they are rewritten to mean the same GPUs.
+    Removed: nodes that are gone, GPUs that are gone or are in another node. Added: new nodes after the others, new
+    GPUs after those of their node. Corrected: product, memory, version of Kubernetes. `reserved` and `nvlinkDomains`
+    are indices: they are rewritten to refer to the same GPUs.
 
     Args:
         cluster: the document.
-        live: what the cluster has, of the driver that the document's way of sharing uses.
-        topology: per node, how GPUs are connected; replaces `nvlinkDomains` of the nodes that it has.
+        live: the GPUs that the driver of the document's `sharing` publishes.
+        topology: per node, how GPUs are connected; replaces `nvlinkDomains` of its nodes.
 
     Raises:
-        ScepsyError: the cluster has none of the GPUs, or what it has fits no document.
+        ScepsyError: the cluster has no GPUs, or does not fit a Cluster document.
     """
     found = compare(cluster, live)
     if all(node.gpus == () for node in live.nodes):
         raise ScepsyError(
             f"no node publishes a GPU through the driver {live.driver}, which sharing: {cluster.spec.sharing} uses: "
-            + _nothing(live),
-            "is the driver installed? if GPUs are shared in another way now, change spec.sharing first",
+            + _nodes_without_gpus(live),
+            "check that the driver is installed; if the cluster shares GPUs in another way, change spec.sharing first",
         )
     of: dict[str, list[Difference]] = {}
     for difference in found:
@@ -117,7 +123,7 @@ def merged(cluster: Cluster, live: LiveCluster, topology: Mapping[str, Links]) -
         if new.name in known or new.name not in of:
             continue
         if new.incomplete:
-            notes.append(f"{new.name}: {new.incomplete}; left out, run this again")
+            notes.append(f"{new.name}: {new.incomplete}; left out: re-run when it is complete")
             continue
         domains = _known_domains(new, [gpu.uuid for gpu in new.gpus], topology, notes)
         nodes.append(_plain(new, domains or ()))
@@ -127,7 +133,7 @@ def merged(cluster: Cluster, live: LiveCluster, topology: Mapping[str, Links]) -
         changes.append(f"kubernetes: {cluster.spec.kubernetes} -> {live.version}")
         plain["spec"]["kubernetes"] = live.version
     plain["spec"]["nodes"] = nodes
-    notes += [*_about(live), *_unknown_nodes(topology, live)]
+    notes += [*_warnings(live), *_unknown_nodes(topology, live)]
     return Discovered(_valid(plain), tuple(changes), tuple(notes))
 
 
@@ -139,15 +145,16 @@ def _merged_node(
     changes: list[str],
     notes: list[str],
 ) -> dict[str, Any] | None:
-    """Return a node of the document as it is now; None if it goes."""
+    """Return a node of the document, updated; None if it is removed."""
     kinds = {difference.kind for difference in found}
     if "node-gone" in kinds:
         changes.append(f"{node.name}: gone, with {_gpus(len(node.gpus))}")
         return None
     if "node-silent" in kinds:
-        notes.append(f"{node.name}: no driver publishes its GPUs now; kept as it is, remove it by hand if it has none")
+        notes.append(f"{node.name}: no driver publishes its GPUs now; kept: remove the node by hand if it has no GPUs")
     if "node-incomplete" in kinds:
-        notes.append(f"{node.name}: {next(d.now for d in found if d.kind == 'node-incomplete')}; kept, run this again")
+        missing = next(d.now for d in found if d.kind == "node-incomplete")
+        notes.append(f"{node.name}: {missing}; kept: re-run when it is complete")
     plain = node.plain()
     lost: dict[str, str] = {}
     memory: dict[str, str] = {}
@@ -165,11 +172,11 @@ def _merged_node(
             case "gpu-new":
                 new.append({"uuid": difference.gpu, "memory": difference.now})
                 changes.append(f"{node.name}: {difference.gpu} is new, {difference.now}")
-    changes += [f"{node.name}: {uuid} {how}{_meant(node, uuid)}" for uuid, how in lost.items()]
+    changes += [f"{node.name}: {uuid} {how}{_settings_of(node, uuid)}" for uuid, how in lost.items()]
     gpus = [{**g, "memory": memory.get(g["uuid"], g["memory"])} for g in plain["gpus"] if g["uuid"] not in lost]
     plain["gpus"] = [*gpus, *new]
     if not plain["gpus"]:
-        changes.append(f"{node.name}: no GPU is left, so it goes")
+        changes.append(f"{node.name}: no GPUs left, node removed")
         return None
     index = {gpu["uuid"]: i for i, gpu in enumerate(plain["gpus"])}
     at = new_indices(node, index)
@@ -177,10 +184,10 @@ def _merged_node(
     domains = tuple(tuple(at[i] for i in domain if i in at) for domain in node.nvlink_domains)
     domains = tuple(domain for domain in domains if domain)
     if now is not None:
-        # A document that says nothing of domains is filled from a label, as is one whose domains all went with their
-        # GPUs; one that says there are none is believed.
+        # A document without domains, or whose domains all went with their GPUs, gets them from a label; an explicit
+        # empty list stays.
         given = "nvlink_domains" in node.model_fields_set and bool(domains or not node.nvlink_domains)
-        known = _known_domains(now, list(index), topology, notes, asked_only=given)
+        known = _known_domains(now, list(index), topology, notes, topology_only=given)
         if known is not None and _sets(known) != _sets(domains):
             changes.append(f"{node.name}: nvlinkDomains {shown(domains)} -> {shown(known)}")
             domains = known
@@ -197,40 +204,40 @@ def _known_domains(
     gpus: Sequence[str],
     topology: Mapping[str, Links],
     notes: list[str],
-    asked_only: bool = False,
+    topology_only: bool = False,
 ) -> tuple[tuple[int, ...], ...] | None:
-    """Return which GPUs NVLink connects, as indices; None if nothing says. It is never guessed from the product.
+    """Return which GPUs NVLink connects, as indices; None if unknown. It is never guessed from the product.
 
     Args:
         node: the node.
         gpus: UUIDs in the order of the document.
-        topology: what was given.
-        notes: gets a line if nothing is known.
-        asked_only: whether only what was given counts, not the node's label.
+        topology: per node, how GPUs are connected.
+        notes: gets a line if the domains are unknown.
+        topology_only: whether the node's label is ignored.
     """
     links = topology.get(node.name)
     if links is not None:
         domains = links.domains(gpus)
         if domains is None:
             notes.append(
-                f"{node.name}: only some of its GPUs are connected, so the topology file must say which is which: "
-                "add what nvidia-smi -L prints"
+                f"{node.name}: only some of its GPUs are connected, so the topology file must identify each: "
+                "add the output of nvidia-smi -L"
             )
         elif links.cut:
-            notes.append(f"{node.name}: links make no separate sets; in each domain, every pair has a link")
+            notes.append(f"{node.name}: its links do not form separate sets; in each domain, every pair has a link")
         if domains is not None:
             return domains
-    if asked_only:
+    if topology_only:
         return None
     if node.connected and len(gpus) > 1:
         return (tuple(range(len(gpus))),)
     if len(gpus) > 1:
-        notes.append(f"{node.name}: no NVLink domains are known, so each GPU stands alone: give --topology FILE")
+        notes.append(f"{node.name}: unknown NVLink domains, so no GPUs are treated as connected: give --topology FILE")
     return None
 
 
-def _meant(node: Node, uuid: str) -> str:
-    """Say what settings were about a GPU of a document."""
+def _settings_of(node: Node, uuid: str) -> str:
+    """Return the settings of a document that refer to a GPU."""
     i = next(index for index, gpu in enumerate(node.gpus) if gpu.uuid == uuid)
     settings = ["reserved"] if i in node.reserved else []
     settings += [f"in NVLink domain {shown((domain,))}" for domain in node.nvlink_domains if i in domain]
@@ -247,14 +254,16 @@ def _plain(node: LiveNode, domains: Iterable[Iterable[int]]) -> dict[str, Any]:
     }
 
 
-def _about(live: LiveCluster) -> list[str]:
-    """Return what to know about a cluster that its document does not say."""
+def _warnings(live: LiveCluster) -> list[str]:
+    """Return warnings about a cluster that its document cannot hold."""
     lines = []
     if live.version not in _VERSIONS:
         known = f"{_VERSIONS[0]} to {_VERSIONS[-1]}"
-        lines.append(f"the cluster runs Kubernetes {live.version}; manifests are made for {known}")
+        lines.append(f"the cluster runs Kubernetes {live.version}; manifests support {known}")
     if not live.has_class:
-        lines.append(f"there is no DeviceClass {live.driver}, so no GPU can be claimed: install the driver's classes")
+        lines.append(
+            f"there is no DeviceClass {live.driver}, so no GPU can be claimed: install the driver's DeviceClasses"
+        )
     for node in live.nodes:
         for trouble in (node.unready, node.cordoned, *node.conditions):
             if trouble is not None:
@@ -270,13 +279,13 @@ def _about(live: LiveCluster) -> list[str]:
 def _unknown_nodes(topology: Mapping[str, Links], live: LiveCluster) -> list[str]:
     names = {node.name for node in live.nodes if node.gpus}
     gone = sorted(topology.keys() - names)
-    return [f"the topology file has node {name}, the cluster has no such node with GPUs" for name in gone]
+    return [f"the topology file has node {name}, but the cluster has no such node with GPUs" for name in gone]
 
 
-def _nothing(live: LiveCluster) -> str:
+def _nodes_without_gpus(live: LiveCluster) -> str:
     labelled = [node.name for node in live.nodes]
     if labelled:
-        return f"{len(labelled)} nodes have the product label, but no ResourceSlices of {live.driver} are whole"
+        return f"{len(labelled)} nodes have the product label, but no ResourceSlices of {live.driver} are complete"
     return f"{len(live.others)} nodes, none with ResourceSlices of {live.driver}"
 
 
@@ -294,4 +303,4 @@ def _valid(plain: dict[str, Any]) -> Cluster:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise ScepsyError(f"what the cluster has fits no Cluster document: {place}: {first['msg']}") from error
+        raise ScepsyError(f"the cluster does not fit a Cluster document: {place}: {first['msg']}") from error

@@ -1,8 +1,8 @@
-"""Which GPUs NVLink connects, from what `nvidia-smi` prints on the nodes.
+"""Which GPUs NVLink connects, from the output of `nvidia-smi` on the nodes.
 
-A topology file has a part per node: a line `node: NAME`, then what `nvidia-smi -L` and `nvidia-smi topo -m` print
-there, in any order. The first says which GPU has which index, the second how each pair is connected; `NV18` is a bond
-of 18 links. Without the first, a matrix is of use only where it makes no difference: all pairs are connected, or none.
+A topology file has a part per node: a line `node: NAME`, then the output of `nvidia-smi -L` and `nvidia-smi topo -m`
+there, in any order. The first maps indices to UUIDs, the second says how each pair is connected; `NV18` is a bond of
+18 links. Without the first, a matrix can be used only if all pairs are connected, or none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Links:
         uuids: by index; empty where `nvidia-smi -L` is missing.
         count: how many GPUs the matrix has.
         groups: indices of GPUs of which each pair has a link; no GPU is in two, none is alone.
-        cut: whether there are links between groups too: sets that overlap cannot all be domains.
+        cut: whether there are links between groups too: overlapping sets cannot all be domains.
     """
 
     uuids: tuple[str, ...]
@@ -38,7 +38,7 @@ class Links:
     cut: bool = False
 
     def domains(self, gpus: Sequence[str]) -> tuple[tuple[int, ...], ...] | None:
-        """Return the groups as indices into a list of GPUs; None if it cannot be told which GPU is which.
+        """Return the groups as indices into a list of GPUs; None if the GPUs cannot be identified.
 
         Args:
             gpus: UUIDs in the order of the Cluster document.
@@ -58,13 +58,13 @@ def read_topology(text: str, name: str) -> dict[str, Links]:
 
     Args:
         text: its content.
-        name: how messages call it.
+        name: the file, for messages.
 
     Returns:
-        per node, how its GPUs are connected.
+        Per node, how its GPUs are connected.
 
     Raises:
-        ScepsyError: with the line that is not understood.
+        ScepsyError: a line is invalid; names it.
     """
     parts: dict[str, list[tuple[int, str]]] = {}
     current: list[tuple[int, str]] | None = None
@@ -72,14 +72,14 @@ def read_topology(text: str, name: str) -> dict[str, Links]:
         header = _NODE.fullmatch(line)
         if header:
             if header[1] in parts:
-                raise ScepsyError(f"{name}:{number}: node {header[1]} has two parts", "keep one of them")
+                raise ScepsyError(f"{name}:{number}: node {header[1]} appears twice", "keep one of them")
             current = parts[header[1]] = []
         elif current is not None:
             current.append((number, line))
         elif line.strip() and not line.lstrip().startswith("#"):
             raise ScepsyError(
-                f"{name}:{number}: before anything else, a line must say whose GPUs these are",
-                "write `node: NAME`, then what nvidia-smi -L and nvidia-smi topo -m print there",
+                f"{name}:{number}: expected a line `node: NAME` first",
+                "write `node: NAME`, then the output of nvidia-smi -L and nvidia-smi topo -m on that node",
             )
     if not parts:
         raise ScepsyError(f"{name} has no line `node: NAME`", "see docs/clusters.md for the format")
@@ -104,23 +104,27 @@ def _links(lines: list[tuple[int, str]], where: str) -> Links:
             cells = words[1 : 1 + len(columns)]
             if len(cells) < len(columns):
                 raise ScepsyError(
-                    f"{where}, line {number}: the row has fewer columns than the heading", "copy it whole"
+                    f"{where}, line {number}: the row has fewer columns than the header", "copy the whole output"
                 )
             rows[int(match[1])] = cells
     count = len(columns)
     if not count:
-        raise ScepsyError(f"{where} has no matrix", "it is what nvidia-smi topo -m prints")
+        raise ScepsyError(f"{where} has no matrix", "add the output of nvidia-smi topo -m")
     if columns != list(range(count)) or sorted(rows) != columns or count > _MOST:
-        raise ScepsyError(f"{where}: the matrix has not a row and a column for each GPU from 0 on", "copy it whole")
+        raise ScepsyError(
+            f"{where}: the matrix lacks a row or a column of a GPU, counted from 0", "copy the whole output"
+        )
     if listed and sorted(listed) != columns:
         raise ScepsyError(
             f"{where}: nvidia-smi -L lists {len(listed)} GPUs, nvidia-smi topo -m has {count}",
-            "take both at the same time, and outside of containers that see only some GPUs",
+            "run both at the same time, outside of containers that see only some GPUs",
         )
     linked = {(i, j) for i in columns for j in columns if i != j and _LINK.fullmatch(rows[i][j])}
     lone = next(((i, j) for i, j in sorted(linked) if (j, i) not in linked), None)
     if lone:
-        raise ScepsyError(f"{where}: GPU{lone[0]} has a link to GPU{lone[1]}, but not back", "copy it whole")
+        raise ScepsyError(
+            f"{where}: GPU{lone[0]} has a link to GPU{lone[1]}, but not the reverse", "copy the whole output"
+        )
     groups = _groups(count, linked)
     inside = sum(len(group) * (len(group) - 1) for group in groups)
     uuids = tuple(listed[i] for i in columns) if listed else ()
@@ -128,9 +132,9 @@ def _links(lines: list[tuple[int, str]], where: str) -> Links:
 
 
 def _groups(count: int, linked: set[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
-    """Split GPUs into groups of which each pair has a link: from the first on, each takes all that it can.
+    """Split GPUs greedily into groups in which each pair has a link.
 
-    Where links make one whole, that is it; of a hybrid cube mesh (eight V100) it gives both quads.
+    Fully connected GPUs are one group; a hybrid cube mesh (eight V100) gives both quads.
     """
     left = list(range(count))
     groups = []

@@ -1,6 +1,6 @@
-"""A Cluster document as text: a file of its own, or one that is there and is edited in place.
+"""A Cluster document as text: a new file, or an existing one edited in place.
 
-What comes out of an edit is read again, and must say what was meant.
+The result of an edit is parsed again, and must equal the intended document.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SIZE = re.compile(r"[0-9]+[KMGT]i")
 
 
 def written(cluster: Cluster) -> bytes:
-    """Return a document as a file of its own, laid out as people write it: a line per GPU."""
+    """Return a document as a new file, with a line per GPU."""
     spec = cluster.spec
     lines = [
         f"apiVersion: {API_VERSION}",
@@ -66,22 +66,22 @@ def _gpu_text(gpu: Gpu, keys: Sequence[str] = ("uuid", "memory"), pad: str = "")
 
 
 def _scalar(value: str) -> str:
-    """Return a value as people write it; in quotes where some reader would take it for something else."""
+    """Return a value as plain YAML; in quotes where a reader could take it for another type."""
     return value if _SIZE.fullmatch(value) else emit(value).decode().removesuffix("\n")
 
 
 def rewritten(file: SourceFile, number: int, before: Cluster, after: Cluster) -> bytes:
-    """Return a file in which one document says something else; all that need not change stays, byte for byte.
+    """Return a file with one document changed; everything else stays, byte for byte.
 
     Args:
         file: the file.
         number: which of its documents, empty ones not counted.
-        before: what it says.
-        after: what it shall say.
+        before: the document now.
+        after: the document to write.
 
     Raises:
         ScepsyError: the layout of the file cannot be edited safely.
-        DocumentError: what it would say is wrong, such as a way of sharing that the version of Kubernetes lacks.
+        DocumentError: the new document is invalid, such as a `sharing` that the version of Kubernetes does not support.
     """
     if before == after:
         return file.data
@@ -98,11 +98,11 @@ def rewritten(file: SourceFile, number: int, before: Cluster, after: Cluster) ->
         result = validate(sources[number], Cluster)
         others = [source.root.plain() for i, source in enumerate(sources) if i != number]
         if result != after or others != same[:number] + same[number + 1 :]:
-            raise ScepsyError("it would say something else")
+            raise ScepsyError("the edited file would not match the cluster")
     except (DocumentError, ScepsyError, IndexError, AttributeError) as error:
         raise ScepsyError(
-            f"{file.name} is written in a way in which it cannot be edited safely",
-            "write aliases (*name) out and give lists the layout of the examples; or make the changes by hand",
+            f"{file.name} has a layout that cannot be edited safely",
+            "replace aliases (*name) by their values and lay out lists as in the examples, or make the changes by hand",
         ) from error
     loaded = Loaded(result, sources[number])
     problems = [*check_cluster(loaded), *check_kubernetes_version(loaded)]
@@ -112,10 +112,10 @@ def rewritten(file: SourceFile, number: int, before: Cluster, after: Cluster) ->
 
 
 def checked(cluster: Cluster, name: str) -> bytes:
-    """Return a new document as a file, checked as a project's documents are.
+    """Return a new document as a file, checked like the documents of a project.
 
     Raises:
-        DocumentError: it is wrong.
+        DocumentError: it is invalid.
     """
     file = SourceFile(name, written(cluster))
     source: Source = parse(file)[0]
@@ -140,7 +140,7 @@ def _edit(editor: Editor, root: Span, before: Cluster, after: Cluster) -> None:
     new = [node for node in after.spec.nodes if node.name not in known]
     if gone or new:
         editor.change(nodes, gone, [_node_text(node) if nodes.flow else _node_lines(node) for node in new])
-    # Last: what is added at one place stands in the order of the edits, and the spec's end is the nodes'.
+    # Last: additions at one place keep the order of the edits, and spec ends where its nodes end.
     if before.spec.kubernetes != after.spec.kubernetes:
         version = spec.get("kubernetes")
         if version is None:
@@ -175,7 +175,7 @@ def _edit_node(editor: Editor, span: Span, before: Node, after: Node) -> None:
 
 
 def _like(editor: Editor, sibling: Span, gpu: Gpu) -> str | list[str]:
-    """Return a GPU as the one beside it is written."""
+    """Return a GPU in the layout of the one beside it."""
     keys = [str(key.value) for key in sibling.keys]
     if sibling.flow:
         return _gpu_text(gpu, keys or ("uuid", "memory"), " " if editor.text[sibling.start + 1] == " " else "")
@@ -193,7 +193,7 @@ def _edit_indices(
     dropped: list[int],
     added: list[str],
 ) -> None:
-    """Rewrite a list of indices, or of lists of them; note entries that go or come."""
+    """Rewrite a list of indices, or of lists of them; collect keys to drop or add."""
     nested = key == "nvlinkDomains"
     moved = tuple(tuple(moves[i] for i in d if i in moves) for d in old) if nested else tuple(moves.get(i) for i in old)
     left = tuple(item for item in moved if item not in ((), None))
@@ -235,10 +235,10 @@ def _at(span: Span, key: str) -> Span:
 
 
 def new_indices(node: Node, index: Mapping[str, int]) -> dict[int, int]:
-    """Return the new index of each GPU of a node, by its index before; of those that are left."""
+    """Return the new index of each remaining GPU of a node, by its old index."""
     return {i: index[gpu.uuid] for i, gpu in enumerate(node.gpus) if gpu.uuid in index}
 
 
 def shown(domains: Iterable[Iterable[int]]) -> str:
-    """Return NVLink domains as they are written: `[[0, 1], [2, 3]]`."""
+    """Return NVLink domains as YAML: `[[0, 1], [2, 3]]`."""
     return "[" + ", ".join(f"[{', '.join(map(str, domain))}]" for domain in domains) + "]"

@@ -31,7 +31,7 @@ class _Found:
 
     Attributes:
         path: its file.
-        file: what is in it.
+        file: its content.
         number: which of its documents.
         loaded: the document.
     """
@@ -44,11 +44,11 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Folder:
-    """Where the project keeps Cluster documents.
+    """The project's folder of Cluster documents.
 
     Attributes:
         path: the directory; None where there is no project.
-        shown: as messages call it.
+        shown: the directory, for messages.
         documents: by name.
     """
 
@@ -59,7 +59,7 @@ class _Folder:
 
 @click.command("discover")
 @click.argument("name", required=False)
-@click.option("--write", is_flag=True, help="Write the document into the project; only what differs is changed.")
+@click.option("--write", is_flag=True, help="Write the document into the project; only differences are changed.")
 @context_option
 @click.option(
     "--topology",
@@ -69,9 +69,9 @@ class _Folder:
 )
 @project_option
 def command(name: str | None, write: bool, context: str | None, topology: Path | None, project: Path) -> None:
-    """Print the Cluster document NAME as the live cluster has it. With --write, save it in the project.
+    """Print the Cluster document NAME, updated from the live cluster. With --write, save it in the project.
 
-    Comments, layout and settings of a document that is there stay: only nodes, GPUs, products, memory and the
+    An existing document keeps its comments, layout and settings: only nodes, GPUs, products, memory and the
     version of Kubernetes are taken from the cluster.
     """
     folder = _folder(project, write)
@@ -89,21 +89,21 @@ def command(name: str | None, write: bool, context: str | None, topology: Path |
         found = merged(before, live(objects, driver_of(before)), links)
         target = there.path
         data = rewritten(there.file, there.number, before, found.cluster)
-    _tell(found, there is None, cluster.place)
+    _print_changes(found, there is None, cluster.place)
     if not write:
         click.echo(data.decode("utf-8-sig"), nl=False)
         return
     assert target is not None  # noqa: S101 - without a project, _target has raised
     if there is not None and data == there.file.data:
-        click.echo(f"{there.file.name} says what the cluster has; nothing is written.")
+        click.echo(f"{there.file.name} matches the cluster; nothing to write.")
         return
     if there is not None and read_bytes(target, there.file.name) != there.file.data:
-        raise ScepsyError(f"{there.file.name} was edited meanwhile", "give the same command again")
+        raise ScepsyError(f"{there.file.name} changed during the run", "re-run the command")
     write_at_once(target, data, replace=there is not None)
     click.echo(f"Wrote {there.file.name if there else f'{folder.shown}{name}.yaml'}")
 
 
-def _tell(found: Discovered, new: bool, place: str) -> None:
+def _print_changes(found: Discovered, new: bool, place: str) -> None:
     if not new:
         count = len(found.changes)
         what = f"{count} difference{'s' if count > 1 else ''}" if count else "no difference"
@@ -115,7 +115,7 @@ def _tell(found: Discovered, new: bool, place: str) -> None:
 
 
 def _folder(project: Path, write: bool) -> _Folder:
-    """Read the Cluster documents of a project; none where there is no project, and nothing is to be written."""
+    """Read the Cluster documents of a project; none where there is no project and --write is not given."""
     if not (project / PROJECT_FILE).exists():
         if write or project != Path():
             raise ScepsyError(f"there is no {PROJECT_FILE} in {project}", "start a project with: scepsy init DIR")
@@ -162,19 +162,19 @@ def _name(name: str | None, folder: _Folder) -> str:
         return next(iter(folder.documents))
     if folder.documents:
         names = "|".join(folder.documents)
-        raise ScepsyError("the project has several clusters", f"name the one: scepsy cluster discover {names}")
-    raise ScepsyError("the cluster needs a name in the project", "give it one: scepsy cluster discover NAME")
+        raise ScepsyError("the project has several clusters", f"name one: scepsy cluster discover {names}")
+    raise ScepsyError("the project has no cluster yet, so a name is needed", "name it: scepsy cluster discover NAME")
 
 
 def _target(folder: _Folder, name: str, write: bool) -> Path | None:
-    """Return where a new document goes."""
+    """Return the path of a new document."""
     if folder.path is None or not write:
         return None
     target = folder.path / f"{name}.yaml"
     if target.exists():
         names: Sequence[str] = list(folder.documents)
         raise ScepsyError(
-            f"{folder.shown}{name}.yaml is there, but holds no cluster of that name", did_you_mean(name, names)
+            f"{folder.shown}{name}.yaml exists, but has no cluster of that name", did_you_mean(name, names)
         )
     return target
 
@@ -185,5 +185,5 @@ def _links(topology: Path | None) -> dict[str, Links]:
     try:
         text = read_bytes(topology, str(topology)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ScepsyError(f"{topology} is not UTF-8", "save what nvidia-smi prints as text") from error
+        raise ScepsyError(f"{topology} is not UTF-8", "save the output of nvidia-smi as UTF-8 text") from error
     return read_topology(text, str(topology))
