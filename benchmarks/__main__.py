@@ -20,10 +20,10 @@ ALL = {
 
 
 def main() -> None:
-    """Run what is named on the command line, or everything."""
+    """Run the benchmarks that are named on the command line, or all."""
     for name in sys.argv[1:] or ALL:
         if name not in ALL:
-            sys.exit(f"there is no benchmark {name}; there are: {', '.join(ALL)}")
+            sys.exit(f"unknown benchmark {name}; benchmarks: {', '.join(ALL)}")
         ALL[name]()
         print()
 

@@ -1,8 +1,8 @@
-"""How far latencies err that were left out: points, token mixes, shares, and the bandwidth that part of the SMs draws.
+"""Errors of held-out latencies: points, token mixes, shares; and of the bandwidth that part of the SMs draws.
 
 Points and mixes are those of the shipped profiles (estimated by AIConfigurator from measured kernels), so the errors
-are those of the curve and of the carrying alone, not of the estimates. Shares of a simulated engine check the machinery
-of interpolation, not the GPU. The bandwidths are published measurements of kernels. There are no measurements of models
+are those of the curve and of the scaling alone, not of the estimates. Shares of a simulated engine check the
+interpolation, not the GPU. The bandwidths are published measurements of kernels. There are no measurements of models
 on shares of a GPU here.
 """
 
@@ -176,7 +176,7 @@ def main() -> None:
         name = f"up to {factor:g}" if factor < 1e9 else "all"
         print(f"  {name:12s} roofline (used) {summary(list(mixes(factor, known=True)))}")
         print(f"  {'':12s} proportional    {summary(list(mixes(factor, known=False)))}")
-    print("Shares of a simulated A100 that slows with every halving by so much more than the model knows, held out:")
+    print("Shares of a simulated A100 that slows with every halving by a factor more than the model, held out:")
     for factor in (0.9, 1.0, 1.15, 1.3):
         for name, known in (("from the whole GPU", (10,)), ("between measured shares 0.2, 0.5 and 1", (10, 5, 2))):
             print(f"  {factor:4.2f} {name:40s} {summary(list(shares(factor, known)))}")
@@ -185,9 +185,8 @@ def main() -> None:
     for source in SOURCES:
         each = float(np.exp(np.mean([np.log(other.each) for other in SOURCES if other is not source])))
         for card, share, found in source.points:
-            said = saturating(share, card.knee(each))
-            errors.append(said / found - 1)
-            print(
-                f"  {source.name:48s} φ {share:.2f}: published {found:.2f}, ours {said:.2f} ({said / found - 1:+.0%})"
-            )
+            predicted = saturating(share, card.knee(each))
+            errors.append(predicted / found - 1)
+            error = predicted / found - 1
+            print(f"  {source.name:48s} φ {share:.2f}: published {found:.2f}, predicted {predicted:.2f} ({error:+.0%})")
     print(f"  {summary(errors)}; used: {SM_BANDWIDTH / 1e9:.0f} GB/s per SM")

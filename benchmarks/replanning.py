@@ -25,7 +25,7 @@ def started(placed: tuple[Placed, ...], before: list[Instance]) -> int:
 
 
 def main() -> None:
-    """Walk through small changes of demand on 64 GPUs, once re-planning from nothing, once from the plan in force."""
+    """Walk through small changes of demand on 64 GPUs, with and without re-planning."""
     catalog = Catalog([load(f"profiles/{p}.yaml", Profile) for p in PROFILES], "0.24.0")
     base = {n: load(f"workflows/{n}.yaml", Workflow) for n in ("rag-reranker", "support-desk")}
     demands = {n: from_statistics(w.spec.demand.statistics) for n, w in base.items()}
@@ -56,5 +56,5 @@ def main() -> None:
         kept = name(placed, kept, (), stock)
     size = f"{stock.gpus(PRODUCT)} GPUs, {len(kept)} instances"
     print(f"Re-planning: {CHANGES} changes of demand within ±{SPREAD:.0%}, {size}")
-    print(f"  instances started: {fresh_starts} from nothing each time, {kept_starts} from the plan in force")
+    print(f"  instances started: {fresh_starts} without regard to the plan in force, {kept_starts} with re-planning")
     print(f"  objective against the best: mean {worse:+.2%}, worst {worst:+.2%}")

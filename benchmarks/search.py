@@ -45,10 +45,10 @@ def main() -> None:
         stock = inventory(nodes)
         build = partial(build_problem, workflows, demands, catalog, stock)
         problem = build()
-        found = solve(problem, stock)
+        solution = solve(problem, stock)
         options = sum(len(table.index) for table in problem.tables)
         name = f"{nodes * 8} GPUs, {options} options"
         runs = 9 if nodes < 32 else 3
         print(row(f"{name}: tables", cpu_ms(build, runs)))
         print(row(f"{name}: search and placement", cpu_ms(partial(solve, problem, stock), runs)))
-        print(f"    gap {found.gap:.4%}, {found.tried} allocation(s) tried for placement")
+        print(f"    gap {solution.gap:.4%}, {solution.tried} allocation(s) tried for placement")

@@ -1,4 +1,4 @@
-"""Start-up of the command against importing click alone, in turn."""
+"""CPU time of `scepsy --help` relative to importing click alone."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def _cpu(command: list[str]) -> float:
 
 def main() -> None:
     """Report the ratio, pair by pair."""
-    ours, click = [sys.executable, "-m", "scepsy", "--help"], [sys.executable, "-c", "import click"]
-    _cpu(ours), _cpu(click)
-    pairs = [(_cpu(ours), _cpu(click)) for _ in range(PAIRS)]
+    scepsy, click = [sys.executable, "-m", "scepsy", "--help"], [sys.executable, "-c", "import click"]
+    _cpu(scepsy), _cpu(click)
+    pairs = [(_cpu(scepsy), _cpu(click)) for _ in range(PAIRS)]
     ratios = [a / b for a, b in pairs]
     print("Start-up: scepsy --help against python -c 'import click'")
-    mine, theirs = (statistics.median(times) * 1e3 for times in zip(*pairs, strict=True))
-    print(f"  {mine:.0f} ms against {theirs:.0f} ms CPU")
+    scepsy_ms, click_ms = (statistics.median(times) * 1e3 for times in zip(*pairs, strict=True))
+    print(f"  {scepsy_ms:.0f} ms against {click_ms:.0f} ms CPU")
     print(f"  ratio: min {min(ratios):.2f}, median {statistics.median(ratios):.2f}, max {max(ratios):.2f}")

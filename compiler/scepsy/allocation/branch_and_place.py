@@ -18,7 +18,7 @@ from scepsy.pipeline.instance import Ints
 from scepsy.placement import TP_SIZES, Inventory, Placed, Undecided, place
 
 MAX_CANDIDATES = 2000
-"""Allocations that are tried in order of their objective before those that pack by construction are taken."""
+"""Allocations that are tried in order of their objective, before the fallback to those that pack by construction."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Solution:
         rows: per LLM, the row of its table in `problem`.
         problem: what was solved.
         placed: every instance.
-        lower_bound: no allocation that can be placed has a smaller objective.
+        lower_bound: proven: no allocation that can be placed has a smaller objective.
         unplaced_bound: the least objective without regard to placement.
         achieved: its objective, by the makespans of the problem.
         tried: allocations that were tried.
@@ -50,20 +50,20 @@ class Solution:
 
     @property
     def outcomes(self) -> list[LlmOutcome]:
-        """What every LLM does."""
+        """The outcome of every LLM."""
         return [table.outcome(row) for table, row in zip(self.problem.tables, self.rows, strict=True)]
 
 
 def solve_linear(problem: Problem, inventory: Inventory, effort: int = EFFORT) -> Solution:
     """Return the allocation of least cost along the problem's tangents that can be placed.
 
-    Best-first until one can be placed: it is then proven best. Where that takes too long, allocations that pack by
-    construction are taken instead, and the gap to what has been ruled out is reported.
+    Best-first until one can be placed: it is then proven optimal. If that takes too long, allocations that pack by
+    construction are the fallback, and the gap to the proven bound is reported.
 
     Args:
         problem: the problem.
         inventory: the GPUs.
-        effort: options that the search may look at; the substitutes get a part of it each.
+        effort: options that the search may evaluate; each fallback gets a part of it.
 
     Raises:
         Infeasible: there is none, or none was found; the error says which.
@@ -103,7 +103,7 @@ def solve_linear(problem: Problem, inventory: Inventory, effort: int = EFFORT) -
 
 
 def _solution(problem: Problem, chosen: Candidate, placed: list[Placed], search: tuple[int, int, int]) -> Solution:
-    """Put a solution together; `search` holds the unplaced bound, the proven bound, and how many were tried."""
+    """Return a solution; `search` has the unplaced bound, the proven bound, and how many allocations were tried."""
     unplaced, bound, tried = search
     return Solution(
         rows=chosen.rows,
@@ -117,7 +117,7 @@ def _solution(problem: Problem, chosen: Candidate, placed: list[Placed], search:
 
 
 def _known(problem: Problem, inventory: Inventory) -> Candidate | None:
-    """Return an allocation that can be placed, where one is found at once."""
+    """Return an allocation that can be placed, if one is found at once."""
     guess = first_guess(problem, inventory)
     try:
         return guess if guess is not None and placed_or_none(problem, guess, inventory) is not None else None
@@ -137,14 +137,14 @@ def placed_or_none(
         pinned: instances of it that stay where they are.
 
     Raises:
-        Undecided: whether it can be placed was not found out.
+        Undecided: the search ended before it was known whether it can be placed.
     """
     requests = [table.request(row) for table, row in zip(problem.tables, candidate.rows, strict=True)]
     return place(requests, inventory, pinned)
 
 
 def _climbed(problem: Problem, inventory: Inventory, steps: int) -> list[tuple[Candidate, list[Placed]]]:
-    """Return an allocation reached from the smallest one by giving one LLM after another what can still be placed.
+    """Return an allocation from the smallest one by giving one LLM after the other what can still be placed.
 
     Args:
         problem: the problem.
@@ -188,7 +188,7 @@ def _climbed(problem: Problem, inventory: Inventory, steps: int) -> list[tuple[C
 
 
 def _smallest(table: OptionTable, cost: Ints, degrees: tuple[int, ...]) -> int:
-    """Return the option that takes least, its bandwidth counted as share, of some degrees if there are any of them."""
+    """Return the smallest option, with bandwidth counted as share, preferably of some tensor-parallel degrees."""
     own = np.isin(np.array([m.shape.tp for m in table.models], dtype=np.int64)[table.index], degrees)
     _, charged = _charged(table, TP_SIZES, TENTHS)
     size = charged.units

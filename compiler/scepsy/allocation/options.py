@@ -1,4 +1,4 @@
-"""The options of one LLM: every shape and number of replicas that sustains its load, and what each does."""
+"""The options of one LLM: every shape and number of replicas that sustains its load, with its latency and bandwidth."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Option:
         row: its number.
         shape: the shape of the instances.
         replicas: how many.
-        bandwidth: part of the card's memory bandwidth at which each is assumed to read while it runs.
+        bandwidth: part of the GPU's memory bandwidth at which each is assumed to read while it runs.
     """
 
     row: int
@@ -47,12 +47,12 @@ class OptionTable:
         units: (B,) tenths of GPUs that the option takes.
         latency: (callers, B) seconds until a group of calls has ended.
         utilisation: (B,) load ÷ capacity.
-        bandwidth: (B,) part of a card's memory bandwidth that one instance draws on average.
-        reserve: (B,) part of it that must be left to the instance on top of that, so that it has what its figures
-            assume while it runs; 0 on whole GPUs, which nobody shares.
+        bandwidth: (B,) part of a GPU's memory bandwidth that one instance draws on average.
+        reserve: (B,) part of it that must be free beyond that, so that the instance can read at its cap while it runs;
+            0 on whole GPUs.
         excluded: shapes that the LLM does not fit, and why.
-        charged: (B,) tenths of each GPU that an instance is counted for; more than its share where a coarser problem is
-            wanted that always packs.
+        charged: (B,) tenths of each GPU that an instance is counted for; more than its share in a coarser problem that
+            always packs.
     """
 
     load: LlmLoad
@@ -88,7 +88,7 @@ class OptionTable:
         return Option(row, model.shape, int(self.replicas[row]), model.bandwidth)
 
     def outcome(self, row: int) -> LlmOutcome:
-        """Return what one row does, for the predictor."""
+        """Return the outcome of one row, for the predictor."""
         return LlmOutcome(
             self.load,
             self.models[self.index[row]],
@@ -110,7 +110,7 @@ class OptionTable:
 def option_tables(
     loads: list[LlmLoad], catalog: Catalog, inventory: Inventory, known: Sequence[OptionTable] = ()
 ) -> list[OptionTable]:
-    """Return the options of every LLM; a table may be empty. Tables of `known` loads are taken over."""
+    """Return the options of every LLM; a table may be empty. Tables of `known` loads are reused."""
     return [
         next((table for table in known if table.load == load), None) or _table(load, catalog, inventory)
         for load in loads

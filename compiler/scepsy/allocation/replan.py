@@ -1,7 +1,7 @@
-"""Re-planning without shuffling: every instance that moves is a model load of minutes.
+"""Re-planning with few restarts: every instance that moves loads its model for minutes.
 
-The plan in force stays while the best one gains less than a threshold. Beyond it, among the allocations within a
-tolerance of the best, the one that starts the fewest instances is taken.
+The plan in force stays while the best one gains less than a threshold (`replanning.minimumGain`). Above it, among the
+allocations within a tolerance of the best, the one that starts the fewest instances is taken.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from scepsy.pipeline.instance import Ints
 from scepsy.placement import Inventory, Placed, Request, Undecided, place_around
 
 _TANGENTS = 8
-"""Tangents along which the tolerance is kept, where latencies are not sums."""
+"""Tangents along which the tolerance is kept if latencies are not sums."""
 _BEYOND = 20
-"""Allocations beyond the tolerance in truth, after which another tangent is laid."""
+"""Allocations truly beyond the tolerance, after which another tangent is added."""
 MAX_CANDIDATES = 300
 """Allocations within the tolerance that are placed to see how many instances they start."""
 
 
 @dataclass(frozen=True)
 class Replanned:
-    """A solution and what it does to what runs.
+    """A solution and the instances that it starts.
 
     Attributes:
         solution: the solution.
         kept: whether the plan in force was kept although it is not the best.
         gain: what the best allocation would gain over `solution`, as a fraction of the latter's objective.
-        started: instances that start, or restart elsewhere or in another shape.
+        started: instances that start, or restart on other GPUs or with another shape.
         started_by_best: the same for the best allocation.
     """
 
@@ -58,7 +58,7 @@ def replan(
     tolerance: float,
     minimum_gain: float,
 ) -> Replanned:
-    """Return the solution to put in force in place of `best`.
+    """Return the solution to put in force instead of `best`.
 
     Args:
         best: the best allocation that can be placed.
@@ -70,7 +70,7 @@ def replan(
     """
     problem = best.problem
     around = _placed(problem, best.rows, inventory, running)
-    # What instances stay with decides over the bandwidth that is left to each.
+    # The instances on the same GPUs determine the bandwidth that is left to each.
     here = best if around is None else with_best_caps(replace(best, placed=tuple(around)), inventory)
     least, started_by_best = min(best.achieved, here.achieved), _started(here.placed, running)
 
@@ -82,7 +82,7 @@ def replan(
     if same is not None:
         solution = with_rows(best, *same)
         if started_by_best == 0 and len(here.placed) == len(running) and here.achieved <= solution.achieved:
-            return outcome(here)  # the plan in force, to the last assumption
+            return outcome(here)  # the plan in force with the same bandwidth caps
         if solution.achieved <= best.achieved * (1 + minimum_gain):
             return outcome(solution, kept=solution.achieved > least)
     if started_by_best == 0:
@@ -90,7 +90,7 @@ def replan(
     found = _fewest_starts(best, inventory, running, tolerance)
     if found is None:
         return outcome(here)
-    # As the next compile will see it, whose plan in force this is.
+    # With the bandwidth caps that the next compile would find for these places.
     same = best_caps(problem, inventory, shapes_of(found), found.placed)
     return outcome(with_rows(best, *same) if same is not None else found)
 
@@ -109,7 +109,7 @@ def _requests(problem: Problem, rows: Sequence[int]) -> list[Request]:
 
 
 def _started(placed: Sequence[Placed], running: Sequence[Instance]) -> int:
-    """Return how many placed instances are not running there already."""
+    """Return how many placed instances are not running on those GPUs already."""
     there = Counter((i.llm, i.gpus, round(i.share * 10)) for i in running)
     wanted = Counter((p.llm, p.gpus, p.tenths) for p in placed)
     return sum((wanted - there).values())
@@ -120,8 +120,7 @@ def _in_force(
 ) -> tuple[Candidate, list[Placed]] | None:
     """Return the plan in force as an allocation of today's problem, or None if it does not sustain today's load.
 
-    Where instances stay says nothing about the bandwidth that their figures assume: of all that can be assumed there,
-    the best is taken.
+    The places of instances do not determine their bandwidth caps: the best caps for these places are taken.
     """
     if not previous or len(running) != len(previous):
         return None
@@ -129,10 +128,10 @@ def _in_force(
         return None
     shapes: dict[str, tuple[Shape, int]] = {}
     for llm in {i.llm for i in previous}:
-        own = [_shape(i, inventory) for i in previous if i.llm == llm]
-        if len(set(own)) != 1:
+        of_llm = [_shape(i, inventory) for i in previous if i.llm == llm]
+        if len(set(of_llm)) != 1:
             return None
-        shapes[llm] = own[0], len(own)
+        shapes[llm] = of_llm[0], len(of_llm)
     pinned = [Placed(i.llm, i.node, i.gpus, round(i.share * 10)) for i in running]
     return best_caps(problem, inventory, shapes, pinned)
 
@@ -168,7 +167,7 @@ def _fewest_starts(
                     found = (started, solution.achieved, replace(solution, placed=tuple(placed)))
         if not beyond:
             break
-        # A limit along one tangent lets pass what is beyond the tolerance in truth: another tangent there.
+        # A limit along one tangent admits allocations that are truly beyond the tolerance: add a tangent there.
         cut = problem.along(problem.tangents(beyond[0]))
         limits.append(Limit(cut.cost, most + problem.constant - cut.constant))
     return found[2] if found is not None else None
@@ -180,7 +179,7 @@ def _shape(instance: Instance, inventory: Inventory) -> Shape:
 
 
 def _starts(table: OptionTable, there: Mapping[tuple[str, Shape], int]) -> Ints:
-    """Return per option how many instances it starts at least, where so many of an LLM and a shape are there."""
+    """Return per option how many instances it starts at least, given the running ones per LLM and shape."""
     kept = np.array([there.get((table.load.name, m.shape), 0) for m in table.models], dtype=np.int64)
     starts: Ints = np.maximum(table.replicas - kept[table.index], 0)
     return starts

@@ -22,11 +22,11 @@ from scepsy.pipeline.instance import Ints
 from scepsy.placement import TP_SIZES, Inventory, halved, volume
 
 EFFORT = 10_000_000
-"""Options that one enumeration may look at: a few seconds."""
+"""Options that one enumeration may evaluate: a few seconds."""
 FULL = 10**9
-"""A card's memory bandwidth in the whole numbers that bandwidths are counted in."""
+"""A GPU's memory bandwidth in the integers in which bandwidths are counted."""
 SLACK = 10**4
-"""So much of FULL is forgiven to rounding."""
+"""Tolerance for rounding, in parts of FULL."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Limit:
 
 
 def first_guess(problem: Problem, inventory: Inventory) -> Candidate | None:
-    """Return a good allocation quickly: LLM after LLM the option that looks best; None where that leads nowhere."""
+    """Return a good allocation quickly: for one LLM after the other the best option; None if none is found."""
     search = Enumeration(problem, inventory)
     prefix, value = search.empty(), 0
     for _ in problem.tables:
@@ -73,23 +73,23 @@ def first_guess(problem: Problem, inventory: Inventory) -> Candidate | None:
 class Enumeration:
     """Allocations in order of their objective, ties by units.
 
-    Those that break a workflow's latency bound are left out, and those that need more GPU sets than the inventory's
-    domains hold, however well fractions pack.
+    Allocations are left out that break a workflow's latency bound, or that need more GPU sets than the domains of the
+    inventory have, however well fractions pack.
 
     It is best-first over prefixes: a heap entry stands for the j-th best choice of the next LLM after a given prefix.
 
-    The LLMs that weigh most in the objective are decided first: what does not pack then shows early, where it rules out
+    The LLMs with the largest costs are decided first: options that do not pack then show early, where they rule out
     many allocations at once (tried: 76 instead of 3,300 prefixes for five LLMs on 16 GPUs).
 
     Args:
         problem: the problem.
         inventory: the GPUs.
-        known: an allocation that can be placed; none that is worse is of interest, which saves time.
-        limits: leave out those that exceed one of them.
-        effort: options that may be looked at.
+        known: an allocation that can be placed; worse ones are left out, which saves time.
+        limits: allocations that exceed one of them are left out.
+        effort: options that may be evaluated.
 
     Attributes:
-        left: options that may still be looked at; below 0 the enumeration ends before its time.
+        left: options that may still be evaluated; below 0 the enumeration ends early.
         bound: no allocation that has not been yielded costs less; None once all have been.
     """
 
@@ -203,7 +203,7 @@ class Enumeration:
         return chosen[order], value[order]
 
     def fits(self, prefix: _Prefix, i: int, chosen: Ints) -> npt.NDArray[np.bool_]:
-        """Tell which options of LLM i the domains can hold beside the prefix, if fractions packed without waste."""
+        """Return which options of LLM i fit into the domains beside the prefix, if fractions packed without waste."""
         product, size, need = (column[chosen] for column in self.sets[i])
         needs = np.repeat(prefix.needs[None], len(chosen), axis=0)
         at = np.arange(len(chosen)), product, size
@@ -212,7 +212,7 @@ class Enumeration:
         drawn = np.maximum(width, drawn + reserve)
         shared = np.max([-(-tenths // 10), -(-(drawn - SLACK) // FULL), large, wide], axis=0)
         gpus = (whole + shared) * np.array(TP_SIZES)
-        # Larger groups take size ÷ smaller slots each: what all groups down to a size take must fit into its slots.
+        # A larger group takes several slots of a smaller size: all groups down to a size must fit into its slots.
         return np.asarray((np.cumsum(gpus, axis=2) <= self.slots).all(axis=(1, 2)))
 
 
@@ -226,8 +226,9 @@ class _Prefix:
         left: units left, per product.
         latency: the bounded sums so far.
         needs: (products, TP sizes, 7) instances on whole GPUs; of the others the tenths, how many have more than half
-            of these and of the bandwidth (`bins.halved`), so that no two of them fit together, and in parts of FULL the
-            sum of `bins.volume`, that of what they draw, and the largest reserve, which comes on top of it in one set.
+            of these and of the bandwidth (`bin_packing.halved`), so that no two of them fit together, and in parts of
+            FULL the sum of `bin_packing.volume`, that of what they draw, and the largest reserve, which one set needs
+            in addition.
     """
 
     rows: tuple[int, ...]

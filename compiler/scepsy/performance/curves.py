@@ -1,8 +1,8 @@
 """R(k) from a few points: nondecreasing in k, with an interval (section 2.2 of the model).
 
 Latency rises with the calls that run. Where measured points fall, neighbours are pooled (isotonic regression by pooling
-adjacent violators) in logarithms, each weighted by its own 95 % interval, so that a point that stands out draws its
-block by its weight only; a running maximum would let one high outlier win.
+adjacent violators) in logarithms, each weighted by its 95 % interval, so that an outlier moves its block only by its
+weight; with a running maximum one high outlier would win.
 
 Between the points R(k) is linear in k. Steps of an engine are affine in k over wide ranges, so that is exact there; on
 the 1232 points that can be held out of the shipped profiles it errs by 2.7 % in the mean (leaving gaps of a factor of
@@ -25,7 +25,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 UNKNOWN_INTERVAL = 0.05
-"""Assumed of a measured point that does not say its 95 % interval: what the runner stops at."""
+"""Assumed 95 % interval of a measured point without one: the precision at which the runner stops."""
 _LEAST_INTERVAL = 0.002
 
 
@@ -54,8 +54,8 @@ def pooled(values: Array, intervals: Array) -> Fit:
         return Fit(values, intervals)
     logs, weights = np.log(values), intervals**-2.0
     blocks: list[tuple[float, float, int]] = []
-    for own, weight in zip(logs.tolist(), weights.tolist(), strict=True):
-        mean, total, count = own, weight, 1
+    for value, weight in zip(logs.tolist(), weights.tolist(), strict=True):
+        mean, total, count = value, weight, 1
         while blocks and blocks[-1][0] > mean:
             before, heavier, more = blocks.pop()
             mean = (mean * total + before * heavier) / (total + heavier)
@@ -65,7 +65,7 @@ def pooled(values: Array, intervals: Array) -> Fit:
     fitted = np.repeat([mean for mean, _, _ in blocks], sizes)
     width = np.repeat([total**-0.5 for _, total, _ in blocks], sizes)
     block = np.repeat(np.arange(len(blocks)), sizes)
-    # Points that scatter by more than their intervals say so: the usual factor of weighted means.
+    # Points that scatter by more than their intervals widen the interval: the usual factor of weighted means.
     excess = np.bincount(block, weights * (logs - fitted) ** 2 * 1.96**2) / np.maximum(1, np.array(sizes) - 1)
     width = width * np.sqrt(np.maximum(1.0, excess))[block]
     return Fit(np.exp(fitted), width)
@@ -103,19 +103,19 @@ def curve(ks: Array, fit: Fit, last: int) -> Array:
 def interval(ks: Array, fit: Fit, last: int) -> Array:
     """Return half the width of the 95 % interval of `curve` ÷ R(k), for k = 1 … last."""
     k = np.arange(1, last + 1, dtype=float)
-    own: Array = np.interp(k, ks, fit.interval)
+    at_points: Array = np.interp(k, ks, fit.interval)
     if len(ks) < 2:
-        return own
+        return at_points
     after = np.clip(np.searchsorted(ks, k), 1, len(ks) - 1)
     low, high = ks[after - 1], ks[after]
     place = np.clip((k - low) / (high - low), 0.0, 1.0)
     bend = bends(ks, fit)
     between = np.maximum(bend[after - 1], bend[after])
-    return np.asarray(np.hypot(own, 4 * place * (1 - place) * between / 4))
+    return np.asarray(np.hypot(at_points, 4 * place * (1 - place) * between / 4))
 
 
 def half_width(interval: float | None, *, estimated: bool) -> float:
-    """Return a point's relative 95 % interval as a weight; of estimates all are alike."""
+    """Return the relative 95 % interval of a point; the same for all estimates."""
     if estimated:
         return UNKNOWN_INTERVAL
     return UNKNOWN_INTERVAL if interval is None or not math.isfinite(interval) else interval

@@ -11,10 +11,10 @@ GIB = 1 << 30
 MIB = 1 << 20
 
 CARD_RESERVE = GIB
-"""Bytes of each card that no instance gets: driver, MPS server, and the page tables of all contexts."""
+"""Bytes of each GPU that no instance gets: driver, MPS server, and the page tables of all contexts."""
 ENGINE_OVERHEAD = 5 * GIB // 2
 """Bytes that one engine process keeps per GPU beside weights and KV cache: CUDA context (about 0.5 GiB), CUDA graphs,
-and the activations of one step of 8,192 tokens. An estimate; a profile does not say it."""
+and the activations of one step of 8,192 tokens. An estimate; profiles do not have it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ exactly. A stream has its own R (its own tokens) at the common load; R̄ is the 
 Groups of calls that are heavier or lighter than the mean call enter the balance as so many mean calls of the same work.
 Against a simulated queue, single calls of different classes are within 5 %, and short groups beside long single calls
 within 15 % up to 60 % load. Short single calls beside groups of long ones are predicted too fast (by a quarter at 30 %
-load, by half near saturation): they wait for whole long calls, which a queue of one kind of call does not know.
+load, by half near saturation): they wait for whole long calls, which a queue with one kind of call does not model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scepsy.performance.curves import Array
 
 MAX_UTILISATION = 0.95
 """Highest load ÷ capacity of an instance that counts as sustained. At capacity the latency is unbounded, and no profile
-supports a prediction next to it."""
+supports a prediction close to it."""
 
 _NEGLIGIBLE = 1e-13
 _HUGE = 1e200
@@ -83,9 +83,9 @@ def latencies(streams: list[Stream]) -> tuple[list[Array], Array, Array]:
     share = np.divide(calls, load, out=np.full_like(calls, 1 / len(streams)), where=load > 0)
     # Streams of one class have one R.
     classes = {id(s.seconds): s.seconds for s in streams}
-    weights = [sum(share[i] for i, s in enumerate(streams) if id(s.seconds) == own) for own in classes]
+    weights = [sum(share[i] for i, s in enumerate(streams) if id(s.seconds) == key) for key in classes]
     alone = len(classes) == 1
-    mean = streams[0].seconds if alone else sum(w * own for w, own in zip(weights, classes.values(), strict=True))
+    mean = streams[0].seconds if alone else sum(w * r for w, r in zip(weights, classes.values(), strict=True))
     # A group enters the balance as so many mean calls of the same work; single calls as they are.
     work = [s.size * s.seconds[-1] / mean[-1] for s in streams]
     size = np.stack([np.where(s.size > 1, np.maximum(np.rint(w), 1), 1) for s, w in zip(streams, work, strict=True)])
@@ -105,8 +105,8 @@ def latencies(streams: list[Stream]) -> tuple[list[Array], Array, Array]:
     for stream in streams:
         # V at j + size for the states j < last, then for `last` and beyond, where it is linear in j when last = K.
         reached = n + stream.size
-        own = np.take_along_axis(stream.seconds, np.minimum(reached, limit) - 1, axis=0)
-        value = (p[:last] * np.maximum(own + np.maximum(reached - limit, 0) * wait, stream.alone)).sum(axis=0)
+        running = np.take_along_axis(stream.seconds, np.minimum(reached, limit) - 1, axis=0)
+        value = (p[:last] * np.maximum(running + np.maximum(reached - limit, 0) * wait, stream.alone)).sum(axis=0)
         at_last = np.take_along_axis(stream.seconds, np.minimum(last + stream.size, limit)[None, :] - 1, axis=0)[0]
         beyond = last + stream.size - limit
         value += p[last] * np.maximum(at_last + np.maximum(beyond, 0) * wait, stream.alone)
@@ -145,7 +145,7 @@ def _distribution(mean: Array, size: npt.NDArray[np.int64], rate: Array) -> tupl
                 scale = np.where(p[n] > _HUGE, 1 / _HUGE, 1.0)
                 p[: n + 1] *= scale
                 cumulated[: n + 2] *= scale
-            # As many states as the largest group hold next to nothing: nothing beyond them does.
+            # As many states as the largest group have negligible mass: so have all beyond them.
             elif n > largest and n < limit:
                 recent = p[max(0, n - largest + 1) : n + 1].sum(axis=0)
                 if (recent < _NEGLIGIBLE * cumulated[n + 1]).all():

@@ -43,17 +43,16 @@ class Shape:
 
 @dataclass(frozen=True)
 class InstanceModel:
-    """One LLM on one shape, held to a part of the memory bandwidth.
+    """One LLM on one shape with a cap on the memory bandwidth.
 
     Attributes:
         shape: the shape.
-        bandwidth: part of the card's memory bandwidth at which it is assumed to read while it runs.
+        bandwidth: cap on its part of the GPU's memory bandwidth, at which it is assumed to read while it runs.
         memory: how its memory is divided.
         limit: K, most calls that run at once: what the spec, the KV cache, the profile and the saturation point allow.
         seconds: R(n) per caller for n = 1 … K, (callers, K).
         work: per caller, seconds of an instance that one call costs at saturation, R(K)/K.
-        times: per caller, where R came from, as it is while nobody else draws bandwidth; whether it is modelled, as it
-            is held to `bandwidth`.
+        times: per caller, the service times without a cap; `share_model` and `uncertainty` are those with the cap.
         drawn: part of the bandwidth that it reads on average while n calls run, n = 1 … K, the callers' largest; at
             most `bandwidth`.
     """
@@ -69,7 +68,7 @@ class InstanceModel:
 
 
 def shortage(memory: InstanceMemory, longest: int) -> str | None:
-    """Return what keeps an instance from holding one call in its memory; None if nothing does.
+    """Return why an instance cannot hold one call in its memory; None if it can.
 
     Args:
         memory: the instance's.
@@ -84,7 +83,7 @@ def shortage(memory: InstanceMemory, longest: int) -> str | None:
 
 
 def instance_model(load: LlmLoad, shape: Shape, catalog: Catalog, card: int) -> InstanceModel | str:
-    """Return the model of one LLM on one shape, all bandwidth that it can draw being there, or why it cannot run there.
+    """Return the model of one LLM on one shape without a bandwidth cap, or the reason why it cannot run there.
 
     Args:
         load: the LLM and its callers.
@@ -112,9 +111,9 @@ def instance_model(load: LlmLoad, shape: Shape, catalog: Catalog, card: int) -> 
         load.llm.max_num_seqs, int(memory.kv_tokens // max(1.0, tokens)), *(len(time.seconds) for time in times)
     )
     seconds = np.stack([time.seconds[: max(1, limit)] for time in times])
-    mean = np.asarray(sum(s * own for s, own in zip(share, seconds, strict=True)))
-    # More calls at once than at the peak of n/R(n) only make each slower: admit no more. On a plateau the first counts,
-    # whatever the last bit of a quotient says.
+    mean = np.asarray(sum(s * caller_seconds for s, caller_seconds in zip(share, seconds, strict=True)))
+    # More calls at once than at the peak of n/R(n) only make each slower: admit no more. On a plateau the first n
+    # counts, independent of the last bits of the quotients.
     rate = np.arange(1, len(mean) + 1) / mean
     limit = int(np.flatnonzero(rate >= rate.max() * (1 - 1e-6))[0]) + 1
     seconds = seconds[:, :limit]
@@ -124,7 +123,7 @@ def instance_model(load: LlmLoad, shape: Shape, catalog: Catalog, card: int) -> 
 
 
 def capped(model: InstanceModel, load: LlmLoad, catalog: Catalog, caps: Sequence[float]) -> list[InstanceModel]:
-    """Return the same instance held to parts of the card's memory bandwidth, so that others can use the rest.
+    """Return the same instance capped to parts of the GPU's memory bandwidth, so that others can use the rest.
 
     It admits as many calls as without the cap: how the engine is started must not depend on its neighbours.
 
@@ -138,19 +137,19 @@ def capped(model: InstanceModel, load: LlmLoad, catalog: Catalog, caps: Sequence
         return []
     llm, limit = load.llm, model.limit
     where = (llm.model, model.shape.product, model.shape.tp, model.shape.tenths)
-    times = tuple(_held(time, model.shape.tenths) for time in model.times)
+    times = tuple(_marked(time, model.shape.tenths) for time in model.times)
     slower = [catalog.slowdown(*where, c.mix, llm.revision, caps=caps)[:, :limit] for c in load.callers]
-    held = np.maximum.accumulate(model.seconds * np.stack(slower, axis=1), axis=2)
+    capped_seconds = np.maximum.accumulate(model.seconds * np.stack(slower, axis=1), axis=2)
     # The same bytes in more time.
-    drawn = (np.stack([time.drawn[:limit] for time in model.times]) * model.seconds / held).max(axis=1)
+    drawn = (np.stack([time.drawn[:limit] for time in model.times]) * model.seconds / capped_seconds).max(axis=1)
     return [
-        replace(model, bandwidth=cap, seconds=own, work=own[:, -1] / limit, times=times, drawn=np.minimum(draws, cap))
-        for cap, own, draws in zip(caps, held, drawn, strict=True)
+        replace(model, bandwidth=cap, seconds=now, work=now[:, -1] / limit, times=times, drawn=np.minimum(draws, cap))
+        for cap, now, draws in zip(caps, capped_seconds, drawn, strict=True)
     ]
 
 
-def _held(times: ServiceTimes, tenths: int) -> ServiceTimes:
-    """Say of figures that are to be held to part of the bandwidth that this is modelled, whatever was measured."""
+def _marked(times: ServiceTimes, tenths: int) -> ServiceTimes:
+    """Return service times marked as modelled: with a bandwidth cap they are not measured."""
     way = times.share_model or f"from the {times.source} share {tenths / 10:g}"
     if not way.startswith(SHARE_MODEL):
         way = f"{SHARE_MODEL}, {way}, held to part of the bandwidth"
@@ -159,12 +158,12 @@ def _held(times: ServiceTimes, tenths: int) -> ServiceTimes:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What B allocations of one LLM do under its load.
+    """Latency, utilisation and bandwidth of B allocations of one LLM under its load.
 
     Attributes:
         latency: (callers, B) seconds until the last call of a group ends, mean over groups.
         utilisation: (B,) load ÷ capacity.
-        bandwidth: (B,) part of a card's memory bandwidth that one instance draws as its neighbours see it: on average
+        bandwidth: (B,) part of a GPU's memory bandwidth that one instance draws, as its neighbours see it: on average
             over time, but for calls in groups, which reach several instances at once, while it is busy.
     """
 
@@ -188,13 +187,13 @@ def evaluate(load: LlmLoad, models: list[InstanceModel], index: Ints, replicas: 
         padded = np.stack([_padded(model, share, limit) for model in models], axis=2)
         busy = np.stack([np.concatenate([m.drawn, np.full(limit - m.limit, m.drawn[-1])]) for m in models])
         limits = np.array([model.limit for model in models], dtype=np.int64)[index]
-        # Like instances together: of those with less load fewer states of the queue count.
+        # Similar instances together: those with less load need fewer states of the queue.
         order = np.lexsort((load.calls / replicas, limits))
         for at in range(0, len(index), _CHUNK):
-            own = order[at : at + _CHUNK]
-            most = int(limits[own].max())
-            found = _evaluated(load, padded[:, :most], busy[:, :most], limits[own], index[own], replicas[own])
-            latency[:, own], utilisation[own], drawn[own] = found.latency, found.utilisation, found.bandwidth
+            rows = order[at : at + _CHUNK]
+            most = int(limits[rows].max())
+            part = _evaluated(load, padded[:, :most], busy[:, :most], limits[rows], index[rows], replicas[rows])
+            latency[:, rows], utilisation[rows], drawn[rows] = part.latency, part.utilisation, part.bandwidth
     return Evaluation(latency, utilisation, drawn)
 
 
@@ -224,10 +223,10 @@ def _evaluated(load: LlmLoad, padded: Array, drawn: Array, limits: Ints, index: 
     for c, frequency, which in parts:
         total = sum(f for _, f in load.callers[c].demand.groups)
         latency[c] += frequency / total * stacked[which, columns]
-    # What is drawn while busy, at the number of calls that then run in the mean.
-    flying = sum(c.calls * own for c, own in zip(load.callers, latency, strict=True)) / replicas
+    # Drawn while busy, at the mean number of calls that run then.
+    in_flight = sum(c.calls * seconds for c, seconds in zip(load.callers, latency, strict=True)) / replicas
     with np.errstate(invalid="ignore", divide="ignore"):
-        running = np.where(np.isfinite(flying) & (busy > 0), np.rint(flying / busy), limits)
+        running = np.where(np.isfinite(in_flight) & (busy > 0), np.rint(in_flight / busy), limits)
     while_busy = drawn[index, np.clip(running, 1, limits).astype(np.int64) - 1]
     # Calls that start together keep several instances busy at the same time, and these may share a GPU.
     together = np.where(replicas > 1, _grouped(load), 0.0)
@@ -241,6 +240,6 @@ def _grouped(load: LlmLoad) -> float:
 
 
 def _padded(model: InstanceModel, share: list[float], limit: int) -> Array:
-    """Continue R(n) beyond the instance's own limit so that all waits alike: by R̄(K)/K per waiting call."""
+    """Continue R(n) beyond the limit of the instance by R̄(K)/K per waiting call."""
     waiting = np.arange(1, limit - model.limit + 1) * sum(s * float(w) for s, w in zip(share, model.work, strict=True))
     return np.concatenate([model.seconds, model.seconds[:, -1:] + waiting], axis=1)

@@ -37,7 +37,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class LlmLoad:
-    """One LLM and everyone who calls it.
+    """One LLM and all its callers.
 
     Attributes:
         llm: how the workflows declare it; they agree.

@@ -15,15 +15,15 @@ from scepsy.pipeline.instance import InstanceModel
 from scepsy.pipeline.load import LlmLoad
 
 SUM = "aggregate-llm-pipeline/mean-sum"
-"""Mean latency as the sum over LLMs; it does not know which calls of different LLMs overlap."""
+"""Mean latency as the sum over LLMs; overlap of calls of different LLMs is unknown."""
 CALL_GRAPH = "aggregate-llm-pipeline/call-graph"
 """Latency of every recorded execution as the longest path through its call graph."""
 QUANTILES = (0.5, 0.95, 0.99)
-"""Percentiles that are predicted where enough executions were recorded."""
+"""Percentiles that are predicted if enough executions were recorded."""
 
 
 def makespans_of(demand: Demand) -> Makespans:
-    """Return how long executions take: those that were recorded; of statistics one mean execution, LLM after LLM."""
+    """Return the makespans of recorded executions; for statistics, of one mean execution, one LLM after the other."""
     recorded = demand.recorded
     if recorded is not None:
         return recorded.makespans
@@ -36,7 +36,7 @@ def makespans_of(demand: Demand) -> Makespans:
 
 
 def quantile_of(seconds: Array, quantile: float) -> Array:
-    """Return the least latency that a part `quantile` of the executions does not exceed, over the first axis."""
+    """Return the least latency that the fraction `quantile` of the executions does not exceed, over the first axis."""
     return np.asarray(np.quantile(seconds, quantile, axis=0, method="inverted_cdf"))
 
 
@@ -46,11 +46,11 @@ class LlmOutcome:
 
     Attributes:
         load: the LLM and its callers.
-        model: the shape of its instances, and the bandwidth that they are assumed to have.
+        model: the shape of its instances, and their bandwidth cap.
         replicas: how many there are.
         latency: per caller, seconds until a group of its calls has ended.
         utilisation: load ÷ capacity.
-        bandwidth: part of the card's memory bandwidth that one instance draws on average.
+        bandwidth: part of the GPU's memory bandwidth that one instance draws on average.
     """
 
     load: LlmLoad
@@ -67,7 +67,7 @@ class WorkflowOutcome:
 
     Attributes:
         latency: L[w], mean over executions, seconds.
-        quantiles: percentiles of it over executions; empty for statistics, which know none.
+        quantiles: percentiles of it over executions; empty for statistics, which have none.
         outside: part of the latency that is outside LLMs, seconds.
         capacity: rate of this workflow at which an LLM is saturated while the others keep theirs, executions per
             second; never itself feasible.
@@ -94,7 +94,7 @@ def predict(outcomes: Sequence[LlmOutcome], makespans: Mapping[str, Makespans]) 
 
     Args:
         outcomes: every LLM.
-        makespans: per workflow, how long its executions take.
+        makespans: per workflow, the makespans of its executions.
     """
     calls: dict[str, dict[str, float]] = {name: {} for name in makespans}
     capacity: dict[str, tuple[float, str]] = dict.fromkeys(makespans, (math.inf, ""))
@@ -107,14 +107,14 @@ def predict(outcomes: Sequence[LlmOutcome], makespans: Mapping[str, Makespans]) 
             calls[caller.workflow][name] = outcome.latency[i]
             rate = (outcome.replicas - (math.fsum(used) - used[i])) / work[i]
             capacity[caller.workflow] = min(capacity[caller.workflow], (rate, name))
-    return {name: _outcome(own, calls[name], capacity[name]) for name, own in makespans.items()}
+    return {name: _outcome(spans, calls[name], capacity[name]) for name, spans in makespans.items()}
 
 
 def _outcome(makespans: Makespans, calls: dict[str, float], capacity: tuple[float, str]) -> WorkflowOutcome:
     latency = np.array([calls[llm] for llm in makespans.llms])
     seconds = makespans.seconds(latency[None, :])[:, 0]
     path = makespans.path(latency)
-    # A percentile that fewer executions than it names would reach is only their maximum.
+    # A percentile with less than one execution above it is only the maximum.
     known = [quantile for quantile in QUANTILES if makespans.executions * (1 - quantile) >= 1 - 1e-9]
     return WorkflowOutcome(
         latency=float(seconds.mean()),
