@@ -83,7 +83,7 @@ def test_an_export_becomes_the_trace_of_a_workflow(scepsy: Scepsy, project: Path
         f"Skipped:\n"
         f"  1  LLM calls without a model\n"
         f"Wrote {project}/traces/support.jsonl: 2 calls of 1 execution\n"
-        f"Next: scepsy compile; workflows/support.yaml names this trace already\n",
+        f"Next: scepsy compile; workflows/support.yaml already names this trace\n",
         "",
     )
     assert (project / "traces/support.jsonl").read_text() == (
@@ -100,7 +100,7 @@ def test_it_works_outside_a_project(scepsy: Scepsy, tmp_path: Path, export: Path
     empty.mkdir()
     ran = scepsy("trace", "import", export, "--workflow", "w", "-o", tmp_path / "o.jsonl", "--project", empty)
     assert ran.code == 0
-    assert "note: there is no project here, so models keep their names" in ran.out
+    assert "note: no project found here, so models keep their names" in ran.out
     ran = scepsy("trace", "import", export, "--workflow", "w", "--project", empty)
     assert (ran.code, ran.out) == (1, "")
     assert "there is no scepsy.yaml in" in ran.err
@@ -176,8 +176,8 @@ def test_models_that_match_nothing_are_all_listed(scepsy: Scepsy, project: Path,
         (("--llm", "m=planner", "--llm", "m=writer"), '--llm gives "m" two names: planner and writer'),
         (("--workflow", "No Name"), "--workflow: 'No Name' is not a Kubernetes name"),
         (("--workflow", "../up"), "--workflow: '../up' is not a Kubernetes name"),
-        (("-o", "nowhere/else/x.jsonl"), "there is no directory"),
-        (("-o", "export.json", "--force"), "is one of the files to read"),
+        (("-o", "nowhere/else/x.jsonl"), "nowhere/else does not exist"),
+        (("-o", "export.json", "--force"), "is one of the files to import"),
     ],
 )
 def test_wrong_options(scepsy: Scepsy, project: Path, export: Path, monkeypatch, arguments: tuple, expected: str):
@@ -237,7 +237,7 @@ TRUNCATED = json.dumps([generation()], indent=1)[:-40]
         (b"17", "unknown format. Expected one of:"),
         (b'{"resourceSpans": []}', "there are no LLM calls in"),
         (json.dumps([generation(model=None), generation(endTime=None)]).encode(), "skipped:\n       1  LLM calls without a model\n       1  LLM calls without a start or an end"),
-        (json.dumps(generation(level="ERROR")).encode(), "all calls failed (1 call): they say nothing of the demand"),
+        (json.dumps(generation(level="ERROR")).encode(), "all calls failed (1 call): they cannot serve as demand"),
         (json.dumps(generation(usageDetails=None)).encode(), "no token counts, no other call to estimate them from and no texts: planner (1 calls)"),
     ],
 )  # fmt: skip

@@ -18,7 +18,7 @@ from scepsy.cli.lazy import LazyGroup
         "import": ("scepsy.cli.trace.import_", "Turn exports of other tools into a trace of the workflow."),
         "stats": (
             "scepsy.cli.trace.stats",
-            "Say what FILE demands per execution, how sure that is, and how far executions differ.",
+            "Show the demand per execution in FILE, its confidence intervals, and how much executions differ.",
         ),
     },
 )

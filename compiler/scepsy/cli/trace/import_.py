@@ -87,9 +87,9 @@ def command(
     _check_target(target, files, force)
     found = import_files(files, format_)
     if not found.calls:
-        raise ScepsyError(_nothing(found), "does the export hold LLM calls with their models and times?")
+        raise ScepsyError(_nothing(found), "check that the export contains LLM calls with models and times")
     if all(call.error is not None for call in found.calls):
-        raise ScepsyError(f"all calls failed ({_many(len(found.calls), 'call')}): they say nothing of the demand")
+        raise ScepsyError(f"all calls failed ({_many(len(found.calls), 'call')}): they cannot serve as demand")
     models = Counter(call.model for call in found.calls)
     calls = renamed(found.calls, names_of(models, known, renames))
     write_at_once(target, _text(calls, found.executions), replace=force)
@@ -102,7 +102,7 @@ def _check_name(workflow: str) -> None:
         TypeAdapter(KubernetesName).validate_python(workflow)
     except ValidationError as error:
         reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        raise ScepsyError(f"--workflow: {printable(reason)}", "name it as its document does") from error
+        raise ScepsyError(f"--workflow: {printable(reason)}", "use the name in the workflow's document") from error
 
 
 def _home(project: Path, workflow: str) -> _Home | None:
@@ -141,11 +141,11 @@ def _check_target(target: Path, files: Sequence[Path], force: bool) -> None:
     if target.is_dir():
         raise ScepsyError(f"{target} is a directory", "name the file to write: -o FILE")
     if any(Path(os.path.realpath(file)) == target for file in files):
-        raise ScepsyError(f"{target} is one of the files to read", "name another file to write: -o FILE")
+        raise ScepsyError(f"{target} is one of the files to import", "name another file to write: -o FILE")
     if target.exists() and not force:
         raise ScepsyError(f"{target} exists", _OTHER_FILE)
     if target.parent.name != "traces" and not target.parent.is_dir():
-        raise ScepsyError(f"there is no directory {target.parent}", "create it first")
+        raise ScepsyError(f"the directory {target.parent} does not exist", "create it first")
 
 
 def _nothing(found: Imported) -> str:
@@ -175,7 +175,7 @@ def show(found: Imported, calls: Sequence[Call], target: Path, workflow: str, ho
     """Print what was read, what was not, and what to do next.
 
     Args:
-        found: what came of the files.
+        found: what was imported from the files.
         calls: its calls, by the names of LLMs.
         target: the file that was written.
         workflow: the workflow's name.
@@ -197,9 +197,9 @@ def show(found: Imported, calls: Sequence[Call], target: Path, workflow: str, ho
         sums = tokens.setdefault(call.model, [0, 0, 0, 0])
         for i, count in enumerate((1, call.input_tokens, call.cached_tokens, call.output_tokens)):
             sums[i] += count
-    said = ("calls", "input tokens", "of them cached", "output tokens")
+    units = ("calls", "input tokens", "of them cached", "output tokens")
     by_llm = [
-        (printable(m), *(f"{n:.0f} {w}" for n, w in zip(s, said, strict=True))) for m, s in sorted(tokens.items())
+        (printable(m), *(f"{n:.0f} {w}" for n, w in zip(s, units, strict=True))) for m, s in sorted(tokens.items())
     ]
     _table("LLMs", by_llm)
     _table("Skipped", [(f"{count}", printable(reason)) for reason, count in _by_count(found.skipped)])
@@ -246,7 +246,7 @@ def _by_count(reasons: Counter[str]) -> list[tuple[str, int]]:
 
 
 def _notes(calls: Sequence[Call], workflow: str, home: _Home | None) -> list[str]:
-    """Say what was estimated, what failed, and why names were kept."""
+    """Return notes on what was estimated, what failed, and why names were kept."""
     notes = []
     words = dict(
         zip(ESTIMABLE, ("the execution", "the end", "input tokens", "output tokens", "cached tokens"), strict=True)
@@ -259,7 +259,7 @@ def _notes(calls: Sequence[Call], workflow: str, home: _Home | None) -> list[str
     if failed:
         notes.append(f"{failed} calls failed: they are in the trace, but not in the demand")
     if home is None:
-        notes.append("there is no project here, so models keep their names")
+        notes.append("no project found here, so models keep their names")
     elif home.llms is None:
         near = did_you_mean(workflow, list(home.others)) if home.others else ""
         notes.append(
@@ -269,9 +269,9 @@ def _notes(calls: Sequence[Call], workflow: str, home: _Home | None) -> list[str
 
 
 def _how(name: str) -> str:
-    """Say how something is estimated."""
+    """Return how a field is estimated."""
     return {
-        "execution": "is a guess",
+        "execution": "is estimated",
         "end": "is estimated, from the seconds per output token of others",
         "cachedTokens": "are estimated, from the blocks that earlier calls had",
     }.get(name, "are estimated, from the mean of the model's other calls or the length of the texts")
@@ -285,7 +285,7 @@ def _next(target: Path, workflow: str, home: _Home | None) -> str:
     path = PurePosixPath(os.path.relpath(target, home.document.parent)).as_posix()
     shown = PurePosixPath(os.path.relpath(home.document, home.directory)).as_posix()
     if home.traces is not None and os.path.normpath(home.traces) == path:
-        return f"scepsy compile; {shown} names this trace already"
+        return f"scepsy compile; {shown} already names this trace"
     return f"in spec of {shown} write  demand: {{traces: {path}}}"
 
 

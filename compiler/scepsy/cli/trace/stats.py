@@ -34,7 +34,7 @@ from scepsy.traces.trace_reader import read_trace
 )
 @output_option("TraceStatistics")
 def command(file: Path, html: Path | None, summary: Path | None, output: str) -> None:
-    """Say what FILE demands per execution, how sure that is, and how far executions differ."""
+    """Show the demand per execution in FILE, its confidence intervals, and how much executions differ."""
     try:
         figures = _examined(file, html, summary, output)
     except ScepsyError as error:
@@ -76,9 +76,9 @@ def _summary(trace: Trace, target: Path, file: Path, digest: str) -> bytes:
         wrong = error.errors(include_url=False)[0]
         where, what = ".".join(map(str, wrong["loc"])), wrong["msg"].removeprefix("Value error, ")
         hint = "call LLMs by the workflow's names: scepsy trace import --llm MODEL=NAME"
-        raise ScepsyError(f"no summary can be made of {file}: {where}: {what}", hint) from error
+        raise ScepsyError(f"cannot summarise {file}: {where}: {what}", hint) from error
     except ValueError as error:
-        raise ScepsyError(f"no summary can be made of {file}: {error}") from error
+        raise ScepsyError(f"cannot summarise {file}: {error}") from error
 
 
 def _console() -> Console:

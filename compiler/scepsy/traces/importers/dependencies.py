@@ -1,4 +1,4 @@
-"""Which calls each call of a trace waited for, told from the tree of spans and its times.
+"""Which calls each call of a trace waited for, derived from the tree of spans and its times.
 
 A span waited for its siblings that had ended before it began, with all that is inside them; where there are none, for
 what the span around both waited for. So two branches that run side by side stay apart, although a call of one may

@@ -1,4 +1,4 @@
-"""Values of foreign JSON: each function takes anything, and answers None for what it cannot use."""
+"""Values of JSON from other tools: each function accepts anything, and returns None for what it cannot use."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def seconds(value: Any) -> float | None:
 def time(value: Any) -> tuple[float, str] | None:
     """Return a point in time as seconds, and the unit that it was written in.
 
-    A number counts seconds, ms, µs or ns since 1970: its magnitude tells. A string may hold such a number, or a date
+    A number counts seconds, ms, µs or ns since 1970, depending on its magnitude. A string may hold such a number, or a date
     and time as ISO 8601 has it; without a zone it is UTC.
     """
     if isinstance(value, str) and len(value) < 40 and not _NUMBER.fullmatch(value):
@@ -93,9 +93,9 @@ def _iso(value: str) -> tuple[float, str] | None:
 
 
 def fault(value: Any) -> str | None:
-    """Return what kind of error a message tells of: the exception's name or the HTTP status.
+    """Return what kind of error a message reports: the exception's name or the HTTP status.
 
-    The message itself is left behind: it may quote the prompt.
+    The message itself is dropped: it may quote the prompt.
     """
     message = text(value)
     if message is None:

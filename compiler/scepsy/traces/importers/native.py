@@ -1,6 +1,6 @@
 """The native format itself (`scepsy.traces.call` describes it), to merge files and rename LLMs.
 
-Texts of prompts and answers are left behind, as they are with every format; hashes of prefixes are kept.
+Texts of prompts and responses are dropped, as with every format; hashes of prefixes are kept.
 """
 
 from __future__ import annotations
