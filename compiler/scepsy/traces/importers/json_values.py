@@ -70,7 +70,7 @@ def seconds(value: Any) -> float | None:
 def time(value: Any) -> tuple[float, str] | None:
     """Return a point in time as seconds, and the unit that it was written in.
 
-    A number counts seconds, ms, µs or ns since 1970, depending on its magnitude. A string may hold such a number, or a date
+    A number counts seconds, ms, µs or ns since 1970, by its magnitude. A string may hold such a number, or a date
     and time as ISO 8601 has it; without a zone it is UTC.
     """
     if isinstance(value, str) and len(value) < 40 and not _NUMBER.fullmatch(value):
