@@ -23,7 +23,7 @@ correlation 1 - τ/L, and so reaches b about b²/L x P(z > b) times a minute (Pi
 1969), and at most once a minute. It is as if one looked every minute for ever: who looks more seldom has fewer false
 alarms, not other ones, which is what a command that a clock starts, and that remembers nothing, needs. The bound over
 lengths is a plain sum, so that it holds whatever they have in common. What it rests on, that z is normal out to b, is
-not exact for bursts; figures of simulations are in docs/drift.md (`python -m benchmarks drift`). Tests that need no
+not exact for bursts; figures of simulations are in docs/drift-explained.md (`python -m benchmarks drift`). Tests that need no
 such thing exist (Shin, Ramdas and Rinaldo, E-detectors, New England Journal of Statistics in Data Science 2, 2024), but
 for values that are bounded or independent: of bursts of unknown length they say nothing.
 
