@@ -1,1 +1,1 @@
-"""The committed Plan against the world: traffic, the cluster, live objects, profiles."""
+"""Finds drift: compares the committed Plan with traffic, the cluster, live objects and profiles."""

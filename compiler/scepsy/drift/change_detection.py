@@ -1,4 +1,4 @@
-"""Whether traffic is still what the Plan was made for: a sequential test of counts per minute, or of tokens per call.
+"""Tests whether traffic still is as planned: a sequential test of counts per minute, or of tokens per call.
 
 **What is tested.** Per slot of a minute there is a value y (calls, or tokens) and what the Plan expects of it, x
 (planned rate x seconds that were observed, or planned tokens per call x calls). The test asks whether y ÷ x is 1, over
@@ -13,23 +13,23 @@ and Nelder, Generalized Linear Models, 1989, section 9.2: quasi-likelihood).
 Var[Y] ÷ E[Y], taken from the data: from second differences of y ÷ x over blocks of SCALES minutes, which neither a
 level nor a slope disturbs, so that a daily cycle does not count as noise (a Hadamard variance; Baugh, Concepts and
 precautions in the use of the Hadamard variance, 1971). Blocks that lie on both sides of the beginning of the stretch
-are left out: what is looked for is not taken for noise. Of the scales up to twice the stretch's length the largest φ
-counts, because bursts show only in blocks that are longer than they are; a stretch is judged only where blocks of half
+are left out, so that a change does not count as noise. Of the scales up to twice the stretch's length the largest φ
+counts, because bursts show only in blocks that are longer than they are; a stretch is tested only where blocks of half
 its length, or of an hour, are known. Bursts that last for hours are, to this test, drift.
 
-**How often it errs.** A threshold b is set so that Σ over lengths of (looks per hour that count as independent) x
+**How often it errs.** A threshold b is set so that Σ over lengths of (checks per hour that count as independent) x
 P(z > b) is the false-alarm rate that is asked for. A stretch of L minutes that moves on by one a minute has the
 correlation 1 - τ/L, and so reaches b about b²/L x P(z > b) times a minute (Pickands, Transactions of the AMS 145,
-1969), and at most once a minute. It is as if one looked every minute for ever: who looks more seldom has fewer false
-alarms, not other ones, which is what a command that a clock starts, and that remembers nothing, needs. The bound over
+1969), and at most once a minute. It assumes a check every minute for ever: less frequent checks have fewer false
+alarms, not different ones, as a scheduled command without state needs. The bound over
 lengths is a plain sum, so that it holds whatever they have in common. What it rests on, that z is normal out to b, is
-not exact for bursts; figures of simulations are in docs/drift-explained.md (`python -m benchmarks drift`). Tests that need no
-such thing exist (Shin, Ramdas and Rinaldo, E-detectors, New England Journal of Statistics in Data Science 2, 2024), but
-for values that are bounded or independent: of bursts of unknown length they say nothing.
+not exact for bursts; results of simulations are in docs/drift-explained.md (`python -m benchmarks drift`). Tests that
+need no such thing exist (Shin, Ramdas and Rinaldo, E-detectors, New England Journal of Statistics in Data Science 2,
+2024), but for values that are bounded or independent: of bursts of unknown length they say nothing.
 
 **What matters.** A change below MARGIN is not reported, sure as it may be. More than planned must persist: of each
 stretch the BURST minutes that exceed the Plan most are left out, so that a shorter burst raises no alarm however high
-it is, and the end of the stretch must still be above. Less than planned is judged over a day, because the Plan is for
+it is, and the end of the stretch must still be above. Less than planned is tested over a day, because the Plan is for
 the busiest hour: there is drift when not one of its blocks (hours, of a day) comes near (an intersection-union test:
 Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24, 1982).
 """
@@ -49,7 +49,7 @@ Bools = npt.NDArray[np.bool_]
 SLOT = 60.0
 """Seconds per slot; all constants in minutes count slots."""
 LENGTHS = (10, 12, 15, 18, 22, 27, 33, 40, 50, 60, 75, 90, 120, 150, 180, 240, 300, 360, 480, 600, 720, 960, 1200, 1440)
-"""Minutes of the stretches that are looked at."""
+"""Minutes of the tested stretches."""
 DAY = LENGTHS[-1]
 """Minutes of history that are of use."""
 BURST = 5
@@ -65,7 +65,7 @@ SCALES = (5, 10, 15, 30, 60)
 FEWEST = 6
 """Triples of blocks from which a dispersion may be taken."""
 LEAST = 180
-"""Minutes of history before which nothing is judged: bursts would be taken for drift."""
+"""Minutes of history that a test needs: with less, bursts would look like drift."""
 CAUTION = 1.0
 """Standard errors that are added to a dispersion."""
 NOW = 60
@@ -84,7 +84,7 @@ class Shift:
         minutes: minutes since the change, as estimated; the most likely beginning under the likelihood.
         open_ended: whether it may have begun before the data do.
         z: the statistic.
-        confidence: 1 - the probability that chance shows as much in one look.
+        confidence: 1 - the probability that chance shows as much in one check.
     """
 
     direction: Literal["above", "below"]
@@ -100,9 +100,9 @@ class Verdict:
     """What was found out about one value.
 
     Attributes:
-        shift: how it differs from the Plan; None if it does not, as far as can be told.
-        above: why nothing can be said of an excess; empty if it can.
-        below: why nothing can be said of a lack; empty if it can.
+        shift: how it differs from the Plan; None if no difference was found.
+        above: why too much could not be tested; empty if it was.
+        below: why too little could not be tested; empty if it was.
         ratio: value ÷ plan over the last hour that is known (or less); NaN if nothing is.
         dispersion: φ at the longest scale up to an hour; NaN if unknown.
     """
@@ -119,7 +119,7 @@ class Statistics:
     """The statistics of B series, over stretches that end at the last slot.
 
     Attributes:
-        z: (B, LENGTHS) signed statistic of a stretch without its worst burst; NaN where it cannot be judged.
+        z: (B, LENGTHS) signed statistic of a stretch without its worst burst; NaN where it cannot be tested.
         ratio: (B, LENGTHS) value ÷ plan of the same.
         ending: (B, LENGTHS) value ÷ plan of the end of the stretch.
         dispersion: (B, LENGTHS) φ.
@@ -140,8 +140,8 @@ def threshold(alarms: float) -> float:
     low, high = 2.0, 40.0
     for _ in range(60):
         middle = (low + high) / 2
-        looks = sum(min(60.0, 60.0 * middle**2 / length) for length in LENGTHS)
-        low, high = (middle, high) if looks * _tail(middle) > alarms else (low, middle)
+        checks = sum(min(60.0, 60.0 * middle**2 / length) for length in LENGTHS)
+        low, high = (middle, high) if checks * _tail(middle) > alarms else (low, middle)
     return high
 
 
@@ -245,7 +245,7 @@ def _excess(y: Floats, x: Floats, z: float, tests: int) -> Shift:
 
 
 def lack_of(y: Floats, x: Floats, margin: float, low_load_after: int) -> tuple[Floats, Floats, Bools]:
-    """Return for B series the statistic of a lack, the largest ratio of any block, and whether it can be judged.
+    """Return for B series the statistic of a lack, the largest ratio of any block, and whether it can be tested.
 
     Args:
         y: (B, T) values.
@@ -258,12 +258,12 @@ def lack_of(y: Floats, x: Floats, margin: float, low_load_after: int) -> tuple[F
     if y.shape[1] < number * size:
         batch = len(y)
         return np.full(batch, np.nan), np.full(batch, np.nan), np.zeros(batch, dtype=bool)
-    own_y, own_x = (_blocks(a, size)[:, :number] for a in (y, x))
+    block_y, block_x = (_blocks(a, size)[:, :number] for a in (y, x))
     seen = _blocks((x > 0).astype(float), size)[:, :number] >= 0.5 * size
-    judged = seen.mean(axis=1) >= 0.9
+    testable = seen.mean(axis=1) >= 0.9
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.where(seen, own_y / own_x, -np.inf)
-        z = np.sqrt(np.maximum(_deviance(own_y, own_x), 0.0))
+        ratio = np.where(seen, block_y / block_x, -np.inf)
+        z = np.sqrt(np.maximum(_deviance(block_y, block_x), 0.0))
     z = np.where(ratio < 1, z, 0.0)
     scales = [s for s in SCALES if s <= max(size, SCALES[0])]
     phi = np.ones(len(y))
@@ -271,10 +271,10 @@ def lack_of(y: Floats, x: Floats, margin: float, low_load_after: int) -> tuple[F
         over, under, count = _roughness(y, x, scale)
         enough = count[:, -1] >= min(FEWEST, 3)
         with np.errstate(invalid="ignore", divide="ignore"):
-            own = over[:, -1] / under[:, -1]
-        phi = np.where(enough & np.isfinite(own), np.maximum(phi, own), phi)
+            at_scale = over[:, -1] / under[:, -1]
+        phi = np.where(enough & np.isfinite(at_scale), np.maximum(phi, at_scale), phi)
     least = np.where(seen, z, np.inf).min(axis=1) / np.sqrt(phi)
-    return least, ratio.max(axis=1), judged
+    return least, ratio.max(axis=1), testable
 
 
 def block_of(low_load_after: int) -> int:
@@ -285,8 +285,8 @@ def block_of(low_load_after: int) -> int:
 def _lack(
     y: Floats, x: Floats, bound: float, margin: float, low_load_after: int, tests: int
 ) -> tuple[Shift | None, str]:
-    z, ratio, judged = lack_of(y[None, :], x[None, :], margin, low_load_after)
-    if not judged[0]:
+    z, ratio, testable = lack_of(y[None, :], x[None, :], margin, low_load_after)
+    if not testable[0]:
         known = int((x[-low_load_after:] > 0).sum())
         return None, f"{low_load_after} minutes must be observed, {known} of them were"
     if not (z[0] > bound and ratio[0] <= 1 - margin):
@@ -322,16 +322,16 @@ def statistics_of(y: Floats, x: Floats) -> Statistics:
     roughness = {scale: _roughness(y, x, scale) for scale in SCALES if 3 * scale <= slots}
     known = slots - np.argmax(x > 0, axis=1) >= LEAST
     for i, length in enumerate(lengths):
-        own_y = back_y[:, length - 1] - worst_y[:, length - 1]
-        own_x = back_x[:, length - 1] - worst_x[:, length - 1]
+        block_y = back_y[:, length - 1] - worst_y[:, length - 1]
+        block_x = back_x[:, length - 1] - worst_x[:, length - 1]
         phi = _dispersion(roughness, length)
         last = max(LENGTHS[0], min(NOW, length // 4)) - 1
         with np.errstate(invalid="ignore", divide="ignore"):
-            root = np.sqrt(np.maximum(_deviance(own_y, own_x), 0.0) / phi)
-            ratio[:, i] = own_y / own_x
+            root = np.sqrt(np.maximum(_deviance(block_y, block_x), 0.0) / phi)
+            ratio[:, i] = block_y / block_x
             ending[:, i] = back_y[:, last] / back_x[:, last]
-        enough = known & (own_x > 0) & (seen[:, length - 1] >= max(LENGTHS[0], 0.5 * length))
-        z[:, i] = np.where(enough, np.copysign(root, own_y - own_x), np.nan)
+        enough = known & (block_x > 0) & (seen[:, length - 1] >= max(LENGTHS[0], 0.5 * length))
+        z[:, i] = np.where(enough, np.copysign(root, block_y - block_x), np.nan)
         dispersion[:, i] = phi
     return Statistics(z, ratio, ending, dispersion)
 
@@ -376,15 +376,15 @@ def _roughness(y: Floats, x: Floats, scale: int) -> tuple[Floats, Floats, Floats
     Returns:
         (B, triples + 1) each: Σ weight x w² ÷ (r Σ c²/x), Σ weight, number of triples.
     """
-    own_y, own_x = _blocks(y, scale), _blocks(x, scale)
+    block_y, block_x = _blocks(y, scale), _blocks(x, scale)
     seen = _blocks((x > 0).astype(float), scale) >= 0.5 * scale
     with np.errstate(invalid="ignore", divide="ignore"):
-        r = own_y / own_x
-        inverse = 1 / own_x
+        r = block_y / block_x
+        inverse = 1 / block_x
         w = r[:, :-2] - 2 * r[:, 1:-1] + r[:, 2:]
         spread = inverse[:, :-2] + 4 * inverse[:, 1:-1] + inverse[:, 2:]
-        weight = own_y[:, :-2] + own_y[:, 1:-1] + own_y[:, 2:]
-        mean = weight / (own_x[:, :-2] + own_x[:, 1:-1] + own_x[:, 2:])
+        weight = block_y[:, :-2] + block_y[:, 1:-1] + block_y[:, 2:]
+        mean = weight / (block_x[:, :-2] + block_x[:, 1:-1] + block_x[:, 2:])
         term = weight * w**2 / (mean * spread)
     whole = seen[:, :-2] & seen[:, 1:-1] & seen[:, 2:] & (weight > 0)
     zero = np.zeros((len(y), 1))
@@ -406,11 +406,12 @@ def _dispersion(roughness: dict[int, tuple[Floats, Floats, Floats]], length: int
         first, last = (min(triples, max(0, n)) for n in (length // scale - 2, -(-length // scale)))
         known = count[:, -1] - (count[:, last] - count[:, first])
         with np.errstate(invalid="ignore", divide="ignore"):
-            own = (over[:, -1] - (over[:, last] - over[:, first])) / (under[:, -1] - (under[:, last] - under[:, first]))
+            numerator = over[:, -1] - (over[:, last] - over[:, first])
+            at_scale = numerator / (under[:, -1] - (under[:, last] - under[:, first]))
         # Triples overlap: as many as two of them say as much as one. One standard error more, to be sure.
-        own = own * (1 + CAUTION * np.sqrt(4 / np.maximum(known, 1)))
+        at_scale = at_scale * (1 + CAUTION * np.sqrt(4 / np.maximum(known, 1)))
         enough = known >= FEWEST
-        phi = np.where(enough, np.maximum(phi, own), phi)
+        phi = np.where(enough, np.maximum(phi, at_scale), phi)
         if scale >= least:
             reached |= enough
     return np.where(reached, phi, np.nan)

@@ -1,8 +1,8 @@
 """Samples of counters → what was counted per slot of time, and which time was observed.
 
-Counters only rise; when one falls, the process behind it began anew, and counts from zero. What it counted between its
+Counters only rise; when one falls, its process restarted, and counts from zero. What it counted between its
 last sample and its end is lost, as is what a new one counted before its first sample: at most one scrape interval each.
-(One that has caught up with the old value before it is scraped is not told from one that went on.)
+(A restarted counter that exceeds the old value before it is scraped is not recognised.)
 Where samples are missing nothing is known: that is not the same as nothing having happened.
 """
 
@@ -62,7 +62,7 @@ def samples(labels: Mapping[str, str], pairs: Iterable[tuple[float, float]]) -> 
 
 
 def joined(parts: Sequence[Samples]) -> Samples:
-    """Return one series from several that tell of the same counter, such as coarse history and fine present."""
+    """Return one series from several parts of the same counter, such as coarse history and fine present."""
     at = np.concatenate([part.at for part in parts])
     value = np.concatenate([part.value for part in parts])
     return samples(parts[0].labels, zip(at.tolist(), value.tolist(), strict=True))
@@ -117,18 +117,18 @@ def of_targets(targets: Sequence[tuple[Samples, Slots]]) -> Slots:
     value = np.zeros(slots)
     missed = np.zeros(slots)
     there = np.zeros(slots)
-    for series, own in targets:
-        value += own.value
+    for series, counts in targets:
+        value += counts.value
         if len(series.at) < 2:
             continue
         alive = np.diff(np.clip(edges, series.at[0], series.at[-1]))
         there = np.maximum(there, alive)
-        missed = np.maximum(missed, alive - own.observed)
+        missed = np.maximum(missed, alive - counts.observed)
     observed = np.clip(there - missed, 0.0, slot)
     # Scrapes fall somewhere into a slot: what little is missing at its edge is no gap.
     return Slots(first.end, slot, value, np.where(observed > 0.999 * slot, slot, observed))
 
 
 def alive_at(series: Samples, end: float, within: float) -> bool:
-    """Tell whether a series has a sample within the last seconds."""
+    """Return whether a series has a sample within the last seconds."""
     return bool(len(series.at)) and end - float(series.at[-1]) <= within

@@ -1,4 +1,4 @@
-"""How often executions were counted, where each of several gateway pods counts those that it sees.
+"""Bounds how often executions are counted, if each of several gateway pods counts those that it sees.
 
 Executions are counted in parts, by the hash of their names. Given how many there are, the counts of the parts are
 multinomial with equal probabilities, however bursty the traffic is: hashes know nothing of time. An execution that is
@@ -18,23 +18,23 @@ import numpy as np
 from scepsy.drift.counters import Floats
 
 SHORT, LONG = 5, 30
-"""Minutes of the blocks in which parts are counted: what was read as it was scraped, and the rest."""
+"""Minutes of the blocks in which parts are counted: what was read at full scrape resolution, and the rest."""
 HOUR = 60
-"""Minutes at the end of a stretch that are looked at in short blocks, where they were read as they were scraped."""
+"""Minutes at the end of a stretch that are counted in short blocks, if read at full scrape resolution."""
 EDGES = 1.1
-"""Factor by which D may be larger than it looks: samples do not fall on the edges of blocks, and what was counted
+"""Factor by which D may be larger than computed: samples do not fall on the edges of blocks, and what was counted
 between two samples is spread evenly, so that parts differ less than they do. A tenth for blocks of five intervals."""
 SURE = 3.0
 """Standard normal deviates: D lies between what is returned in 997 of 1,000 cases."""
 
 
 def dispersion_of(parts: Floats, minutes: int, fine: int) -> tuple[float, float]:
-    """Return between what lies the dispersion over parts; (0, infinite) if nothing is known.
+    """Return the bounds of the dispersion over parts; (0, infinite) if nothing is known.
 
     Args:
         parts: (PARTS, T) executions per part and minute, the last one ending now.
-        minutes: the stretch that is looked at, up to now.
-        fine: minutes at the end that were read as they were scraped.
+        minutes: the checked stretch, up to now.
+        fine: minutes at the end that were read at full scrape resolution.
     """
     recent = min(minutes, HOUR, fine) // SHORT * SHORT
     older = (minutes - recent) // LONG * LONG

@@ -1,7 +1,7 @@
-"""From what was seen to the Observed documents that a compile plans with.
+"""Writes the Observed documents that a recompile plans with.
 
-Where the gateway tells workflows apart, that is what they are made of. Counters per LLM do not say whose calls they
-are. Where only these are known, the simplest explanation is taken: workflows that run more or less often, so that the
+If the gateway counts workflows, their counts are used. Counters per LLM do not attribute calls to workflows. If only
+these are known, the simplest explanation is taken: workflows that run more or less often, so that the
 totals of as many LLMs as possible are explained (least absolute deviations); an LLM whose total is not, is called more
 or less often per execution, by every workflow that calls it.
 """
@@ -64,12 +64,12 @@ def rates_of(inputs: Inputs, change: Change) -> dict[str, float]:
 
 
 def _load(inputs: Inputs, change: Change, workflow: str, llm: str) -> float:
-    """Return the calls per second of a workflow to an LLM, as far as the gateway told them apart."""
-    own = inputs.planned[workflow].llms.get(llm)
-    if own is None:
+    """Return the calls per second of a workflow to an LLM, as far as the gateway attributes them."""
+    demand = inputs.planned[workflow].llms.get(llm)
+    if demand is None:
         return 0.0
     often = change.executions.get(workflow, 1.0) * change.per_execution.get((workflow, llm), 1.0)
-    return inputs.workflows[workflow].spec.target.per_second * own.calls * often
+    return inputs.workflows[workflow].spec.target.per_second * demand.calls * often
 
 
 def _calls_of(
@@ -81,8 +81,8 @@ def _calls_of(
         inputs: what was planned.
         change: how calls differ.
         rates: factors of executions.
-        floors: the least factors that are planned for: targets. Below them, nobody is taken to call more often because
-            fewer executions call.
+        floors: the least factors that are planned for: targets. Below them, fewer executions do not count as more calls
+            of each.
     """
     found = {}
     for llm in sorted({llm for demand in inputs.planned.values() for llm in demand.llms}):
@@ -100,17 +100,17 @@ def _calls_of(
 
 
 def observed_files(workspace: Workspace, inputs: Inputs, change: Change, missing: Missing, at: float) -> Files:
-    """Return the Observed documents of a cluster and of the workflows, where they are to change.
+    """Return the Observed documents of a cluster and its workflows that change.
 
     Args:
         workspace: the project, with the Observed documents that there are.
-        inputs: what the findings were judged against.
+        inputs: what the findings were compared with.
         change: how calls differ from that.
-        missing: what of the cluster is not to be used.
+        missing: hardware that must not be used.
         at: Unix seconds.
 
     Raises:
-        ScepsyError: the documents lie in a file with others.
+        ScepsyError: a document is in a file with others.
     """
     moment = datetime.datetime.fromtimestamp(round(at), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     files: Files = {}
@@ -139,19 +139,19 @@ def _workflow(
     loaded = workspace.observed.get((cluster, name))
     before = loaded.document if loaded is not None else None
     llms = []
-    for llm, own in sorted(inputs.demands[name].llms.items()):
+    for llm, demand in sorted(inputs.demands[name].llms.items()):
         known = before.llm(llm) if before is not None else ObservedLlm(llm=llm)
         update = {
             key: _value(mean * factor)
             for key, mean, factor in (
-                ("calls", own.calls, calls.get((name, llm), 1.0)),
-                ("input_tokens", own.input.mean, change.input.get(llm, 1.0)),
-                ("output_tokens", own.output.mean, change.output.get(llm, 1.0)),
+                ("calls", demand.calls, calls.get((name, llm), 1.0)),
+                ("input_tokens", demand.input.mean, change.input.get(llm, 1.0)),
+                ("output_tokens", demand.output.mean, change.output.get(llm, 1.0)),
             )
             if abs(factor - 1) > _SAME and mean > 0
         }
         llms.append(known.model_copy(update=update))
-    different = tuple(own for own in llms if own != ObservedLlm(llm=own.llm))
+    different = tuple(observed for observed in llms if observed != ObservedLlm(llm=observed.llm))
     seen = Si(before.spec.rate) if before is not None and before.spec.rate is not None else None
     if abs(rate - 1) > _SAME:
         seen = Si(_value(inputs.workflows[name].spec.target.per_second * rate))
@@ -193,7 +193,7 @@ def _place(
     files = [o.source.file.name for o in workspace.observed.values()]
     files += [m.source.file.name for m in workspace.missing.values()]
     if files.count(relative) > (loaded is not None):
-        raise ScepsyError(f"{relative} holds another document too", "give each a file of its own, named after it")
+        raise ScepsyError(f"{relative} holds other documents too", "put each Observed document into a separate file")
     return PurePosixPath(workspace.relative(contained(workspace.root, relative, workspace.directory)))
 
 
