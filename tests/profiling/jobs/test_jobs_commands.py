@@ -235,7 +235,7 @@ def test_no_gpu_that_may_be_used_is_told_before_anything_is_submitted(command: C
 @pytest.mark.parametrize(("arguments", "message"), [
     (("--dry-run", "--wait"), "--dry-run submits nothing"),
     (("--branch", "x"), "--branch is for the results"),
-    (("--timeout", "3", "--wait"), '--timeout: "3" is not a duration'),
+    (("--timeout", "3", "--wait"), "Invalid value for '--timeout': \"3\" is not a duration"),
     (("--context", "nowhere"), 'the kubeconfig has no context "nowhere"'),
     (("--context", "elsewhere"), "127.0.0.1:1 cannot be reached: Connection refused"),
     (("--context", "here", "--argo-server", "x"), "exclude each other"),

@@ -437,7 +437,7 @@ LOCAL = ["--upstream", "http://127.0.0.1:1"]
         (["--upstream", "http://u:pa55@h"], 'upstream "http://…@h" contains credentials'),
         (["--upstream", "a=http://h", "--upstream", "a=http://i"], 'two upstreams are named "a"'),
         (["--upstream", "http://h", "--upstream", "http://i"], "two upstreams have no name"),
-        ([*LOCAL, "--idle-gap", "30"], '--idle-gap: "30" is not a duration'),
+        ([*LOCAL, "--idle-gap", "30"], "Invalid value for '--idle-gap': \"30\" is not a duration"),
         ([*LOCAL, "-o", "nowhere/t.jsonl"], "the directory nowhere does not exist"),
         ([*LOCAL, "-o", "x" * 300], "x: file name too long"),
     ],
