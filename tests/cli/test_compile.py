@@ -57,7 +57,7 @@ def test_compile_writes_a_plan_and_manifests_and_says_what_to_do_next(project: P
         "estimated",
     ):
         assert word in ran.out
-    assert "Next: look at the files (git status, git diff), then: scepsy compile --commit" in ran.out
+    assert "Next: check the files (git status, git diff), then: scepsy compile --commit" in ran.out
     spec = plan(project)["spec"]
     assert {llm["name"] for llm in spec["llms"]} == {"generator", "reranker"}
     assert spec["proof"]["gap"] == 0
@@ -471,7 +471,7 @@ def test_an_example_inside_a_repository_is_one_of_its_own_and_says_so(tmp_path: 
     git(tmp_path, "init", "-q", "outer")
     ran = scepsy("init", tmp_path / "outer" / "demo", "--example")
     assert ran.code == 0
-    outer = f"It lies in the Git repository {tmp_path / 'outer'}, but is one of its own, which that one does not hold"
+    outer = f"It is inside the Git repository {tmp_path / 'outer'}, but is a separate repository, not part of that one"
     assert outer in ran.out.splitlines()
     assert "Git repository" not in scepsy("init", tmp_path / "demo", "--example").out.replace("Made it a Git", "")
 

@@ -119,7 +119,7 @@ def test_what_is_there_stays_and_is_named(project: Path, scepsy: Scepsy) -> None
     assert ran.code == 0
     assert ran.out.splitlines()[:2] == [
         f"Wrote 1 file to {project}/gitops",
-        "Kept as they are: gitops/argocd/application.yaml, gitops/environments/one-node/environment.yaml",
+        "Kept unchanged: gitops/argocd/application.yaml, gitops/environments/one-node/environment.yaml",
     ]
     after = files(project / "gitops")
     assert {name: after[name] for name in before} == before

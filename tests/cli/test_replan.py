@@ -160,7 +160,7 @@ def test_the_output_of_a_cluster_that_is_gone_is_removed(project: Path, scepsy: 
     commit_all(project)
     ran = scepsy("compile", "--project", project, "--check")
     assert ran.code == 2
-    assert "Cluster two-nodes is no longer in the project: its output goes" in ran.out
+    assert "Cluster two-nodes is no longer in the project: its output is removed" in ran.out
     assert scepsy("compile", "--project", project, "--commit").code == 0
     assert not [f for f in tree(project) if "two-nodes" in f and f != "clusters/two-nodes.yaml"]
     assert scepsy("compile", "--project", project, "--check").code == 0

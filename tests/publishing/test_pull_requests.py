@@ -173,7 +173,7 @@ def test_every_forge_is_asked_in_its_own_words(
 @pytest.mark.parametrize(
     ("status", "answer", "message", "hint"),
     [
-        (401, {"message": f"bad {TOKEN}"}, "opens no pull request (401): ", "SCEPSY_FORGE_TOKEN"),
+        (401, {"message": f"bad {TOKEN}"}, "did not open a pull request (401): ", "SCEPSY_FORGE_TOKEN"),
         (403, {"message": "no"}, "(403)", "permission"),
         (422, {"message": "A pull request already exists"}, "A pull request already exists", ""),
         (500, b"<html>", "(500)", ""),
@@ -248,10 +248,10 @@ def test_every_forge_lists_what_is_open_and_what_was_closed_of_late_in_this_repo
 @pytest.mark.parametrize(
     ("status", "answer", "message"),
     [
-        (401, {"message": f"bad {TOKEN}"}, "lists no pull requests (401): "),
-        (503, b"<html>", "lists no pull requests (503)"),
-        (302, {}, "lists no pull requests (302)"),
-        (200, {"message": TOKEN}, "it answers with something else"),
+        (401, {"message": f"bad {TOKEN}"}, "did not list pull requests (401): "),
+        (503, b"<html>", "did not list pull requests (503)"),
+        (302, {}, "did not list pull requests (302)"),
+        (200, {"message": TOKEN}, "unexpected answer"),
         (200, [{"state": "open"}, 5], "more pull requests than can be looked through"),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_rebase_is_left_to_the_person(project: Path, other: Path, remote: Path
     before, there = state(project), git(remote, "rev-parse", "main")
     error = push(scepsy, project, code=1)["error"]
     assert "main has commits that origin/main lacks, and origin/main has moved on: 1 here, 1 there" in error["message"]
-    assert error["hint"] == "bring yours on top, then run again: git pull --rebase origin main"
+    assert error["hint"] == "rebase your commits, then re-run: git pull --rebase origin main"
     assert (state(project), git(remote, "rev-parse", "main")) == (before, there)
     git(project, "pull", "-q", "--rebase", "origin", "main")
     push(scepsy, project)
@@ -120,13 +120,11 @@ def test_a_checkout_with_edits_in_the_way_is_left_as_it_is(
     ran = scepsy("compile", "--project", project, "--commit", "--push")
     assert (ran.code, state(project)) == (0, before)
     remedy = "git stash -u && git pull --ff-only origin main && git stash pop"
-    words = (
-        f"Your checkout is left as it is: there are changes of yours in README.md. Bring it forward with: {remedy}\n"
-    )
+    words = f"Your checkout was not updated: local changes in README.md. Update it with: {remedy}\n"
     assert words in ran.out
     assert git(remote, "log", "-1", "--format=%s", "main") == "Compile one-node"
     again = push(scepsy, project)
-    assert (again["left"], again["remedy"]) == ("there are changes of yours in README.md", remedy)
+    assert (again["left"], again["remedy"]) == ("local changes in README.md", remedy)
     git(project, "checkout", "-q", "README.md")
     assert [push(scepsy, project)[key] for key in ("left", "remedy")] == ["", ""]
     assert git(project, "rev-parse", "HEAD") == git(remote, "rev-parse", "main")
@@ -197,7 +195,7 @@ def test_a_project_in_a_folder_and_a_shallow_clone_work(tmp_path: Path, project:
     (["remote", "set-url", "origin", "ext::sh -c touch% ran"], "is reached through the program git-remote-ext"),
     (["remote", "set-url", "origin", "/tmp/x.git"], "is a directory on this machine, whose hooks would run here"),
     (["remote", "set-url", "origin", "file:///tmp/x.git"], "is a directory on this machine"),
-    (["remote", "set-url", "origin", "git://127.0.0.1/x"], "is reached over git, which is not pushed over"),
+    (["remote", "set-url", "origin", "git://127.0.0.1/x"], "uses git, which is not supported for pushing"),
     (["merge", "-q", "--no-commit", "--no-ff", "side"], "a merge is in progress"),
 ])  # fmt: skip
 def test_what_cannot_be_pushed_is_said(project: Path, scepsy: Scepsy, make: list[str], message: str) -> None:
@@ -388,8 +386,8 @@ def test_names_that_are_no_branches_are_refused(project: Path, scepsy: Scepsy) -
     before = state(project)
     for name in ("", "-f", "a..b", "x:y", "a b", "x*", "../main", "refs/heads/x.lock"):
         error = push(scepsy, project, f"--branch={name}", code=1)["error"]
-        assert "is no name for a branch" in error["message"]
-        assert error["hint"] == "write one such as team/topic, without blanks and ~^:?*["
+        assert "is not a valid branch name" in error["message"]
+        assert error["hint"] == "use a name such as team/topic, without spaces and ~^:?*["
     assert state(project) == before
 
 

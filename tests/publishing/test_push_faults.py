@@ -26,18 +26,18 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 TELLING = [
-    ("401", [(ASK, 401)], "does not know you (401)"),
-    ("403", [(ASK, 403)], "refuses to let you in (403)"),
-    ("403 on push", [("service=git-receive-pack", 403)], "refuses to let you in (403)"),
+    ("401", [(ASK, 401)], "rejects the credentials (401)"),
+    ("403", [(ASK, 403)], "denies access (403)"),
+    ("403 on push", [("service=git-receive-pack", 403)], "denies access (403)"),
     ("404", [(ASK, 404)], "has no such repository"),
-    ("503", [(ASK, 503)] * 3, "does not answer as it should"),
-    ("503 on push", [("/git-receive-pack", 503)] * 4, "does not answer as it should"),
-    ("a page", [(ASK, "page")] * 9, "is no Git repository"),
-    ("a page on push", [("service=git-receive-pack", "page")] * 9, "is no Git repository"),
-    ("a line on push", [("service=git-receive-pack", "line")] * 9, "is no Git repository"),
-    ("slow", [(ASK, "slow")], "took longer than 1 s to answer, and was given up"),
+    ("503", [(ASK, 503)] * 3, "is unavailable"),
+    ("503 on push", [("/git-receive-pack", 503)] * 4, "is unavailable"),
+    ("a page", [(ASK, "page")] * 9, "is not a Git repository"),
+    ("a page on push", [("service=git-receive-pack", "page")] * 9, "is not a Git repository"),
+    ("a line on push", [("service=git-receive-pack", "line")] * 9, "is not a Git repository"),
+    ("slow", [(ASK, "slow")], "did not answer within 1 s"),
     ("slow on push", [("/git-receive-pack", "slow")], "took longer than 1 s to answer"),
-    ("dropped", [("/git-receive-pack", "drop")] * 9, "does not answer as it should"),
+    ("dropped", [("/git-receive-pack", "drop")] * 9, "is unavailable"),
 ]
 
 
@@ -99,7 +99,7 @@ def test_a_branch_that_needs_a_review_is_named_with_a_way_out(
     hook(remote, name, "echo 'GH006: Protected branch update failed for refs/heads/main.'; printf '\\033[2J'; exit 1")
     before, there = state(project), git(remote, "rev-parse", "main")
     error = push(scepsy, project, code=1)["error"]
-    assert error["message"].startswith(f"origin does not take commits on the branch main: {words}")
+    assert error["message"].startswith(f"origin rejects commits on the branch main: {words}")
     assert "GH006: Protected branch update failed for refs/heads/main." in error["message"]
     assert "\033" not in error["message"]
     assert "--branch" in error["hint"]
@@ -115,7 +115,7 @@ def test_a_remote_that_is_down_is_told_soon(project: Path, scepsy: Scepsy, monke
     before = state(project)
     error = push(scepsy, project, code=1)["error"]
     assert error["message"].startswith("origin (http://127.0.0.1:9/specs.git) does not answer as it should")
-    assert error["hint"] == "run again when it is up"
+    assert error["hint"] == "re-run when it is available"
     assert len(pauses) == 2
     assert state(project) == before
 
@@ -133,7 +133,10 @@ def test_somebody_who_is_always_faster_is_given_way_to_in_the_end(
     monkeypatch.setattr(server, "fault", lambda path: faster if _is_ours(path, server) else usual(path))
     before = state(project)
     error = push(scepsy, project, code=1)["error"]
-    assert "2 times somebody else moved main at origin first; nothing was changed" in error["message"]
+    assert (
+        "gave up after 2 attempts: each time another push moved main at origin first; nothing was changed"
+        in error["message"]
+    )
     assert state(project) == before
 
 
@@ -172,7 +175,7 @@ def test_on_a_full_disk_nothing_changes_and_with_room_it_works(
             assert (state(demo), git(remote, "rev-parse", "main")) == (before, there), ran.err
             assert "Traceback" not in ran.err
             told.update(words for words in ("No space left on device", "disk is full") if words in ran.err)
-        elif "Your checkout is left as it is" in ran.out:
+        elif "Your checkout was not updated" in ran.out:
             assert state(demo)[:2] == before[:2]
         filler.unlink()
     assert told

@@ -64,7 +64,7 @@ def test_nothing_that_the_repository_configures_runs(
     server.login = ("me", "secret-1")
     before = git(project, "rev-parse", "HEAD")
     error = push(scepsy, project, code=1)["error"]
-    assert "does not know you (401)" in error["message"]
+    assert "rejects the credentials (401)" in error["message"]
     server.login = None
     result = push(scepsy, project)
     assert ".gitattributes" not in result["left"]

@@ -452,7 +452,7 @@ def test_a_forge_that_cannot_be_asked_for_proposals_is_an_error_and_nothing_is_p
     site.lose()
     ran = site.drift("--recompile", "--pull-request")
     assert ran.code == 1
-    assert "lists no pull requests (503)" in ran.err
+    assert "did not list pull requests (503)" in ran.err
     assert TOKEN not in ran.out + ran.err
     assert proposed(site) == []
 

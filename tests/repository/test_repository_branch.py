@@ -56,14 +56,14 @@ def test_the_same_again_is_the_commit_that_is_there(repository: Path) -> None:
 def test_a_branch_with_something_else_is_never_moved(repository: Path) -> None:
     made = commit_to_branch(open_worktree(repository), "b", FILES, "Profile")
     for files in ({FILE: b"a: 2\n"}, {**FILES, PurePosixPath("profiles/b.yaml"): b"b: 1\n"}):
-        with pytest.raises(CannotCommit, match="the branch b exists, and holds something else"):
+        with pytest.raises(CannotCommit, match="the branch b exists, with other content"):
             commit_to_branch(open_worktree(repository), "b", files, "Profile")
     assert git(repository, "rev-parse", "b") == made
 
 
 @pytest.mark.parametrize("name", ["", "-f", "a..b", "a b", "x.lock", "@{-1}", "a\nb", "refs/heads/../x", "x/"])
 def test_names_that_are_none_are_refused(repository: Path, name: str) -> None:
-    with pytest.raises(CannotCommit, match="is no name for a branch"):
+    with pytest.raises(CannotCommit, match="is not a valid branch name"):
         commit_to_branch(open_worktree(repository), name, FILES, "Profile")
 
 
@@ -89,11 +89,11 @@ def test_paths_out_of_the_repository_are_refused(repository: Path) -> None:
 
 def test_without_a_commit_or_an_identity_nothing_is_made(tmp_path: Path, git_home: Path) -> None:
     git(tmp_path, "init", "-q")
-    with pytest.raises(CannotCommit, match="there is no commit for a branch to start at"):
+    with pytest.raises(CannotCommit, match="the repository has no commit to start a branch from"):
         commit_to_branch(open_worktree(tmp_path), "b", FILES, "Profile")
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "First")
     (git_home / ".gitconfig").write_text("")
-    with pytest.raises(CannotCommit, match="git does not know who commits"):
+    with pytest.raises(CannotCommit, match="Git has no author identity for the commit"):
         commit_to_branch(open_worktree(tmp_path), "b", FILES, "Profile")
     assert git(tmp_path, "for-each-ref", "refs/heads/b") == ""
 

@@ -345,7 +345,7 @@ def test_in_the_midst_of_another_operation_the_error_says_how_to_finish_it(root,
 def test_without_an_identity_the_error_gives_the_two_commands(root, tmp_path):
     (tmp_path / "home" / ".gitconfig").unlink()
 
-    with pytest.raises(CannotCommit, match="git does not know who commits") as caught:
+    with pytest.raises(CannotCommit, match="Git has no author identity for the commit") as caught:
         check_committable(open_worktree(root), FILES)
 
     assert "git config user.name" in caught.value.hint

@@ -79,7 +79,7 @@ def add(directory: Path) -> list[str]:
             kept.append(name)
     done = [f"Wrote {written} file{'s' * (written != 1)} to {directory / _FOLDER}"]
     if kept:
-        done.append(f"Kept as they are: {', '.join(map(str, kept))}")
+        done.append(f"Kept unchanged: {', '.join(map(str, kept))}")
     return [*done, *_following(directory, place, bool(url))]
 
 
@@ -154,7 +154,9 @@ def _write(path: Path, text: str) -> bytes | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ScepsyError(f"cannot write {path}: {error.strerror}", "what was written stays; run it again") from error
+        raise ScepsyError(
+            f"cannot write {path}: {error.strerror}", "files written so far are kept; re-run the command"
+        ) from error
     return None
 
 
@@ -163,7 +165,7 @@ def _following(directory: Path, place: _Place, known: bool) -> list[str]:
         first = "scepsy cluster discover NAME --write"
         return [f"Next: add a cluster ({first}), then its environment: scepsy init {directory} --gitops"]
     environments = [directory / _FOLDER / "environments" / cluster for cluster in place.clusters]
-    ask = "" if known else "; set `repository` there, since Git knows no remote `origin`"
+    ask = "" if known else "; set `repository` there, since Git has no remote `origin`"
     installation = directory / _FOLDER / "installation/argocd-cm.yaml"
     return [
         "Next:",

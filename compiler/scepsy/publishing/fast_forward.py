@@ -134,7 +134,7 @@ def _forward(tree: WorkTree, commit: str, ours: frozenset[PurePosixPath], tracki
             kept.append(path)
     if kept:
         names = ", ".join(str(path) for path in kept[:_SHOWN]) + (" ..." if len(kept) > _SHOWN else "")
-        raise _Edited(f"there are changes of yours in {names}")
+        raise _Edited(f"local changes in {names}")
     after = replace(tree, head=commit)
     contents = {path: read_at_head(after, path) for path in {*steps, *ours, *_strays(tree, between, steps)}}
     files = {path: data for path, data in contents.items() if data is not None}

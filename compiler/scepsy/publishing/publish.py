@@ -157,7 +157,7 @@ def publish(
         place = error.filename2 or error.filename or tree.git_dir
         raise CannotCommit(
             f"cannot prepare the commit: {place}: {error.strerror or error}; nothing was pushed or changed",
-            "mend that, then run again",
+            "fix this and re-run",
         ) from None
 
 

@@ -83,7 +83,7 @@ class Forge:
         """
         text, title = body[:_LONGEST_BODY], one_line(title)[:_LONGEST_TITLE]
         fields = self._kind.new_pull_request(branch, into, title, text)
-        answer = self._ask("POST", self._path, "opens no pull request", fields)
+        answer = self._ask("POST", self._path, "did not open a pull request", fields)
         return self._url(answer if isinstance(answer, dict) else {})
 
     def pending(self) -> Iterator[Request]:
@@ -119,16 +119,16 @@ class Forge:
         return self._kind.pull_requests_path(self.repository)
 
     def _listed(self, asked: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        what = "lists no pull requests"
+        what = "did not list pull requests"
         for page in range(1, _PAGES + 1):
             query = urlencode({**asked, **self._kind.page_size, "page": str(page)})
             items = self._ask("GET", f"{self._path}?{query}", what)
             if not isinstance(items, list):
-                raise ForgeError(f"{self._place} {what}: it answers with something else", "is that its API?")
+                raise ForgeError(f"{self._place} {what}: unexpected answer", "check that this address is its API")
             if not items:
                 return
             yield from (item for item in items if isinstance(item, dict))
-        raise ForgeError(f"{self._place} has more pull requests than can be looked through", "close some")
+        raise ForgeError(f"{self._place} has too many pull requests to search", "close some")
 
     def _request(self, item: Mapping[str, Any]) -> Iterator[Request]:
         """Yield what an entry of a list is, unless its branch is in another repository: a fork's does not count."""

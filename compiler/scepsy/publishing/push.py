@@ -88,7 +88,7 @@ class Upstream:
                 f"{self.side.branch} has commits that {self.name} lacks, and {self.name} has moved on:"
                 f" {_count(self.side, self.tip, head)} here, {_count(self.side, head, self.tip)} there;"
                 " nothing was pushed or changed",
-                f"bring yours on top, then run again: git pull --rebase {self.remote.name} {self.side.branch}",
+                f"rebase your commits, then re-run: git pull --rebase {self.remote.name} {self.side.branch}",
             )
         if not ahead:
             raise Diverged(
@@ -176,8 +176,9 @@ def push_until_taken(
         # Whoever needs long for an attempt meets others for as long.
         time.sleep(_pause(attempt, time.monotonic() - began))
     raise RemoteFailed(
-        f"{ATTEMPTS} times somebody else moved {side.branch} at {remote.name} first; nothing was changed",
-        "run again later",
+        f"gave up after {ATTEMPTS} attempts: each time another push moved {side.branch} at {remote.name} first;"
+        " nothing was changed",
+        "re-run later",
     )
 
 

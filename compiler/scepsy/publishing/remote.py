@@ -114,8 +114,8 @@ def given_remote(url: str, tree: WorkTree, environment: Mapping[str, str] = os.e
     parts = _parts(url)
     if parts is not None and parts.password is not None:
         raise NoRemote(
-            "the address holds a password, which every process on this machine can read on a command line",
-            f"give it without, and the token as {TOKEN}",
+            "the address contains a password, which every process on this machine can read on a command line",
+            f"remove it from the address, and set {TOKEN} to the token",
         )
     remote = _remote("", url, tree.root, None, environment)
     return Remote(remote.shown or "the repository", remote.url, remote.protocols, remote.settings, remote.secrets)
@@ -143,11 +143,11 @@ def _first(tree: WorkTree, key: str) -> str:
 
 def _remote(name: str, url: str, where: Path, header: str | None, environment: Mapping[str, str]) -> Remote:
     if "\n" in url or "\0" in url or url.startswith("-"):
-        raise NoRemote(f"the address of {name or 'the repository'} is none", "use https:// or ssh://")
+        raise NoRemote(f"the address of {name or 'the repository'} is not valid", "use https:// or ssh://")
     label = name or blotted(url)
     if _HELPER.match(url):
         raise NoRemote(
-            f"{label} is reached through the program git-remote-{url.partition('::')[0]}, which is not run",
+            f"{label} needs the program git-remote-{url.partition('::')[0]}, which Scepsy does not run",
             "use an address with https:// or ssh://",
         )
     if _SCP_LIKE.fullmatch(url):
@@ -157,7 +157,7 @@ def _remote(name: str, url: str, where: Path, header: str | None, environment: M
     if scheme == "file":
         return _directory(label, name, url, where)
     if scheme not in _NETWORK or parts is None:
-        raise NoRemote(f"{label} is reached over {scheme}, which is not pushed over", "use https:// or ssh://")
+        raise NoRemote(f"{label} uses {scheme}, which is not supported for pushing", "use https:// or ssh://")
     if not scheme.startswith("http"):
         return Remote(name, url, _NETWORK[scheme])
     return _over_http(name, url, header, environment)

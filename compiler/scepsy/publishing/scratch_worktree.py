@@ -88,9 +88,7 @@ def _locked(home: Path) -> int:
                 return handle
         except BlockingIOError:
             os.close(handle)
-            raise Busy(
-                f"another scepsy process pushes from {home.parent}", "wait until it is done, then run again"
-            ) from None
+            raise Busy(f"another scepsy process pushes from {home.parent}", "wait until it ends, then re-run") from None
         except FileNotFoundError:
             pass  # removed by the process that had it: once more
         except OSError:

@@ -24,34 +24,34 @@ _TOKEN_HINT = (
 _TROUBLES: tuple[tuple[str, str, str, bool], ...] = (
     (
         r"returned error: 403|HTTP 403",
-        "refuses to let you in (403)",
-        f"these credentials may not: {_TOKEN_HINT}",
+        "denies access (403)",
+        f"the credentials lack permission: {_TOKEN_HINT}",
         False,
     ),
     (
         r"Authentication failed|returned error: 401|HTTP 401|could not read (Username|Password)"
         r"|terminal prompts disabled|Permission denied \(|Invalid username or password|HTTP Basic: Access denied",
-        "does not know you (401)",
+        "rejects the credentials (401)",
         _TOKEN_HINT,
         False,
     ),
-    (r"Host key verification failed", "is not a host that ssh knows", "add its key to ~/.ssh/known_hosts", False),
+    (r"Host key verification failed", "has an unknown ssh host key", "add its key to ~/.ssh/known_hosts", False),
     (
         r"SSL certificate problem|certificate verif|server certificate",
         "has a certificate that is not trusted",
-        "trust its authority: git config --global http.sslCAInfo FILE",
+        "trust its certificate authority: git config --global http.sslCAInfo FILE",
         False,
     ),
     (
         r"Repository not found|repository '.*' not found|returned error: 404|does not appear to be a git repository",
-        "has no such repository, or does not show it to you",
-        f"is the address right? Or {_TOKEN_HINT}",
+        "has no such repository, or the credentials cannot read it",
+        f"check the address; else {_TOKEN_HINT}",
         False,
     ),
     (
         r"git-http-push failed|not valid: is this a git repository|bad line length character|invalid server response",
-        "is no Git repository",
-        "is the address right? a login page, or a shell that greets, may answer in its place",
+        "is not a Git repository",
+        "check the address: a login page or a shell's greeting may answer instead",
         False,
     ),
     (
@@ -62,29 +62,29 @@ _TROUBLES: tuple[tuple[str, str, str, bool], ...] = (
     ),
     (
         r"transport '.*' not allowed",
-        "is reached over something that is not pushed over",
+        "uses a protocol that is not allowed",
         "use https:// or ssh://",
         False,
     ),
     (
         r"No space left on device|Disk quota exceeded",
         "could not be read: the disk is full",
-        "make room, then run again",
+        "free disk space, then re-run",
         False,
     ),
-    (r"returned error: 429", "asks to come more slowly (429)", "run again later", True),
+    (r"returned error: 429", "limits the rate of requests (429)", "re-run later", True),
     (
         r"Could not resolve host|Name or service not known|Temporary failure in name resolution",
-        "cannot be found: its name does not resolve",
-        "is the network up?",
+        "cannot be found: the host name does not resolve",
+        "check the network",
         True,
     ),
     (
         r"Connection (refused|reset|closed|timed out)|Failed to connect|Couldn't connect|Network is unreachable"
         r"|No route to host|returned error: 5\d\d|RPC failed|hung up|early EOF|unexpected disconnect|Empty reply"
         r"|unable to access|send-pack|fetch-pack|Broken pipe",
-        "does not answer as it should",
-        "run again when it is up",
+        "is unavailable",
+        "re-run when it is available",
         True,
     ),
 )
@@ -199,7 +199,7 @@ def push(where: Path, remote: Remote, branch: str, commit: str) -> bool:
     words = [line for line in said.stderr.splitlines() if line.startswith("remote:")]
     told = _told(remote, "\n".join(line.removeprefix("remote:").strip() for line in words))
     raise Declined(
-        f"{remote.name} does not take commits on the branch {branch}: {one_line(remote.blot(reason))}{told}",
+        f"{remote.name} rejects commits on the branch {branch}: {one_line(remote.blot(reason))}{told}",
         "where changes need a review, push to another branch and open a pull request from it: --branch NAME",
     )
 
@@ -219,8 +219,8 @@ def _failure(remote: Remote, said: Said) -> RemoteFailed:
     place = f"{remote.name} ({remote.shown})" if remote.shown and remote.shown != remote.name else remote.name
     if said.status is None:
         return RemoteFailed(
-            f"{place} took longer than {timeout():g} s to answer, and was given up",
-            f"run again; {TIMEOUT} sets another time",
+            f"{place} did not answer within {timeout():g} s",
+            f"re-run; {TIMEOUT} sets another timeout",
         )
     told = _told(remote, said.stderr)
     for pattern, what, remedy, again in _TROUBLES:
@@ -228,7 +228,7 @@ def _failure(remote: Remote, said: Said) -> RemoteFailed:
             return RemoteFailed(f"{place} {what}{told}", remedy, again)
     return RemoteFailed(
         f"{place} could not be used{told or f': exit status {said.status}'}",
-        f"is the address right? see what git ls-remote {remote.name} says",
+        f"check the address; see the output of: git ls-remote {remote.name}",
     )
 
 

@@ -20,7 +20,7 @@ def show_compile(console: Console, result: CompileResult) -> None:
             show_state(console, cluster.changes, "out of date, " if result.checked else "")
         console.print()
     for left_over in result.gone:
-        console.print(f"Cluster {left_over.cluster} is no longer in the project: its output goes")
+        console.print(f"Cluster {left_over.cluster} is no longer in the project: its output is removed")
         show_state(console, left_over.changes, "out of date, " if result.checked else "")
     if result.pushed:
         pushed = result.pushed
@@ -35,7 +35,7 @@ def show_compile(console: Console, result: CompileResult) -> None:
             force = " --force (files were edited by hand)" if edited else ""
             console.print(f"Out of date: {', '.join(stale)}. Run: scepsy compile --commit{force}")
     elif any(c.changes.uncommitted or not c.up_to_date for c in result.clusters):
-        console.print("Next: look at the files (git status, git diff), then: scepsy compile --commit")
+        console.print("Next: check the files (git status, git diff), then: scepsy compile --commit")
     if result.left:
-        left = f"Your checkout is left as it is: {result.left}. Bring it forward with: {result.remedy}"
+        left = f"Your checkout was not updated: {result.left}. Update it with: {result.remedy}"
         console.print(left, soft_wrap=True, markup=False)

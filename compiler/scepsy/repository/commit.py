@@ -187,7 +187,7 @@ def advance(tree: WorkTree, made: str, entries: Mapping[PurePosixPath, str | Non
 
 def _cannot(tree: WorkTree, error: OSError) -> CannotCommit:
     place = error.filename2 or error.filename or tree.git_dir
-    return CannotCommit(f"cannot commit: {place}: {error.strerror or error}", "mend that, then run again")
+    return CannotCommit(f"cannot commit: {place}: {error.strerror or error}", "fix this and re-run")
 
 
 def commit_to_branch(tree: WorkTree, branch: str, files: Mapping[PurePosixPath, bytes], message: str) -> str:
@@ -233,7 +233,7 @@ def commit_to_branch(tree: WorkTree, branch: str, files: Mapping[PurePosixPath, 
                 existing = _existing(tree, reference, branch, files)
                 if existing is not None:
                     return existing
-                raise CannotCommit(f"the branch {branch} could not be made: {error.stderr}") from None
+                raise CannotCommit(f"cannot create the branch {branch}: {error.stderr}") from None
             return made
     except OSError as error:
         raise _cannot(tree, error) from None
@@ -253,11 +253,11 @@ def check_branch(tree: WorkTree, branch: str) -> None:
     """
     check_branch_name(tree, branch)
     if tree.head is None:
-        raise CannotCommit("there is no commit for a branch to start at", "commit the project first")
+        raise CannotCommit("the repository has no commit to start a branch from", "commit the project first")
     for parent in PurePosixPath(branch).parents[:-1]:
         if ask(tree.root, "rev-parse", "-q", "--verify", f"refs/heads/{parent}"):
             raise CannotCommit(
-                f"there can be no branch {branch} beside the branch {parent}", "name another branch with --branch"
+                f"cannot create the branch {branch}: the branch {parent} exists", "name another branch with --branch"
             )
     _check_identity(tree)
 
@@ -271,7 +271,7 @@ def check_branch_name(tree: WorkTree, branch: str) -> None:
     """
     if branch.startswith("-") or ask(tree.root, "check-ref-format", f"refs/heads/{branch}") is None:
         raise CannotCommit(
-            f"{branch!r:.80} is no name for a branch", "write one such as team/topic, without blanks and ~^:?*["
+            f"{branch!r:.80} is not a valid branch name", "use a name such as team/topic, without spaces and ~^:?*["
         )
 
 
@@ -284,7 +284,7 @@ def _existing(tree: WorkTree, reference: str, branch: str, files: Mapping[PurePo
     there = ask(tree.root, "rev-parse", "-q", "--verify", f"{reference}^{{commit}}")
     if there is None or reference in holders(tree, files, (reference,)):
         return there
-    raise CannotCommit(f"the branch {branch} exists, and holds something else", "name another branch with --branch")
+    raise CannotCommit(f"the branch {branch} exists, with other content", "name another branch with --branch")
 
 
 def holders(
@@ -436,9 +436,7 @@ def _check_head(tree: WorkTree) -> None:
     now = where_head_is(tree.root)
     if now != (tree.head, tree.branch):
         before = _describe(tree.head, tree.branch)
-        raise HeadMoved(
-            f"HEAD moved from {before} to {_describe(*now)} in the meantime", "compile again, for the new HEAD"
-        )
+        raise HeadMoved(f"HEAD moved from {before} to {_describe(*now)} during the run", "re-run the command")
 
 
 def _describe(head: str | None, branch: str | None) -> str:
@@ -450,8 +448,9 @@ def _check_identity(tree: WorkTree) -> None:
         try:
             git(tree.root, "var", identity)
         except GitFailed as error:
+            reason = error.stderr.splitlines()[-1] if error.stderr else error.message
             raise CannotCommit(
-                f"git does not know who commits: {error.stderr.splitlines()[-1] if error.stderr else error.message}",
+                f"Git has no author identity for the commit: {reason}",
                 'git config user.name "Your Name" && git config user.email you@example.com',
             ) from None
 
@@ -493,6 +492,6 @@ def _lock_of(tree: WorkTree) -> Path:
 
 def _locked(tree: WorkTree) -> CannotCommit:
     return CannotCommit(
-        f"another process works on the index of {tree.root}: {_lock_of(tree)} exists; nothing was committed",
-        "wait for it and run again; if no git process is running any more, remove that file",
+        f"another process uses the index of {tree.root}: {_lock_of(tree)} exists; nothing was committed",
+        "wait for it, then re-run; if no git process is running, remove that file",
     )

@@ -43,7 +43,7 @@ class WouldOverwrite(ScepsyError):
         if changes.foreign:
             parts.append(f"not written by scepsy: {_some(changes.foreign)}")
         super().__init__(
-            "; ".join(parts), "move those changes into the specs, or let them be overwritten: scepsy compile --force"
+            "; ".join(parts), "move those changes into the specs, or overwrite them: scepsy compile --force"
         )
         self.changes = changes
 
@@ -288,7 +288,7 @@ def _failure(root: Path, error: OSError, not_undone: list[str]) -> WriteFailed:
             f"{what}; and these could not be put back as they were: {', '.join(sorted(set(not_undone)))}",
             f"their old content is kept in {workshop_for(root, root / 'any')}, or in Git: git restore <file>",
         )
-    return WriteFailed(f"{what}; nothing was changed", "mend that, then compile again")
+    return WriteFailed(f"{what}; nothing was changed", "fix this, then compile again")
 
 
 def _ours(root: Path, files: Mapping[PurePosixPath, bytes], changes: Changes) -> dict[PurePosixPath, frozenset[str]]:
@@ -319,7 +319,7 @@ def _read(target: Path, path: PurePosixPath) -> bytes | None:
         return None
     except OSError as error:
         raise WriteFailed(
-            f"cannot read {target}: {error.strerror}; nothing was changed", "mend that, then compile again"
+            f"cannot read {target}: {error.strerror}; nothing was changed", "fix this, then compile again"
         ) from None
 
 

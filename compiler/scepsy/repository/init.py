@@ -39,10 +39,12 @@ def create_repository(directory: Path, subject: str | None) -> list[str]:
     """
     done = [f"Wrote {directory}"]
     if subject is None and open_worktree_or_none(directory) is not None:
-        return [*done, "It lies in a Git repository: commit it there (git add, git commit)"]
+        return [*done, "It is inside a Git repository: commit it there (git add, git commit)"]
     around = open_worktree_or_none(directory)
     if around is not None:
-        done.append(f"It lies in the Git repository {around.root}, but is one of its own, which that one does not hold")
+        done.append(
+            f"It is inside the Git repository {around.root}, but is a separate repository, not part of that one"
+        )
     git(directory, "init", "--quiet", "--initial-branch=main")
     if subject is None:
         return [*done, "Made it a Git repository"]

@@ -343,7 +343,7 @@ def _owned(root: Path, outputs: list[Output]) -> dict[PurePosixPath, str]:
         if not plans:
             raise ScepsyError(
                 f"{output.path} is not a Plan that this version can read",
-                "restore it (git checkout), or remove it to compile from nothing",
+                "restore it (git checkout), or remove it to compile without a previous plan",
             )
         owned[output.path] = digest(data).removeprefix("sha256:")
         owned.update(_files_of(data, output))

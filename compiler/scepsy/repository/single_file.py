@@ -26,7 +26,7 @@ def checked_target(given: Path, option: str, inputs: Iterable[Path] = ()) -> Pat
     if target.is_dir():
         raise ScepsyError(f"{given} is a directory", f"name the file to write: {option} FILE")
     if any(Path(os.path.realpath(file)) == target for file in inputs):
-        raise ScepsyError(f"{given} is what is read", f"name another file: {option} FILE")
+        raise ScepsyError(f"{given} is an input of this command", f"name another file: {option} FILE")
     if not target.parent.is_dir():
         raise ScepsyError(f"there is no directory {target.parent}", "create it first")
     return target

@@ -178,7 +178,7 @@ def _lock(handle: int, workshop: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise Busy(
-            f"another scepsy process is writing in {workshop.parent}", "wait until it is done, then run again"
+            f"another scepsy process is writing in {workshop.parent}", "wait until it ends, then re-run"
         ) from None
     except OSError:
         pass  # some network file systems know no such lock; two runs at once are rare enough to go on

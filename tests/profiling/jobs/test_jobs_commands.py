@@ -352,7 +352,7 @@ def test_results_of_another_engine_version_are_left_there(command: Callable[...,
 
 
 @pytest.mark.parametrize(("branch", "message"), [
-    ("a..b", "'a..b' is no name for a branch"),
+    ("a..b", "'a..b' is not a valid branch name"),
     ("main/new", "there can be no branch main/new beside the branch main"),
 ])  # fmt: skip
 def test_a_branch_that_cannot_be_made_is_told_before_anything_is_measured(command: Callable[..., Ran], world: World, branch: str, message: str) -> None:  # fmt: skip
@@ -406,7 +406,7 @@ def test_a_branch_of_that_name_with_something_else_is_not_touched(command: Calla
     measure(world)
     ran = command("profile", "collect", "--branch", "figures")
     assert ran.code == 1
-    assert "the branch figures exists, and holds something else" in ran.err
+    assert "the branch figures exists, with other content" in ran.err
     assert git(project, "rev-parse", "figures") == git(project, "rev-parse", "main")
 
 
