@@ -189,7 +189,7 @@ def test_a_summary_is_small_names_its_trace_and_is_the_same_every_time(project: 
         ("Qwen/Qwen3-8B", "s.yaml", "is not a Kubernetes name"),
         ("planner", "nowhere/s.yaml", "there is no directory"),
         ("planner", ".", "is a directory"),
-        ("planner", "t.jsonl", "is what is read"),
+        ("planner", "t.jsonl", "is an input of this command"),
     ],
 )
 def test_a_summary_that_cannot_be_written_says_why(

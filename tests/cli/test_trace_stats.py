@@ -301,7 +301,7 @@ def test_a_page_that_cannot_be_written_is_an_error_before_anything_is_printed(tm
     for target, says in (
         (tmp_path / "nowhere" / "page.html", f"there is no directory {tmp_path / 'nowhere'}"),
         (tmp_path, "is a directory"),
-        (file, "is what is read"),
+        (file, "is an input of this command"),
     ):
         ran = stats(scepsy, file, "--html", target)
         assert (ran.code, ran.out) == (1, "")

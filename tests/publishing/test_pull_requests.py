@@ -252,7 +252,7 @@ def test_every_forge_lists_what_is_open_and_what_was_closed_of_late_in_this_repo
         (503, b"<html>", "did not list pull requests (503)"),
         (302, {}, "did not list pull requests (302)"),
         (200, {"message": TOKEN}, "unexpected answer"),
-        (200, [{"state": "open"}, 5], "more pull requests than can be looked through"),
+        (200, [{"state": "open"}, 5], "too many pull requests to search"),
     ],
 )
 def test_a_list_that_is_refused_or_none_says_so_and_never_the_token(

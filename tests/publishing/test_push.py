@@ -192,7 +192,7 @@ def test_a_project_in_a_folder_and_a_shallow_clone_work(tmp_path: Path, project:
 @pytest.mark.parametrize(("make", "message"), [
     (["checkout", "-q", "--detach"], "HEAD is detached, so there is no branch to push"),
     (["remote", "remove", "origin"], 'there is no remote "origin" to push to'),
-    (["remote", "set-url", "origin", "ext::sh -c touch% ran"], "is reached through the program git-remote-ext"),
+    (["remote", "set-url", "origin", "ext::sh -c touch% ran"], "needs the program git-remote-ext"),
     (["remote", "set-url", "origin", "/tmp/x.git"], "is a directory on this machine, whose hooks would run here"),
     (["remote", "set-url", "origin", "file:///tmp/x.git"], "is a directory on this machine"),
     (["remote", "set-url", "origin", "git://127.0.0.1/x"], "uses git, which is not supported for pushing"),
@@ -353,7 +353,7 @@ def test_output_goes_to_a_repository_of_its_own(project: Path, server: GitServer
     assert git(rendered, "ls-tree", "--name-only", "trunk").split() == ["hydrator.metadata", "plans", "rendered"]
     assert metadata(rendered, "trunk")["repoURL"] == git(project, "remote", "get-url", "origin")
     message = push(scepsy, project, "--repository", "http://me:hunter22@127.0.0.1/x", code=1)["error"]["message"]
-    assert "the address holds a password" in message
+    assert "the address contains a password" in message
     assert "hunter22" not in message
 
 

@@ -11,7 +11,7 @@ from tests.conftest import Scepsy, git
 from tests.publishing.git_server import ASK, GitServer, bare, serving
 from tests.publishing.project_edits import WORKFLOW, commit_all, edit, push
 
-from scepsy.publishing.remote import NoRemote, blotted, find_remote
+from scepsy.publishing.remote import NoRemote, find_remote, redacted
 from scepsy.repository import open_worktree
 
 HOOKS = (
@@ -240,7 +240,7 @@ def test_a_directory_is_pushed_to_when_the_person_allows_it(project: Path, sceps
 
 def test_secrets_are_blotted_out_of_what_git_says() -> None:
     said = "fatal: unable to access 'https://me:pa55@h/x': hello pa55\n> Authorization: Basic bWU6cGE1NQ==\n"
-    assert blotted(said, ("pa55",)) == ("fatal: unable to access 'https://***@h/x': hello ***\n> Authorization: ***\n")
+    assert redacted(said, ("pa55",)) == ("fatal: unable to access 'https://***@h/x': hello ***\n> Authorization: ***\n")
 
 
 def test_a_token_file_that_cannot_be_read_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def test_names_that_are_none_are_refused(repository: Path, name: str) -> None:
 
 def test_a_branch_in_the_way_of_the_name_is_told(repository: Path) -> None:
     git(repository, "branch", "profiles")
-    with pytest.raises(CannotCommit, match="there can be no branch profiles/new beside the branch profiles"):
+    with pytest.raises(CannotCommit, match="cannot create the branch profiles/new: the branch profiles exists"):
         commit_to_branch(open_worktree(repository), "profiles/new", FILES, "Profile")
 
 

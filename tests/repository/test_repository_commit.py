@@ -272,7 +272,7 @@ def test_a_head_that_moved_in_the_meantime_is_not_overwritten(root, git):
         commit(tree, FILES, MESSAGE)
 
     assert git("rev-parse", "HEAD") == theirs
-    assert "compile again" in caught.value.hint
+    assert "re-run the command" in caught.value.hint
 
 
 def test_a_switch_to_another_branch_at_the_same_commit_counts_as_a_move(root, git):
@@ -543,11 +543,11 @@ def test_a_kill_at_any_call_of_git_leaves_all_or_nothing(root, git, turn):
 
 def test_locks_that_a_killed_run_left_go_and_those_of_others_stay(root: Path, git) -> None:
     git_dir, head = root / ".git", git("rev-parse", "HEAD")
-    bench = git_dir / "scepsy" / "work"
+    staging = git_dir / "scepsy" / "work"
 
     def left(content: str, seconds_ago: float = 0.0) -> bool:
-        bench.mkdir(parents=True)
-        (bench / "made").write_text(json.dumps(["a" * 40, ["HEAD.lock", "refs/heads/main.lock", "../outside.lock"]]))
+        staging.mkdir(parents=True)
+        (staging / "made").write_text(json.dumps(["a" * 40, ["HEAD.lock", "refs/heads/main.lock", "../outside.lock"]]))
         for lock in (git_dir / "refs/heads/main.lock", root / "outside.lock"):
             lock.write_text(content)
             now = lock.stat().st_mtime - seconds_ago
@@ -557,9 +557,9 @@ def test_locks_that_a_killed_run_left_go_and_those_of_others_stay(root: Path, gi
         return (git_dir / "refs/heads/main.lock").exists()
 
     def check_committable_after_clearing(root: Path) -> None:
-        from scepsy.repository.staging import opened, workshop_in  # noqa: PLC0415
+        from scepsy.repository.staging import opened, staging_directory_in  # noqa: PLC0415
 
-        with opened(workshop_in(root / ".git")):
+        with opened(staging_directory_in(root / ".git")):
             pass
 
     assert not left("")

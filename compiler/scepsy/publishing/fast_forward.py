@@ -1,4 +1,4 @@
-"""Bring the person's checkout forward to a commit that was pushed, if nothing of theirs is in the way; or leave it.
+"""Fast-forward the user's checkout to a commit that was pushed, if no local change is in the way; or leave it.
 
 Only files that differ between HEAD and the commit are touched, each replaced whole, all or none, by us: git would run
 the repository's filters. A file may be replaced when it is as HEAD has it, as the commit has it, or as a commit between
@@ -15,10 +15,9 @@ from pathlib import PurePosixPath
 
 from scepsy.documents.paths import output_path
 from scepsy.errors import ScepsyError
-from scepsy.publishing.remote import blotted
-from scepsy.publishing.scratch_worktree import SideTree
+from scepsy.publishing.remote import redacted
+from scepsy.publishing.scratch_worktree import ScratchWorktree
 from scepsy.repository.commit import advance, check_committable
-from scepsy.repository.files import Changes, plan_changes, write
 from scepsy.repository.git import git, no_filters
 from scepsy.repository.worktree import (
     WorkTree,
@@ -30,33 +29,34 @@ from scepsy.repository.worktree import (
     versions_between,
     where_head_is,
 )
+from scepsy.repository.write_files import Changes, plan_changes, write
 
 _FILE, _NONE = "100644", "000000"
 _SHOWN = 3
 
 
 class _InTheWay(ScepsyError):
-    """Something of the person's would be lost."""
+    """A file of the user would be lost."""
 
 
 class _Edited(_InTheWay):
-    """Their edits would be."""
+    """Local edits would be lost."""
 
 
 @dataclass(frozen=True)
-class Left:
-    """How a checkout was left.
+class CheckoutUpdate:
+    """Whether a checkout was fast-forwarded.
 
     Attributes:
-        why: why it was left as it was; empty when it is at the commit.
-        edited: whether that is for edits of the person's, which git would not pull over either.
+        why: why it was not; empty if it is at the commit.
+        edited: whether local edits are the reason, over which git would not pull either.
     """
 
     why: str = ""
     edited: bool = False
 
     def remedy(self, remote: str, branch: str) -> str:
-        """Return the command that brings the checkout forward to the branch of a remote."""
+        """Return the command that fast-forwards the checkout to the branch of a remote."""
         if not self.why:
             return ""
         pull = shlex.join(["git", "pull", "--ff-only", remote, branch])
@@ -73,14 +73,18 @@ class _Step:
     oid: str
 
 
-def bring_forward(
-    tree: WorkTree, side: SideTree, commit: str, ours: Iterable[PurePosixPath] = (), tracking: str | None = None
-) -> Left:
+def fast_forward(
+    tree: WorkTree,
+    scratch: ScratchWorktree,
+    commit: str,
+    ours: Iterable[PurePosixPath] = (),
+    tracking: str | None = None,
+) -> CheckoutUpdate:
     """Fast-forward the checkout.
 
     Args:
         tree: the person's work tree, as it was when the run began.
-        side: where the commit is.
+        scratch: where the commit is.
         commit: has HEAD among its ancestors.
         ours: output files that may be replaced, or removed, whatever they hold.
         tracking: a reference that says where the remote's branch is, and moves too.
@@ -93,20 +97,20 @@ def bring_forward(
     """
     wanted = frozenset(ours)
     if commit == tree.head and not wanted:
-        return Left()
+        return CheckoutUpdate()
     try:
         check_committable(tree, {})
         if commit != tree.head:
-            _take_objects(tree, side, commit)
+            _take_objects(tree, scratch, commit)
         _forward(tree, commit, wanted, tracking)
     except ScepsyError as error:
-        return Left(blotted(error.message), isinstance(error, _Edited))
-    return Left()
+        return CheckoutUpdate(redacted(error.message), isinstance(error, _Edited))
+    return CheckoutUpdate()
 
 
-def _take_objects(tree: WorkTree, side: SideTree, commit: str) -> None:
+def _take_objects(tree: WorkTree, scratch: ScratchWorktree, commit: str) -> None:
     # As one pack, which is there whole or not at all, even if something is there already.
-    pack = git(side.root, "pack-objects", "--revs", "--stdout", "-q", stdin=f"{commit}\n^{tree.head}\n".encode())
+    pack = git(scratch.root, "pack-objects", "--revs", "--stdout", "-q", stdin=f"{commit}\n^{tree.head}\n".encode())
     git(tree.root, "index-pack", "--stdin", stdin=pack)
 
 
@@ -178,7 +182,7 @@ def _filtered(tree: WorkTree, paths: Iterable[PurePosixPath]) -> set[PurePosixPa
     """Return the paths whose content a program, or another encoding, would change on checkout."""
     asked = b"".join(os.fsencode(str(path)) + b"\0" for path in paths)
     attributes = ("filter", "working-tree-encoding", "ident")
-    said = git(tree.root, "check-attr", "-z", "--stdin", *attributes, stdin=asked, variables=no_filters(tree.root))
-    fields = said.split(b"\0")
+    output = git(tree.root, "check-attr", "-z", "--stdin", *attributes, stdin=asked, variables=no_filters(tree.root))
+    fields = output.split(b"\0")
     triples = zip(fields[0::3], fields[1::3], fields[2::3], strict=False)
     return {PurePosixPath(os.fsdecode(name)) for name, _, value in triples if value not in (b"unspecified", b"unset")}

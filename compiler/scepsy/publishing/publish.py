@@ -13,19 +13,19 @@ from scepsy.documents.command_results import CompileResult, PushedCommit
 from scepsy.documents.paths import output_path
 from scepsy.errors import ScepsyError
 from scepsy.publishing.build import Built, build
-from scepsy.publishing.fast_forward import Left, bring_forward
+from scepsy.publishing.fast_forward import CheckoutUpdate, fast_forward
 from scepsy.publishing.hydrator_metadata import METADATA, metadata, start_of
 from scepsy.publishing.push import (
     Pushed,
     Upstream,
     output_tip,
-    patiently,
     push_until_taken,
     tip,
     tracking,
+    with_retries,
 )
 from scepsy.publishing.remote import NoRemote, Remote, find_remote, given_remote
-from scepsy.publishing.scratch_worktree import SideTree, side_room
+from scepsy.publishing.scratch_worktree import ScratchWorktree, scratch_directory
 from scepsy.publishing.transport import default_branch
 from scepsy.repository import CannotCommit, WorkTree, WouldOverwrite, check_committable, open_worktree_or_none
 from scepsy.repository.commit import check_branch_name
@@ -141,7 +141,7 @@ def publish(
         check_branch_name(tree, destination.branch)
     check_committable(tree, {})
     try:
-        with side_room(tree) as room:
+        with scratch_directory(tree) as room:
             job = _Job(tree, where, cluster, force, amendment, room)
             if amendment is not None and amendment.branch is not None:
                 return job.proposed(find_remote(tree, destination.remote), amendment.branch)
@@ -174,10 +174,10 @@ def follow(project: Path) -> str:
     if tree is None or tree.head is None or tree.branch is None:
         raise ScepsyError(f"{project} is not on a branch of a Git repository", "check one out")
     remote = find_remote(tree, None)
-    with side_room(tree) as room:
-        side = SideTree(tree, room / "tree", tree.branch, remote)
-        there = Upstream(tree, side, remote).look(ahead=True)
-        return bring_forward(tree, side, there, (), tracking(tree, remote, tree.branch)).why
+    with scratch_directory(tree) as room:
+        scratch = ScratchWorktree(tree, room / "tree", tree.branch, remote)
+        there = Upstream(tree, scratch, remote).look(ahead=True)
+        return fast_forward(tree, scratch, there, (), tracking(tree, remote, tree.branch)).why
 
 
 class _Job:
@@ -197,51 +197,53 @@ class _Job:
 
     def beside(self, remote: Remote) -> CompileResult:
         """Push the branch that the specs are on, with the output beside them."""
-        side = self._side("tree", self.tree.branch or "", remote)
-        upstream = Upstream(self.tree, side, remote)
+        scratch = self._scratch("tree", self.tree.branch or "", remote)
+        upstream = Upstream(self.tree, scratch, remote)
 
         def make(base: str) -> str | None:
-            tree = side.at(base)
+            tree = scratch.at(base)
             self.last = self._compiled(upstream, tree, tree)
             return self.last.commit or (base if base != upstream.tip else None)
 
-        pushed = push_until_taken(side, remote, lambda: upstream.look(ahead=True), make, lambda: upstream.tip)
+        pushed = push_until_taken(scratch, remote, lambda: upstream.look(ahead=True), make, lambda: upstream.tip)
         at = pushed.commit if pushed else upstream.tip
-        left = Left()
+        left = CheckoutUpdate()
         if at is not None:
             ours = self.last.ours if self.last else ()
-            left = bring_forward(self.tree, side, at, ours, tracking(self.tree, remote, side.branch))
-        return self._result(pushed, remote, side.branch, left)
+            left = fast_forward(self.tree, scratch, at, ours, tracking(self.tree, remote, scratch.branch))
+        return self._result(pushed, remote, scratch.branch, left)
 
     def proposed(self, remote: Remote, branch: str) -> CompileResult:
         """Push a new branch off the one that the specs are on; the checkout stays as it is."""
-        upstream = Upstream(self.tree, self._side("tree", self.tree.branch or "", remote), remote)
-        side = self._side("proposal", branch, remote)
+        upstream = Upstream(self.tree, self._scratch("tree", self.tree.branch or "", remote), remote)
+        scratch = self._scratch("proposal", branch, remote)
         seen: list[str | None] = [None]
 
         def look() -> str:
-            seen[0] = tip(side, remote)
+            seen[0] = tip(scratch, remote)
             base = upstream.look(ahead=False)
-            tip(side, remote, branch=self.tree.branch)  # its objects
+            tip(scratch, remote, branch=self.tree.branch)  # its objects
             return base
 
         def make(base: str) -> str | None:
             if seen[0] is not None:
-                current = ask(side.root, "rev-parse", "-q", "--verify", f"{seen[0]}^1") == base
+                current = ask(scratch.root, "rev-parse", "-q", "--verify", f"{seen[0]}^1") == base
                 raise AlreadyProposed(f"the branch {branch} of {remote.name} exists", seen[0], current)
-            tree = side.at(base)
+            tree = scratch.at(base)
             self.last = self._compiled(upstream, tree, tree)
             return self.last.commit
 
-        return self._result(push_until_taken(side, remote, look, make, lambda: seen[0]), remote, branch, Left())
+        return self._result(
+            push_until_taken(scratch, remote, look, make, lambda: seen[0]), remote, branch, CheckoutUpdate()
+        )
 
     def apart(self, destination: Destination) -> CompileResult:
         """Push a branch that holds output alone."""
         source, remote = self._remotes(destination)
-        dry = self._side("tree", self.tree.branch or "", source)
+        dry = self._scratch("tree", self.tree.branch or "", source)
         upstream = Upstream(self.tree, dry, source)
         branch = destination.branch or self._default(remote)
-        wet = self._side("output", branch, remote)
+        wet = self._scratch("output", branch, remote)
         seen: list[str | None] = [None]
 
         def look() -> tuple[str, str | None]:
@@ -257,10 +259,10 @@ class _Job:
             return self.last.commit
 
         pushed = push_until_taken(wet, remote, look, make, lambda: seen[0])
-        return self._result(pushed, remote, branch, Left())
+        return self._result(pushed, remote, branch, CheckoutUpdate())
 
-    def _side(self, name: str, branch: str, remote: Remote | None) -> SideTree:
-        return SideTree(self.tree, self.room / name, branch, remote)
+    def _scratch(self, name: str, branch: str, remote: Remote | None) -> ScratchWorktree:
+        return ScratchWorktree(self.tree, self.room / name, branch, remote)
 
     def _remotes(self, destination: Destination) -> tuple[Remote | None, Remote]:
         if destination.repository is None:
@@ -273,10 +275,10 @@ class _Job:
         return source, given_remote(destination.repository, self.tree)
 
     def _default(self, remote: Remote) -> str:
-        probe = self._side("probe", _FALLBACK, remote)
-        return patiently(lambda: default_branch(probe.root, remote)) or _FALLBACK
+        probe = self._scratch("probe", _FALLBACK, remote)
+        return with_retries(lambda: default_branch(probe.root, remote)) or _FALLBACK
 
-    def _start(self, remote: Remote, branch: str, wet: SideTree) -> str | None:
+    def _start(self, remote: Remote, branch: str, wet: ScratchWorktree) -> str | None:
         """Return where a new branch starts: a proposed branch at the one that it is proposed for."""
         active = start_of(branch)
         return tip(wet, remote, branch=active) if active else None
@@ -332,7 +334,7 @@ class _Job:
             raise WouldOverwrite(changes)
         return frozenset((*changes.added, *changes.changed, *changes.removed))
 
-    def _result(self, pushed: Pushed | None, remote: Remote, branch: str, left: Left) -> CompileResult:
+    def _result(self, pushed: Pushed | None, remote: Remote, branch: str, left: CheckoutUpdate) -> CompileResult:
         last = self.last
         assert last is not None  # noqa: S101 - made at least once
         result = last.built.result(last.state, last.left_over, False, last.commit)

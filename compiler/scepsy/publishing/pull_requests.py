@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, urlencode, urlsplit
 from scepsy.errors import ScepsyError
 from scepsy.publishing.forges.forge_api import ForgeApi
 from scepsy.publishing.forges.registry import FORGES
-from scepsy.publishing.remote import Remote, blotted
+from scepsy.publishing.remote import Remote, redacted
 from scepsy.remote_api.credentials import check_encrypted, read_token
 from scepsy.remote_api.network_errors import describe, is_tls
 from scepsy.remote_api.retry import ATTEMPTS, CLOCK, Backoff, Clock, is_transient, retry_after
@@ -138,7 +138,7 @@ class Forge:
 
     def _url(self, item: Mapping[str, Any]) -> str:
         url = item.get(self._kind.url_key)
-        return one_line(blotted(str(url or ""), (self.token,)))
+        return one_line(redacted(str(url or ""), (self.token,)))
 
     @property
     def _place(self) -> str:
@@ -176,8 +176,8 @@ class Forge:
             answer = {}
         if 200 <= response.status < 300:
             return answer
-        said = json.dumps(answer)[:300] if answer else ""
-        told = f": {one_line(blotted(said, (self.token,)))}" if said else ""
+        output = json.dumps(answer)[:300] if answer else ""
+        told = f": {one_line(redacted(output, (self.token,)))}" if output else ""
         hint = {
             401: f"is the token in {TOKEN} right, and not expired?",
             403: "the token needs the permission to write pull requests",

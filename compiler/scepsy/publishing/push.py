@@ -1,8 +1,8 @@
-"""Push until it is taken: look where the remote's branch is, make a commit on top of that, and offer it.
+"""Push until the remote accepts it: find the remote's branch, make a commit on top of it, and push that.
 
-Nothing is ever forced, merged or rebased. A commit is made in a private tree (see :mod:`.sidetree`) and pushed from
-there; the person's checkout is brought forward afterwards (see :mod:`.forward`), or left as it is. So a run that fails
-or dies has changed nothing here, and either nothing or everything there.
+Nothing is ever forced, merged or rebased. A commit is made in a scratch worktree (:mod:`.scratch_worktree`) and pushed
+from there; afterwards the user's checkout is fast-forwarded (:mod:`.fast_forward`), or stays unchanged. So a run that
+fails or is killed changes nothing locally, and all or nothing at the remote.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from scepsy.publishing.remote import Remote
-from scepsy.publishing.scratch_worktree import SideTree
+from scepsy.publishing.scratch_worktree import ScratchWorktree
 from scepsy.publishing.transport import RemoteFailed, fetch, heads, push
 from scepsy.repository.commit import CannotCommit
 from scepsy.repository.git import ask, git
 from scepsy.repository.worktree import WorkTree, has_commit
 
 ATTEMPTS = 40
-"""So often a commit is made anew because somebody else's came first."""
-_FAULTS = 3  # so often in a row the remote may fail to answer
+"""How often a commit is made again because another push was first."""
+_FAULTS = 3  # times in a row that the remote may fail to answer
 _FIRST, _LONGEST = 0.1, 30.0  # seconds between attempts
 _DEPTH = 50  # of a branch with nothing but output: enough for the plans before
 
@@ -53,18 +53,18 @@ class Upstream:
 
     Args:
         tree: the person's work tree; HEAD is on a branch with a commit.
-        side: a side tree for that branch.
+        scratch: a scratch worktree for that branch.
         remote: where the branch is pushed; None where the project is in no remote.
     """
 
-    def __init__(self, tree: WorkTree, side: SideTree, remote: Remote | None) -> None:
-        self.tree, self.side, self.remote = tree, side, remote
+    def __init__(self, tree: WorkTree, scratch: ScratchWorktree, remote: Remote | None) -> None:
+        self.tree, self.scratch, self.remote = tree, scratch, remote
         self.tip: str | None = None
 
     @property
     def name(self) -> str:
         """The branch as people write it, such as origin/main."""
-        return f"{self.remote.name}/{self.side.branch}" if self.remote else self.side.branch
+        return f"{self.remote.name}/{self.scratch.branch}" if self.remote else self.scratch.branch
 
     def look(self, ahead: bool) -> str:
         """Return the newest commit of the branch: the remote's if HEAD is behind it, else HEAD.
@@ -80,69 +80,69 @@ class Upstream:
         assert head is not None  # noqa: S101 - on a branch with a commit
         if self.remote is None:
             return head
-        self.tip = tip(self.side, self.remote)
-        if self.tip is not None and self.side.contains(self.tip, head):
+        self.tip = tip(self.scratch, self.remote)
+        if self.tip is not None and self.scratch.contains(self.tip, head):
             return self.tip
-        if self.tip is not None and not self.side.contains(head, self.tip):
+        if self.tip is not None and not self.scratch.contains(head, self.tip):
             raise Diverged(
-                f"{self.side.branch} has commits that {self.name} lacks, and {self.name} has moved on:"
-                f" {_count(self.side, self.tip, head)} here, {_count(self.side, head, self.tip)} there;"
+                f"{self.scratch.branch} has commits that {self.name} lacks, and {self.name} has moved on:"
+                f" {_count(self.scratch, self.tip, head)} here, {_count(self.scratch, head, self.tip)} there;"
                 " nothing was pushed or changed",
-                f"rebase your commits, then re-run: git pull --rebase {self.remote.name} {self.side.branch}",
+                f"rebase your commits, then re-run: git pull --rebase {self.remote.name} {self.scratch.branch}",
             )
         if not ahead:
             raise Diverged(
-                f"{self.side.branch} has commits that {self.name} lacks, so others could not find what the output"
+                f"{self.scratch.branch} has commits that {self.name} lacks, so others could not find what the output"
                 " was made from; nothing was pushed or changed",
-                f"push them first: git push {self.remote.name} {self.side.branch}",
+                f"push them first: git push {self.remote.name} {self.scratch.branch}",
             )
         return head
 
 
-def tip(side: SideTree, remote: Remote, depth: int | None = None, branch: str | None = None) -> str | None:
-    """Return the commit that a branch of the remote is at, and have it in the side tree; None if there is none.
+def tip(scratch: ScratchWorktree, remote: Remote, depth: int | None = None, branch: str | None = None) -> str | None:
+    """Return the commit that a branch of the remote is at, and have it in the scratch worktree; None if there is none.
 
     Args:
-        side: the side tree.
+        scratch: the scratch worktree.
         remote: the remote.
         depth: so many commits are enough; all if None.
-        branch: the branch; the side tree's if None.
+        branch: the branch; the scratch worktree's if None.
 
     Raises:
         RemoteFailed: the remote does not answer.
     """
-    name = branch or side.branch
-    there = patiently(lambda: heads(side.root, remote, [name]).get(name))
-    if there is None or _whole(side, there):
+    name = branch or scratch.branch
+    there = with_retries(lambda: heads(scratch.root, remote, [name]).get(name))
+    if there is None or _whole(scratch, there):
         return there
-    patiently(lambda: fetch(side.root, remote, name, depth))
-    return ask(side.root, "rev-parse", "-q", "--verify", "refs/scepsy/remote")
+    with_retries(lambda: fetch(scratch.root, remote, name, depth))
+    return ask(scratch.root, "rev-parse", "-q", "--verify", "refs/scepsy/remote")
 
 
-def _whole(side: SideTree, commit: str) -> bool:
+def _whole(scratch: ScratchWorktree, commit: str) -> bool:
     """Tell whether a commit is there with all that belongs to it: a killed fetch may leave one without its files."""
-    if not has_commit(side.root, commit):
+    if not has_commit(scratch.root, commit):
         return False
-    held = (ask(side.root, "rev-parse", "-q", "--verify", f"refs/scepsy/{name}") for name in ("lender", "remote"))
-    return any(reference is not None and side.contains(reference, commit) for reference in held)
+    held = (ask(scratch.root, "rev-parse", "-q", "--verify", f"refs/scepsy/{name}") for name in ("lender", "remote"))
+    return any(reference is not None and scratch.contains(reference, commit) for reference in held)
 
 
-def output_tip(side: SideTree, remote: Remote) -> str | None:
+def output_tip(scratch: ScratchWorktree, remote: Remote) -> str | None:
     """Return as :func:`tip` does, for a branch of which only the newest commits matter."""
-    return tip(side, remote, None if remote.protocols == "file" else _DEPTH)
+    return tip(scratch, remote, None if remote.protocols == "file" else _DEPTH)
 
 
 def push_until_taken(
-    side: SideTree,
+    scratch: ScratchWorktree,
     remote: Remote,
     look: Callable[[], _T],
     make: Callable[[_T], str | None],
     there: Callable[[], str | None],
 ) -> Pushed | None:
-    """Make a commit and push it; when somebody else was faster, look again, make it anew on top, and push that.
+    """Make a commit and push it; if another push was first, make it again on top of that, and push.
 
     Args:
-        side: the side tree of the branch that is pushed.
+        scratch: the scratch worktree of the branch that is pushed.
         remote: where.
         look: finds out what there is to build on.
         make: makes the commit on top of that; None when there is nothing to push.
@@ -153,7 +153,7 @@ def push_until_taken(
 
     Raises:
         Declined: the remote takes no such commit.
-        RemoteFailed: the remote does not answer, or somebody else was always faster.
+        RemoteFailed: the remote does not answer, or another push was first each time.
         ScepsyError: as `look` and `make` do.
     """
     made: str | None = None
@@ -161,28 +161,33 @@ def push_until_taken(
     for attempt in range(1, ATTEMPTS + 1):
         began = time.monotonic()
         base, before = look(), there()
-        if made is not None and before is not None and has_commit(side.root, before) and side.contains(before, made):
+        if (
+            made is not None
+            and before is not None
+            and has_commit(scratch.root, before)
+            and scratch.contains(before, made)
+        ):
             return Pushed(made, True, attempt - 1)  # it was taken, though the answer was lost
         if seen != (base, before):
             made, seen = make(base), (base, before)
         if made is None or made == before:
             return None
         try:
-            if push(side.root, remote, side.branch, made):
+            if push(scratch.root, remote, scratch.branch, made):
                 return Pushed(made, True, attempt)
         except RemoteFailed as error:
             if not error.again or attempt > _FAULTS:
                 raise
-        # Whoever needs long for an attempt meets others for as long.
+        # The longer an attempt takes, the more other pushes it meets.
         time.sleep(_pause(attempt, time.monotonic() - began))
     raise RemoteFailed(
-        f"gave up after {ATTEMPTS} attempts: each time another push moved {side.branch} at {remote.name} first;"
+        f"gave up after {ATTEMPTS} attempts: each time another push moved {scratch.branch} at {remote.name} first;"
         " nothing was changed",
         "re-run later",
     )
 
 
-def patiently(work: Callable[[], _T]) -> _T:
+def with_retries(work: Callable[[], _T]) -> _T:
     """Ask a remote again when it does not answer as it should, a few times.
 
     Raises:
@@ -209,5 +214,5 @@ def _pause(attempt: int, unit: float = 0.0) -> float:
     return random.uniform(0.0, min(_LONGEST, max(unit, _FIRST) * 1.5**attempt))  # noqa: S311
 
 
-def _count(side: SideTree, without: str, of: str) -> int:
-    return int(git(side.root, "rev-list", "--count", of, f"^{without}").decode())
+def _count(scratch: ScratchWorktree, without: str, of: str) -> int:
+    return int(git(scratch.root, "rev-list", "--count", of, f"^{without}").decode())

@@ -66,12 +66,12 @@ class Remote:
         """The address as anyone may read it; a path where it is one."""
         return public_url(self.url) or (self.url if self.protocols == "file" else "")
 
-    def blot(self, text: str) -> str:
-        """Return a text, such as what git said, with every secret blotted out."""
-        return blotted(text, self.secrets)
+    def redact(self, text: str) -> str:
+        """Return a text, such as what git said, with every secret redacted out."""
+        return redacted(text, self.secrets)
 
 
-def blotted(text: str, secrets: tuple[str, ...] = ()) -> str:
+def redacted(text: str, secrets: tuple[str, ...] = ()) -> str:
     """Return a text without these secrets, without users and passwords in URLs, and without authorization headers."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, _HIDDEN)
@@ -144,7 +144,7 @@ def _first(tree: WorkTree, key: str) -> str:
 def _remote(name: str, url: str, where: Path, header: str | None, environment: Mapping[str, str]) -> Remote:
     if "\n" in url or "\0" in url or url.startswith("-"):
         raise NoRemote(f"the address of {name or 'the repository'} is not valid", "use https:// or ssh://")
-    label = name or blotted(url)
+    label = name or redacted(url)
     if _HELPER.match(url):
         raise NoRemote(
             f"{label} needs the program git-remote-{url.partition('::')[0]}, which Scepsy does not run",

@@ -51,8 +51,8 @@ _CONFIG = """\
 
 
 @contextmanager
-def side_room(tree: WorkTree) -> Iterator[Path]:
-    """Make an empty folder for side trees in the git directory; what a killed run left there is removed.
+def scratch_directory(tree: WorkTree) -> Iterator[Path]:
+    """Make an empty folder for scratch worktrees in the git directory; what a killed run left there is removed.
 
     Args:
         tree: the person's work tree.
@@ -99,12 +99,12 @@ def _locked(home: Path) -> int:
             os.close(handle)
 
 
-class SideTree:
+class ScratchWorktree:
     """A private work tree for one branch of one remote.
 
     Args:
         tree: the person's work tree, which lends its objects, and says who commits.
-        root: where it is made, in a folder of :func:`side_room`.
+        root: where it is made, in a folder of :func:`scratch_directory`.
         branch: the branch.
         remote: where the branch is pushed; None where it is not.
     """
@@ -131,8 +131,8 @@ class SideTree:
 
     @staticmethod
     def _settings(tree: WorkTree, remote: Remote | None) -> bytes:
-        said = ask(tree.root, "config", "--null", "--get-regexp", _IDENTITY) or ""
-        pairs = dict(entry.split("\n", 1) for entry in said.split("\0") if "\n" in entry)  # the last one counts
+        output = ask(tree.root, "config", "--null", "--get-regexp", _IDENTITY) or ""
+        pairs = dict(entry.split("\n", 1) for entry in output.split("\0") if "\n" in entry)  # the last one counts
         lines = [_setting(key, value) for key, value in sorted(pairs.items())]
         if remote is not None:
             lines.append(_setting('remote "origin".url', remote.url))

@@ -10,7 +10,7 @@ from pathlib import Path
 from scepsy.errors import ScepsyError
 from scepsy.publishing.remote import TOKEN, Remote
 from scepsy.repository.commit_message import one_line
-from scepsy.repository.git import Said, network
+from scepsy.repository.git import RemoteOutput, network
 
 TIMEOUT = "SCEPSY_GIT_TIMEOUT"
 _SECONDS = 120.0
@@ -21,7 +21,7 @@ _TOKEN_HINT = (
     f"put a token that may push into {TOKEN}, or set up git's credential helper or ssh for your user"
     " (the repository's own configuration is not used for that)"
 )
-_TROUBLES: tuple[tuple[str, str, str, bool], ...] = (
+_REMOTE_ERRORS: tuple[tuple[str, str, str, bool], ...] = (
     (
         r"returned error: 403|HTTP 403",
         "denies access (403)",
@@ -130,7 +130,7 @@ def heads(where: Path, remote: Remote, branches: Iterable[str]) -> dict[str, str
     """Ask which commits branches are at.
 
     Args:
-        where: a side tree of that remote.
+        where: a scratch worktree of that remote.
         remote: the remote.
         branches: their names.
 
@@ -141,8 +141,8 @@ def heads(where: Path, remote: Remote, branches: Iterable[str]) -> dict[str, str
         RemoteFailed: it does not answer.
     """
     references = {f"refs/heads/{branch}": branch for branch in branches}
-    said = _asked(where, remote, "ls-remote", "origin", *references)
-    pairs = (line.split("\t") for line in said.stdout.splitlines() if "\t" in line)
+    output = _asked(where, remote, "ls-remote", "origin", *references)
+    pairs = (line.split("\t") for line in output.stdout.splitlines() if "\t" in line)
     return {references[name]: oid for oid, name in pairs if name in references}
 
 
@@ -152,8 +152,8 @@ def default_branch(where: Path, remote: Remote) -> str | None:
     Raises:
         RemoteFailed: it does not answer.
     """
-    said = _asked(where, remote, "ls-remote", "--symref", "origin", "HEAD")
-    found = re.search(r"^ref: refs/heads/(\S+)\tHEAD$", said.stdout, re.MULTILINE)
+    output = _asked(where, remote, "ls-remote", "--symref", "origin", "HEAD")
+    found = re.search(r"^ref: refs/heads/(\S+)\tHEAD$", output.stdout, re.MULTILINE)
     return found[1] if found else None
 
 
@@ -161,7 +161,7 @@ def fetch(where: Path, remote: Remote, branch: str, depth: int | None = None) ->
     """Bring a branch's commits here, as `refs/scepsy/remote`.
 
     Args:
-        where: a side tree of that remote.
+        where: a scratch worktree of that remote.
         remote: the remote.
         branch: the branch, which is there.
         depth: so many commits are enough; all if None.
@@ -185,54 +185,54 @@ def push(where: Path, remote: Remote, branch: str, commit: str) -> bool:
         RemoteFailed: it does not answer; it may have taken the commit.
     """
     flags = ("--porcelain", "--no-verify", "--no-signed", "--no-follow-tags", "--no-recurse-submodules")
-    said = _talk(where, remote, "push", *flags, "origin", f"{commit}:refs/heads/{branch}")
-    if said.status == 0:
+    output = _talk(where, remote, "push", *flags, "origin", f"{commit}:refs/heads/{branch}")
+    if output.status == 0:
         return True
-    refusal = re.search(r"^!\t\S+\t\[(remote )?rejected\] ?(?:\((.*)\))?", said.stdout, re.MULTILINE)
+    refusal = re.search(r"^!\t\S+\t\[(remote )?rejected\] ?(?:\((.*)\))?", output.stdout, re.MULTILINE)
     if refusal is None:
-        raise _failure(remote, said)
+        raise _failure(remote, output)
     reason = refusal[2] or ""
     if not refusal[1] or re.search(
         r"cannot lock ref|failed to (lock|update ref)|incorrect old value|already exists", reason
     ):
         return False
-    words = [line for line in said.stderr.splitlines() if line.startswith("remote:")]
-    told = _told(remote, "\n".join(line.removeprefix("remote:").strip() for line in words))
+    words = [line for line in output.stderr.splitlines() if line.startswith("remote:")]
+    told = _indented(remote, "\n".join(line.removeprefix("remote:").strip() for line in words))
     raise Declined(
-        f"{remote.name} rejects commits on the branch {branch}: {one_line(remote.blot(reason))}{told}",
+        f"{remote.name} rejects commits on the branch {branch}: {one_line(remote.redact(reason))}{told}",
         "where changes need a review, push to another branch and open a pull request from it: --branch NAME",
     )
 
 
-def _asked(where: Path, remote: Remote, *arguments: str) -> Said:
-    said = _talk(where, remote, *arguments)
-    if said.status != 0:
-        raise _failure(remote, said)
-    return said
+def _asked(where: Path, remote: Remote, *arguments: str) -> RemoteOutput:
+    output = _talk(where, remote, *arguments)
+    if output.status != 0:
+        raise _failure(remote, output)
+    return output
 
 
-def _talk(where: Path, remote: Remote, *arguments: str) -> Said:
+def _talk(where: Path, remote: Remote, *arguments: str) -> RemoteOutput:
     return network(where, *arguments, protocols=remote.protocols, settings=remote.settings, seconds=timeout())
 
 
-def _failure(remote: Remote, said: Said) -> RemoteFailed:
+def _failure(remote: Remote, output: RemoteOutput) -> RemoteFailed:
     place = f"{remote.name} ({remote.shown})" if remote.shown and remote.shown != remote.name else remote.name
-    if said.status is None:
+    if output.status is None:
         return RemoteFailed(
             f"{place} did not answer within {timeout():g} s",
             f"re-run; {TIMEOUT} sets another timeout",
         )
-    told = _told(remote, said.stderr)
-    for pattern, what, remedy, again in _TROUBLES:
-        if re.search(pattern, said.stderr):
+    told = _indented(remote, output.stderr)
+    for pattern, what, remedy, again in _REMOTE_ERRORS:
+        if re.search(pattern, output.stderr):
             return RemoteFailed(f"{place} {what}{told}", remedy, again)
     return RemoteFailed(
-        f"{place} could not be used{told or f': exit status {said.status}'}",
+        f"{place} could not be used{told or f': exit status {output.status}'}",
         f"check the address; see the output of: git ls-remote {remote.name}",
     )
 
 
-def _told(remote: Remote, text: str) -> str:
+def _indented(remote: Remote, text: str) -> str:
     """Return what was said as indented lines, without secrets and without what steers a terminal."""
-    lines = [one_line(line) for line in remote.blot(text).splitlines()]
+    lines = [one_line(line) for line in remote.redact(text).splitlines()]
     return "".join(f"\n    {line}" for line in [line for line in lines if line][:_SHOWN])

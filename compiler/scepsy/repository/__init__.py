@@ -5,8 +5,7 @@ The order of a compile: :func:`open_worktree`; read inputs at :func:`contained` 
 :func:`message` that carries :func:`trailers`. No program that the repository configures ever runs: no hook, filter,
 pager, file system monitor or credential helper.
 
-To push, :mod:`.push` does that in a private tree (:mod:`.sidetree`) on top of what the remote has (:mod:`.wire`), with
-the person's own credentials (:mod:`.remote`), and then brings the checkout forward (:mod:`.forward`).
+What talks to a remote is in :mod:`scepsy.publishing`.
 """
 
 from __future__ import annotations
@@ -23,11 +22,17 @@ from scepsy.repository.commit import (
     holders,
 )
 from scepsy.repository.commit_message import message, trailers
-from scepsy.repository.files import Changes, WouldOverwrite, WriteFailed, plan_changes, write
 from scepsy.repository.git import GitFailed
-from scepsy.repository.init import create_repository, open_worktree_or_none
 from scepsy.repository.staging import Busy
-from scepsy.repository.worktree import NotAWorkTree, WorkTree, differing, open_worktree, read_at_head
+from scepsy.repository.worktree import (
+    NotAWorkTree,
+    WorkTree,
+    differing,
+    open_worktree,
+    open_worktree_or_none,
+    read_at_head,
+)
+from scepsy.repository.write_files import Changes, WouldOverwrite, WriteFailed, plan_changes, write
 
 __all__ = [
     "Busy",
@@ -46,7 +51,6 @@ __all__ = [
     "commit",
     "commit_to_branch",
     "contained",
-    "create_repository",
     "differing",
     "holders",
     "message",

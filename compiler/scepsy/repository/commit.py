@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from scepsy.documents.paths import check_output_name
 from scepsy.errors import ScepsyError
 from scepsy.repository.git import GitFailed, ask, git, line, no_filters
-from scepsy.repository.staging import Busy, fill_index_lock, opened, take_index_lock, workshop_in
+from scepsy.repository.staging import Busy, fill_index_lock, opened, staging_directory_in, take_index_lock
 from scepsy.repository.worktree import (
     Entry,
     WorkTree,
@@ -80,7 +80,7 @@ def check_committable(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None
     _check_head(tree)
     _check_identity(tree)
     if _lock_of(tree).exists():
-        with suppress(Busy, OSError), opened(workshop_in(tree.git_dir)):
+        with suppress(Busy, OSError), opened(staging_directory_in(tree.git_dir)):
             pass  # opening it clears away a lock that a killed run left
     if _lock_of(tree).exists():
         raise _locked(tree)
@@ -108,15 +108,15 @@ def commit(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None], message:
     """
     check_committable(tree, files)
     try:
-        with opened(workshop_in(tree.git_dir)) as bench:
+        with opened(staging_directory_in(tree.git_dir)) as staging:
             edits = _edits(tree, files)
-            made = _made(tree, edits, message, bench)
+            made = _write_commit(tree, edits, message, staging)
             if made is not None:
                 reason = "scepsy: " + _text(message).decode().partition("\n")[0]
-                _publish(tree, made, reason, files, edits=edits, bench=bench)
+                _publish(tree, made, reason, files, edits=edits, staging=staging)
             return made
     except OSError as error:
-        raise _cannot(tree, error) from None
+        raise _disk_error(tree, error) from None
 
 
 def make_commit(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None], message: str) -> str | None:
@@ -141,15 +141,15 @@ def make_commit(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None], mes
     deleted = {path for path, data in files.items() if data is None}
     _check_places({*files} - deleted, {*entries_at_head(tree)} - deleted)
     try:
-        with opened(workshop_in(tree.git_dir)) as bench:
-            return _made(tree, _edits(tree, files), message, bench)
+        with opened(staging_directory_in(tree.git_dir)) as staging:
+            return _write_commit(tree, _edits(tree, files), message, staging)
     except OSError as error:
-        raise _cannot(tree, error) from None
+        raise _disk_error(tree, error) from None
 
 
-def _made(tree: WorkTree, edits: bytes, message: str, bench: Path) -> str | None:
+def _write_commit(tree: WorkTree, edits: bytes, message: str, staging: Path) -> str | None:
     """Write a commit with these edits on top of HEAD; None if they change nothing."""
-    new_tree = _write_tree(tree, edits, bench / "tree-index")
+    new_tree = _write_tree(tree, edits, staging / "tree-index")
     if new_tree == _head_tree(tree):
         return None
     parent = ("-p", tree.head) if tree.head else ()
@@ -179,13 +179,13 @@ def advance(tree: WorkTree, made: str, entries: Mapping[PurePosixPath, str | Non
         _edit(_FILE, oid, path) if oid else _edit("0", none, path) for path, oid in sorted(entries.items())
     )
     try:
-        with opened(workshop_in(tree.git_dir)) as bench:
-            _publish(tree, made, "scepsy: fast-forward", entries, edits=edits, bench=bench, tracking=tracking)
+        with opened(staging_directory_in(tree.git_dir)) as staging:
+            _publish(tree, made, "scepsy: fast-forward", entries, edits=edits, staging=staging, tracking=tracking)
     except OSError as error:
-        raise _cannot(tree, error) from None
+        raise _disk_error(tree, error) from None
 
 
-def _cannot(tree: WorkTree, error: OSError) -> CannotCommit:
+def _disk_error(tree: WorkTree, error: OSError) -> CannotCommit:
     place = error.filename2 or error.filename or tree.git_dir
     return CannotCommit(f"cannot commit: {place}: {error.strerror or error}", "fix this and re-run")
 
@@ -221,8 +221,8 @@ def commit_to_branch(tree: WorkTree, branch: str, files: Mapping[PurePosixPath, 
         return existing
     _check_places(files, set(entries_at_head(tree)))
     try:
-        with opened(workshop_in(tree.git_dir)) as bench:
-            new_tree = _write_tree(tree, _edits(tree, files), bench / "tree-index")
+        with opened(staging_directory_in(tree.git_dir)) as staging:
+            new_tree = _write_tree(tree, _edits(tree, files), staging / "tree-index")
             text = _text(message)
             made = line(tree.root, "commit-tree", "--no-gpg-sign", new_tree, "-p", tree.head, "-F", "-", stdin=text)
             reason = "scepsy: " + text.decode().partition("\n")[0]
@@ -236,7 +236,7 @@ def commit_to_branch(tree: WorkTree, branch: str, files: Mapping[PurePosixPath, 
                 raise CannotCommit(f"cannot create the branch {branch}: {error.stderr}") from None
             return made
     except OSError as error:
-        raise _cannot(tree, error) from None
+        raise _disk_error(tree, error) from None
 
 
 def check_branch(tree: WorkTree, branch: str) -> None:
@@ -323,13 +323,13 @@ def _publish(
     files: Mapping[PurePosixPath, bytes | str | None],
     *,
     edits: bytes,
-    bench: Path,
+    staging: Path,
     tracking: str | None = None,
 ) -> None:
     """Move the branch to the commit and our paths in the index along with it, by git's own protocol: lock, rename."""
-    index, lock, draft = tree.git_dir / "index", _lock_of(tree), bench / "index"
+    index, lock, draft = tree.git_dir / "index", _lock_of(tree), staging / "index"
     try:
-        take_index_lock(tree.git_dir, bench)
+        take_index_lock(tree.git_dir, staging)
     except FileExistsError:
         raise _locked(tree) from None
     try:
@@ -338,7 +338,7 @@ def _publish(
             shutil.copy2(index, draft)  # with its time: git compares it with the files' to notice late edits
         _edit_index(tree, edits, draft)
         references = [name for name in ("HEAD", tree.branch and f"refs/heads/{tree.branch}", tracking) if name]
-        fill_index_lock(tree.git_dir, bench, draft, made, references)
+        fill_index_lock(tree.git_dir, staging, draft, made, references)
         _move_head(tree, made, reason)
         if tracking:
             with suppress(GitFailed):

@@ -141,7 +141,7 @@ def git(where: Path, *arguments: str, stdin: bytes = b"", variables: Mapping[str
 
 
 @dataclass(frozen=True)
-class Said:
+class RemoteOutput:
     """What git said when it talked to a remote.
 
     Attributes:
@@ -157,7 +157,7 @@ class Said:
 
 def network(
     where: Path, *arguments: str, protocols: str, settings: Iterable[tuple[str, str]] = (), seconds: float
-) -> Said:
+) -> RemoteOutput:
     """Run git where it talks to a remote, with the person's credentials.
 
     Args:
@@ -197,7 +197,7 @@ def network(
     except BaseException:
         _end(process)
         raise
-    return Said(status, out.decode(errors="replace"), err.decode(errors="replace"))
+    return RemoteOutput(status, out.decode(errors="replace"), err.decode(errors="replace"))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

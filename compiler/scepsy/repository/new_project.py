@@ -9,7 +9,10 @@ from pathlib import Path
 from scepsy.documents import Cluster, Profile, Workflow, did_you_mean, load_file
 from scepsy.documents.source import SourceFile, parse
 from scepsy.errors import ScepsyError
-from scepsy.repository.init import create_repository
+from scepsy.repository.git import ask, git
+from scepsy.repository.worktree import open_worktree_or_none
+
+_NAME, _EMAIL = "Scepsy example", "scepsy@example.invalid"
 
 _README = """\
 # {title}
@@ -70,7 +73,7 @@ def create(directory: Path, example: str | None) -> list[str]:
         raise ScepsyError(f"cannot write to {directory}: {error.strerror}", "name another directory") from error
     first = "add documents to workflows/, clusters/ and profiles/ (kinds: scepsy schema), then: scepsy compile"
     following = f"scepsy compile --project {directory} --commit" if example else first
-    done = create_repository(directory, f"Start from the example {example}" if example else None)
+    done = _create_repository(directory, f"Start from the example {example}" if example else None)
     return [*done, f"Next: {following}"]
 
 
@@ -108,3 +111,35 @@ def _copy(shipped: Path, directory: Path, name: str) -> Path:
     target.parent.mkdir(exist_ok=True)
     shutil.copyfile(shipped / name, target)
     return target
+
+
+def _create_repository(directory: Path, subject: str | None) -> list[str]:
+    """Make a directory a Git repository, and commit what it holds if `subject` is given.
+
+    Without a subject a directory that lies in a repository stays part of it. If Git has no user.email, the
+    new repository gets its own identity, so that an example works on a fresh machine.
+
+    Returns:
+        lines that say what was done.
+
+    Raises:
+        GitFailed: git is not installed, or failed.
+    """
+    done = [f"Wrote {directory}"]
+    if subject is None and open_worktree_or_none(directory) is not None:
+        return [*done, "It is inside a Git repository: commit it there (git add, git commit)"]
+    around = open_worktree_or_none(directory)
+    if around is not None:
+        done.append(
+            f"It is inside the Git repository {around.root}, but is a separate repository, not part of that one"
+        )
+    git(directory, "init", "--quiet", "--initial-branch=main")
+    if subject is None:
+        return [*done, "Made it a Git repository"]
+    if ask(directory, "config", "user.email") is None:
+        git(directory, "config", "user.name", _NAME)
+        git(directory, "config", "user.email", _EMAIL)
+        done.append(f"Git knows no user.email here: this repository uses {_NAME} <{_EMAIL}>")
+    git(directory, "add", "--all", ".")
+    git(directory, "commit", "--quiet", "--no-gpg-sign", "-m", subject)
+    return [*done, "Made it a Git repository and committed the example"]

@@ -12,8 +12,8 @@ from scepsy.documents.source import SourceFile, parse
 from scepsy.errors import ScepsyError
 from scepsy.repository.commit import CannotCommit, check_committable, commit, make_commit
 from scepsy.repository.commit_message import message, trailers
-from scepsy.repository.files import Changes, plan_changes, write
 from scepsy.repository.worktree import WorkTree, differing, history, is_one_of, on_disk, read_at_head, versions_between
+from scepsy.repository.write_files import Changes, plan_changes, write
 
 _NONE: Mapping[PurePosixPath, bytes | None] = {}
 _HEADER = (

@@ -21,7 +21,7 @@ from scepsy.documents import (
     load_file,
 )
 from scepsy.errors import ScepsyError
-from scepsy.repository.init import open_worktree_or_none
+from scepsy.repository.worktree import open_worktree_or_none
 
 D = TypeVar("D", Workflow, Profile)
 

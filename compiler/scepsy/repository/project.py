@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scepsy.documents import Workspace, load_workspace
-from scepsy.repository.init import open_worktree_or_none
-from scepsy.repository.worktree import WorkTree
+from scepsy.repository.worktree import WorkTree, open_worktree_or_none
 from scepsy.sharing import CLUSTER_CHECKS
 
 

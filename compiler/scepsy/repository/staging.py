@@ -29,8 +29,8 @@ class Busy(ScepsyError):
     """Another Scepsy process works in the same repository."""
 
 
-def workshop_for(root: Path, target: Path) -> Path:
-    """Choose the workshop for a file.
+def staging_directory_for(root: Path, target: Path) -> Path:
+    """Choose the directory for a file.
 
     Args:
         root: the work tree, a real path.
@@ -51,8 +51,8 @@ def workshop_for(root: Path, target: Path) -> Path:
     return place / _IN_TREE
 
 
-def workshop_in(git_dir: Path) -> Path:
-    """Return the workshop of a git directory.
+def staging_directory_in(git_dir: Path) -> Path:
+    """Return the directory of a git directory.
 
     Args:
         git_dir: the git directory of a work tree.
@@ -64,11 +64,11 @@ def workshop_in(git_dir: Path) -> Path:
 
 
 @contextmanager
-def opened(workshop: Path) -> Iterator[Path]:
-    """Lock the workshop and clear away what a killed run left in it.
+def opened(directory: Path) -> Iterator[Path]:
+    """Lock the directory and clear away what a killed run left in it.
 
     Args:
-        workshop: as chosen by :func:`workshop_for`.
+        directory: as chosen by :func:`staging_directory_for`.
 
     Yields:
         An empty directory to work in; it is removed at the end.
@@ -78,37 +78,37 @@ def opened(workshop: Path) -> Iterator[Path]:
         OSError: when the folder cannot be made.
     """
     # The kernel drops this lock when the process dies, however it dies: no stale lock file to clean up.
-    handle = os.open(workshop.parent, os.O_RDONLY)
+    handle = os.open(directory.parent, os.O_RDONLY)
     try:
-        _lock(handle, workshop)
-        if workshop.is_symlink():
-            workshop.unlink()  # a name that a hostile commit could hold, where it leads out of the tree
-        bench = workshop / "work"
-        _settle(workshop.parent, bench)
-        shutil.rmtree(bench, ignore_errors=True)
+        _lock(handle, directory)
+        if directory.is_symlink():
+            directory.unlink()  # a name that a hostile commit could hold, where it leads out of the tree
+        staging = directory / "work"
+        _settle(directory.parent, staging)
+        shutil.rmtree(staging, ignore_errors=True)
         try:
-            bench.mkdir(parents=True)
-            yield bench
+            staging.mkdir(parents=True)
+            yield staging
         finally:
-            shutil.rmtree(bench, ignore_errors=True)
+            shutil.rmtree(staging, ignore_errors=True)
             with suppress(OSError):  # the journal of an unfinished write keeps it
-                workshop.rmdir()
+                directory.rmdir()
     finally:
         os.close(handle)
 
 
-def take_index_lock(git_dir: Path, bench: Path) -> None:
+def take_index_lock(git_dir: Path, staging: Path) -> None:
     """Take git's lock of the index, so that it is known for ours when this process dies.
 
     Args:
         git_dir: the git directory of a work tree.
-        bench: the opened workshop in it.
+        staging: the opened directory in it.
 
     Raises:
         FileExistsError: another process holds the lock.
         OSError: it cannot be made.
     """
-    mine, lock = bench / _LOCK, git_dir / "index.lock"
+    mine, lock = staging / _LOCK, git_dir / "index.lock"
     os.close(os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         os.link(mine, lock)
@@ -118,12 +118,12 @@ def take_index_lock(git_dir: Path, bench: Path) -> None:
         os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
 
 
-def fill_index_lock(git_dir: Path, bench: Path, draft: Path, made: str, references: Iterable[str]) -> None:
+def fill_index_lock(git_dir: Path, staging: Path, draft: Path, made: str, references: Iterable[str]) -> None:
     """Put the new index into the lock, so that it can be put in place when HEAD is at the commit `made`.
 
     Args:
         git_dir: the git directory of a work tree.
-        bench: the opened workshop in it, where the lock was taken.
+        staging: the opened directory in it, where the lock was taken.
         draft: the new index.
         made: the commit.
         references: what is about to move there.
@@ -132,25 +132,25 @@ def fill_index_lock(git_dir: Path, bench: Path, draft: Path, made: str, referenc
         OSError: that fails.
     """
     locks = [line(git_dir, "rev-parse", "--git-path", f"{name}.lock") for name in references]
-    (bench / _MADE).write_text(json.dumps([made, locks]), encoding="ascii")
+    (staging / _MADE).write_text(json.dumps([made, locks]), encoding="ascii")
     with suppress(OSError):
-        os.link(draft, bench / _FILLED)
+        os.link(draft, staging / _FILLED)
     os.replace(draft, git_dir / "index.lock")
 
 
-def _settle(git_dir: Path, bench: Path) -> None:
+def _settle(git_dir: Path, staging: Path) -> None:
     """Finish, or undo, what a killed run left in git's locks."""
     lock = git_dir / "index.lock"
     with suppress(OSError, GitFailed, ValueError, TypeError):
         made = None
-        if (bench / _MADE).exists():
-            made, locks = json.loads((bench / _MADE).read_text(encoding="ascii"))
+        if (staging / _MADE).exists():
+            made, locks = json.loads((staging / _MADE).read_text(encoding="ascii"))
             common = (git_dir / line(git_dir, "rev-parse", "--git-common-dir")).resolve()
             for place in [(git_dir / name).resolve() for name in locks if name.endswith(".lock")]:
                 if place.is_relative_to(common):
-                    _drop_reference_lock(place, made, (bench / _MADE).stat().st_mtime)
-        filled = _same(lock, bench / _FILLED)
-        if not filled and not _same(lock, bench / _LOCK):
+                    _drop_reference_lock(place, made, (staging / _MADE).stat().st_mtime)
+        filled = _same(lock, staging / _FILLED)
+        if not filled and not _same(lock, staging / _LOCK):
             return
         if filled and made and ask(git_dir, "rev-parse", "-q", "--verify", "HEAD") == made:
             os.replace(lock, git_dir / "index")
@@ -173,12 +173,12 @@ def _same(one: Path, other: Path) -> bool:
         return False
 
 
-def _lock(handle: int, workshop: Path) -> None:
+def _lock(handle: int, directory: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise Busy(
-            f"another scepsy process is writing in {workshop.parent}", "wait until it ends, then re-run"
+            f"another scepsy process is writing in {directory.parent}", "wait until it ends, then re-run"
         ) from None
     except OSError:
         pass  # some network file systems know no such lock; two runs at once are rare enough to go on
@@ -200,18 +200,18 @@ def read_journal(root: Path) -> dict[PurePosixPath, frozenset[str]]:
         return {}  # replaced atomically, so unreadable means not ours; without it files only look edited by hand
 
 
-def keep_journal(root: Path, bench: Path, ours: Mapping[PurePosixPath, frozenset[str]]) -> None:
+def keep_journal(root: Path, staging: Path, ours: Mapping[PurePosixPath, frozenset[str]]) -> None:
     """Note, before the first file is touched, which bytes a write may leave.
 
     Args:
         root: the work tree, a real path.
-        bench: the opened workshop of the root.
+        staging: the opened directory of the root.
         ours: for each path, sha256 digests.
 
     Raises:
         OSError: when it cannot be written.
     """
-    draft = bench / _JOURNAL
+    draft = staging / _JOURNAL
     text = json.dumps({str(path): sorted(digests) for path, digests in ours.items()})
     write_durably(draft, text.encode("ascii"))
     os.replace(draft, _home(root) / _JOURNAL)
@@ -246,7 +246,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def _home(root: Path) -> Path:
-    return workshop_for(root, root / _JOURNAL)
+    return staging_directory_for(root, root / _JOURNAL)
 
 
 def _git_dir(root: Path) -> Path | None:

@@ -103,6 +103,21 @@ def open_worktree(path: Path) -> WorkTree:
     return WorkTree(root=root, git_dir=git_dir, head=head, branch=branch)
 
 
+def open_worktree_or_none(path: Path) -> WorkTree | None:
+    """Find the Git work tree that contains a path, or None where there is no repository.
+
+    Raises:
+        NotAWorkTree: there is a repository, but no work tree (a bare one, or inside .git).
+        GitFailed: git is not installed, or refuses the repository.
+    """
+    try:
+        return open_worktree(path)
+    except NotAWorkTree as error:
+        if error.repository:
+            raise
+        return None
+
+
 def where_head_is(root: Path) -> tuple[str | None, str | None]:
     """Look up HEAD now.
 

@@ -105,7 +105,7 @@ def test_an_existing_file_is_kept_without_force(here: Path, scepsy: Scepsy) -> N
 def test_no_result_is_overwritten_even_with_force(here: Path, scepsy: Scepsy) -> None:
     ran = given(scepsy, "results/k1.json", *ALWAYS, "-o", "results/k1.json", "--force")
     assert ran.code == 1
-    assert "is what is read" in ran.err
+    assert "is an input of this command" in ran.err
 
 
 def test_what_is_left_out_is_listed_with_its_reason(here: Path, scepsy: Scepsy) -> None:

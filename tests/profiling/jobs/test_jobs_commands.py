@@ -353,7 +353,7 @@ def test_results_of_another_engine_version_are_left_there(command: Callable[...,
 
 @pytest.mark.parametrize(("branch", "message"), [
     ("a..b", "'a..b' is not a valid branch name"),
-    ("main/new", "there can be no branch main/new beside the branch main"),
+    ("main/new", "cannot create the branch main/new: the branch main exists"),
 ])  # fmt: skip
 def test_a_branch_that_cannot_be_made_is_told_before_anything_is_measured(command: Callable[..., Ran], world: World, branch: str, message: str) -> None:  # fmt: skip
     ran = command("profile", "submit", "--wait", "--branch", branch)
@@ -508,7 +508,7 @@ def test_compile_goes_on_without_points_that_it_can_do_without(command: Callable
     assert ran.code == 0, ran.err
     assert "warning: compiled without these measurements, which failed:" in ran.err
     assert "tp1-s5: out of luck" in ran.err
-    assert "Next: look at the files" in ran.out
+    assert "Next: check the files" in ran.out
 
 
 def test_compile_fails_with_the_reasons_where_an_llm_lacks_every_figure(command: Callable[..., Ran], world: World, project: Path) -> None:  # fmt: skip

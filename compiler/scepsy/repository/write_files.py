@@ -20,7 +20,7 @@ from scepsy.repository.staging import (
     keep_journal,
     opened,
     read_journal,
-    workshop_for,
+    staging_directory_for,
     write_durably,
 )
 from scepsy.repository.worktree import with_line_feeds
@@ -145,21 +145,21 @@ def write(root: Path, files: Mapping[PurePosixPath, bytes], changes: Changes, *,
     drops = [output_path(root, path) for path in changes.removed]
     not_undone: list[str] = []
     try:
-        home = workshop_for(root, root / "any")
-        workshop_of = {target: workshop_for(root, target) for target in (*puts, *drops)}
-        workshops = sorted({home, *workshop_of.values()})
-        if not changes.any and not any(workshop.exists() for workshop in workshops):
+        home = staging_directory_for(root, root / "any")
+        staging_of = {target: staging_directory_for(root, target) for target in (*puts, *drops)}
+        staging_directories = sorted({home, *staging_of.values()})
+        if not changes.any and not any(directory.exists() for directory in staging_directories):
             return
         with ExitStack() as benches:
-            bench_of = {workshop: benches.enter_context(opened(workshop)) for workshop in workshops}
+            staging_for = {directory: benches.enter_context(opened(directory)) for directory in staging_directories}
             earlier = read_journal(root)
             if changes.any:
-                keep_journal(root, bench_of[home], _merged(earlier, _ours(root, files, changes)))
+                keep_journal(root, staging_for[home], _merged(earlier, _ours(root, files, changes)))
             try:
-                _apply(puts, drops, {target: bench_of[place] for target, place in workshop_of.items()}, not_undone)
+                _apply(puts, drops, {target: staging_for[place] for target, place in staging_of.items()}, not_undone)
             except BaseException:
                 if not_undone:
-                    _rescue(bench_of)
+                    _rescue(staging_for)
                 elif not earlier:  # what a killed run left is still there to be explained
                     drop_journal(root)
                 raise
@@ -169,11 +169,13 @@ def write(root: Path, files: Mapping[PurePosixPath, bytes], changes: Changes, *,
         raise _failure(root, error, not_undone) from None
 
 
-def _apply(puts: Mapping[Path, bytes], drops: list[Path], bench_of: Mapping[Path, Path], not_undone: list[str]) -> None:
+def _apply(
+    puts: Mapping[Path, bytes], drops: list[Path], staging_for: Mapping[Path, Path], not_undone: list[str]
+) -> None:
     """Do the work, or undo it and let the error out; what could not be undone is added to ``not_undone``."""
     staged = {}
     for number, (target, data) in enumerate(puts.items()):
-        staged[target] = bench_of[target] / f"{number}.new"
+        staged[target] = staging_for[target] / f"{number}.new"
         write_durably(staged[target], data)
 
     with ExitStack() as undo:
@@ -190,7 +192,7 @@ def _apply(puts: Mapping[Path, bytes], drops: list[Path], bench_of: Mapping[Path
 
         for number, (target, new) in enumerate(staged.items()):
             _make_parents(target, on_failure)
-            backup = bench_of[target] / f"{number}.old"
+            backup = staging_for[target] / f"{number}.old"
             if _is_file(target):
                 _copy_aside(target, backup)
                 on_failure(partial(os.replace, backup, target), target)
@@ -199,7 +201,7 @@ def _apply(puts: Mapping[Path, bytes], drops: list[Path], bench_of: Mapping[Path
             os.replace(new, target)
         for number, target in enumerate(drops):
             if _is_file(target):
-                backup = bench_of[target] / f"{number}.gone"
+                backup = staging_for[target] / f"{number}.gone"
                 on_failure(partial(_put_back, backup, target), target)
                 os.replace(target, backup)
         for directory in sorted({target.parent for target in (*staged, *drops)}):
@@ -273,11 +275,11 @@ def _prune(root: Path, dropped: Iterable[Path]) -> None:
                 directory = directory.parent
 
 
-def _rescue(bench_of: Mapping[Path, Path]) -> None:
+def _rescue(staging_for: Mapping[Path, Path]) -> None:
     """Keep the old files that could not be put back where the next run does not clear them away."""
-    for bench in bench_of.values():
+    for staging in staging_for.values():
         with suppress(OSError):
-            os.rename(bench, bench.with_name(f"rescued-{os.getpid()}"))
+            os.rename(staging, staging.with_name(f"rescued-{os.getpid()}"))
 
 
 def _failure(root: Path, error: OSError, not_undone: list[str]) -> WriteFailed:
@@ -286,7 +288,7 @@ def _failure(root: Path, error: OSError, not_undone: list[str]) -> WriteFailed:
     if not_undone:
         return WriteFailed(
             f"{what}; and these could not be put back as they were: {', '.join(sorted(set(not_undone)))}",
-            f"their old content is kept in {workshop_for(root, root / 'any')}, or in Git: git restore <file>",
+            f"their old content is kept in {staging_directory_for(root, root / 'any')}, or in Git: git restore <file>",
         )
     return WriteFailed(f"{what}; nothing was changed", "fix this, then compile again")
 
