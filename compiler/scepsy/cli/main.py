@@ -26,7 +26,7 @@ from scepsy.errors import ScepsyError
         ),
         "drift": (
             "scepsy.cli.drift",
-            "Compare the committed Plan with the world: traffic, nodes, live objects, profiles.",
+            "Compare the committed Plan with traffic, nodes, live objects and profiles.",
         ),
         "schema": ("scepsy.cli.schema", "Print the JSON Schema of KIND, or the list of kinds."),
         "trace": (
