@@ -24,7 +24,7 @@ from scepsy.repository.project import open_project
 @cluster_option
 @output_option("ExplainResult")
 def command(workflow: str | None, project: Path, cluster: str | None, output: str) -> None:
-    """Say why the allocation is as it is: latency shares, bottleneck, next-best options, other budgets."""
+    """Explain the allocation: latency shares, bottleneck, next-best options, other budgets."""
     result = reporting(
         lambda: _explained(project, cluster, workflow),
         output,

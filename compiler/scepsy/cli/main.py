@@ -22,7 +22,7 @@ from scepsy.errors import ScepsyError
         "compile": ("scepsy.cli.compile", "Compile the project's workflows into a Plan and manifests."),
         "explain": (
             "scepsy.cli.explain",
-            "Say why the allocation is as it is: latency shares, bottleneck, next-best options, other budgets.",
+            "Explain the allocation: latency shares, bottleneck, next-best options, other budgets.",
         ),
         "drift": (
             "scepsy.cli.drift",
@@ -37,7 +37,7 @@ from scepsy.errors import ScepsyError
             "scepsy.cli.profile.group",
             "Find out how fast models run: measure, estimate, import, and show.",
         ),
-        "cluster": ("scepsy.cli.cluster.group", "Look at a live cluster."),
+        "cluster": ("scepsy.cli.cluster.group", "Read a live cluster."),
     },
 )
 @click.version_option(__version__, prog_name="scepsy")

@@ -10,7 +10,9 @@ from scepsy.cli.lazy import LazyGroup
 @click.group(
     "cluster",
     cls=LazyGroup,
-    lazy={"discover": ("scepsy.cli.cluster.discover", "Print the Cluster document NAME as the live cluster has it.")},
+    lazy={
+        "discover": ("scepsy.cli.cluster.discover", "Print the Cluster document NAME, updated from the live cluster.")
+    },
 )
 def command() -> None:
-    """Look at a live cluster."""
+    """Read a live cluster."""
