@@ -147,7 +147,7 @@ def test_parents_that_a_call_cannot_have_waited_for_are_counted(
     ]
     file = written(tmp_path / "t.jsonl", lines)
     assert figures(scepsy, file).get("unendedParents", 0) == calls
-    words = "a parent that had not ended when they began: there the times decide"
+    words = "a parent that had not ended when they began: for these the times decide"
     assert (words in stats(scepsy, file).out) == (calls > 0)
 
 

@@ -1,4 +1,4 @@
-"""The figures of a trace as one HTML file: no scripts, nothing from elsewhere, light and dark."""
+"""The statistics of a trace as one HTML file: no scripts, no external resources, light and dark."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scepsy.report.trace_statistics import Examined
 
 TEMPLATE = "trace.html.j2"
 STYLE = "page.css.j2"
-"""What all pages look like."""
+"""The style of all pages."""
 _LISTED = 200
 """LLMs, and reasons of failed calls, that are listed."""
 
@@ -22,7 +22,7 @@ _LISTED = 200
 def page(examined: Examined) -> str:
     """Return the page.
 
-    Every text is escaped by the template, and by the SVG writer: names of LLMs and executions come from strangers.
+    Every text is escaped by the template, and by the SVG writer: names of LLMs and executions are untrusted.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {

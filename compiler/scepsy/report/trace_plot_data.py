@@ -1,4 +1,4 @@
-"""What pictures of a trace show: a typical execution, and distributions over executions, as numbers."""
+"""What plots of a trace show: a typical execution, and distributions over executions, as numbers."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def concurrency(trace: Trace, execution: int, llm: int, cells: int) -> Floats:
     The seconds that calls have run until t are Σ (t - start) over those that have begun, less Σ (t - end) over those
     that have ended; a cell holds the difference between its edges.
     """
-    own = calls_of(trace, execution)
-    of_llm = trace.llm[own] == llm
+    calls = calls_of(trace, execution)
+    of_llm = trace.llm[calls] == llm
     began, ended = float(trace.began[execution]), float(trace.ended[execution])
     edges = np.linspace(0.0, ended - began, cells + 1)
 
@@ -38,7 +38,7 @@ def concurrency(trace: Trace, execution: int, llm: int, cells: int) -> Floats:
         number = np.searchsorted(ordered, edges)
         return np.asarray(edges * number - np.concatenate([[0.0], np.cumsum(ordered)])[number])
 
-    run = seconds(trace.start[own][of_llm]) - seconds(trace.end[own][of_llm])
+    run = seconds(trace.start[calls][of_llm]) - seconds(trace.end[calls][of_llm])
     # Rounding of long sums must not look like a call.
     mean = np.diff(run) * cells / (ended - began)
     return np.where(mean > 1e-6, mean, 0.0)

@@ -1,4 +1,4 @@
-"""The figures of a trace: every mean with its interval, how far executions differ, and how they arrive."""
+"""The statistics of a trace: every mean with its interval, how much executions differ, and how they arrive."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from scepsy.traces.trace import Floats, Trace
 
 @dataclass(frozen=True)
 class Examined:
-    """A trace with all that was found of it.
+    """A trace with all its statistics.
 
     Attributes:
         trace: the trace.
         totals: its sums.
         stability: how far its executions differ.
-        figures: what is reported.
+        figures: the statistics that are reported.
     """
 
     trace: Trace
@@ -46,11 +46,11 @@ class Examined:
 
 
 def examine(trace: Trace, name: str, digest: str) -> Examined:
-    """Return the figures of a trace.
+    """Return the statistics of a trace.
 
     Args:
         trace: the trace.
-        name: how it is called.
+        name: its name in reports.
         digest: of its file.
     """
     totals = totals_of(trace, groups_of(trace))
@@ -99,7 +99,7 @@ def examine(trace: Trace, name: str, digest: str) -> Examined:
 
 
 def _estimates(totals: Totals) -> Iterator[Estimate | None]:
-    """Yield span, time outside LLMs, and the figures of LLM after LLM."""
+    """Yield span, time outside LLMs, and the estimates of each LLM in turn."""
     count = len(totals.executions)
     one = np.ones(count)
     all_spent = totals.spent.sum(axis=1)

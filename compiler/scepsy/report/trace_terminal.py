@@ -1,4 +1,4 @@
-"""The figures of a trace in a terminal: tables, one typical execution, and how executions differ.
+"""The statistics of a trace in a terminal: tables, one typical execution, and how executions differ.
 
 Everything fits into 100 columns, and reads the same without colours.
 """
@@ -34,7 +34,7 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def show_trace(console: Console, examined: Examined) -> None:
-    """Print the figures of a trace."""
+    """Print the statistics of a trace."""
     figures = examined.figures
     _head(console, figures)
     shown = _by_time(figures.llms)
@@ -69,9 +69,9 @@ def _head(console: Console, figures: TraceStatistics) -> None:
     if figures.unended_parents:
         verb = "names" if figures.unended_parents == 1 else "name"
         calls = _many(figures.unended_parents, "call")
-        console.print(f"  {calls} {verb} a parent that had not ended when they began: there the times decide")
+        console.print(f"  {calls} {verb} a parent that had not ended when they began: for these the times decide")
     if figures.executions == 1:
-        console.print("  one execution: there are no intervals, and nothing is known of how executions differ")
+        console.print("  one execution: there are no intervals, and how executions differ is unknown")
     console.print()
 
 

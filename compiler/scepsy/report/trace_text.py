@@ -1,4 +1,4 @@
-"""Figures of a trace in words that fit into a table."""
+"""Numbers of a trace as short texts that fit into a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`scepsy trace stats`: what a recorded workflow demands, and how sure that is."""
+"""`scepsy trace stats`: what a recorded workflow demands, and its confidence intervals."""
 
 from __future__ import annotations
 
