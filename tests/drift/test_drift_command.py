@@ -271,7 +271,7 @@ def test_what_could_not_be_asked_is_an_error_and_never_no_drift(
     message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("scepsy.drift.prometheus.time.sleep", lambda _: None)
+    monkeypatch.setattr("scepsy.remote_api.retry.FIRST_DELAY", 0.0)
     fake.answers = list(answers)
     monkeypatch.setenv("PROMETHEUS_TOKEN", SECRET)
     ran = drift(scepsy, project, fake, "--output", "json")

@@ -487,8 +487,8 @@ def test_without_a_token_for_the_forge_nothing_is_pushed(
         ({"status": 410}, "410"),
         ({"status": 429}, "keeps failing with 429"),
         ({"status": 500}, "keeps failing with 500"),
-        ({"kind": "half"}, "cannot be reached"),
-        ({"kind": "reset"}, "cannot be reached"),
+        ({"kind": "half"}, "cannot connect to "),
+        ({"kind": "reset"}, "cannot connect to "),
     ],
     ids=["401", "403", "410", "429", "500", "half a page", "reset"],
 )

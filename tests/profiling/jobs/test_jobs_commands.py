@@ -242,7 +242,7 @@ def test_no_gpu_that_may_be_used_is_told_before_anything_is_submitted(command: C
     (("--cluster", "one-nod"), 'did you mean "one-node"?'),
 ])  # fmt: skip
 def test_misuse(command: Callable[..., Ran], world: World, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr("scepsy.profiling.jobs.argo_client.CONNECT", 0.1)
+    monkeypatch.setattr("scepsy.profiling.jobs.argo_client.UNREACHED_DEADLINE", 0.1)
     ran = command("profile", "submit", *arguments)
     assert (ran.code, ran.out, world.workflows) == (1, "", {})
     assert message in ran.err
