@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from scepsy.profiling.measuring import neighbour
+from scepsy.profiling.measuring import neighbour_program as neighbour
 
 
 def start(python: Path, *words: str) -> subprocess.Popen[str]:

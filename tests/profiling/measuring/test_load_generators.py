@@ -13,11 +13,11 @@ from scepsy.documents.profile import Point, RatePoint
 from scepsy.errors import ScepsyError
 from scepsy.performance import Stream, latencies
 from scepsy.performance.queueing import rounds
+from scepsy.profiling.measuring.failures import TryAgain
 from scepsy.profiling.measuring.journal import Closed, Journal, Open
 from scepsy.profiling.measuring.load_generators import PointFailed, Time, closed_loop, open_loop
 from scepsy.profiling.measuring.runner import Measured, Scope, measure, series_of
 from scepsy.profiling.measuring.vllm_client import Answer, CallFailed
-from scepsy.profiling.measuring.vllm_server import TryAgain
 from scepsy.profiling.measuring.workload import Call, Group, Prompts, Workload, endless, poisson
 
 LONG = Time(100, 200)

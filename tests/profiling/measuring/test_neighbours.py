@@ -19,7 +19,7 @@ from tests.profiling.measuring.test_vllm_server import ROOT, Workplace, _runs, s
 
 from scepsy.documents.compressed_text import pack
 from scepsy.documents.profile import Series
-from scepsy.profiling.measuring import neighbour
+from scepsy.profiling.measuring import neighbour_program as neighbour
 
 HALF = {"share": "0.5", "sharing": "dra-mps", "memory": "8Gi"}
 SERIES = {

@@ -24,9 +24,11 @@ from scepsy.documents.profile import ProfileSpec
 from scepsy.errors import ScepsyError
 from scepsy.manifests.engine import arguments as rendered
 from scepsy.profiling.measuring import Journal, architecture_of
+from scepsy.profiling.measuring.failures import DoesNotRun, TryAgain
 from scepsy.profiling.measuring.huggingface import fetched, parameters_of
 from scepsy.profiling.measuring.journal import OtherJournal, TakenJournal
-from scepsy.profiling.measuring.vllm_server import DoesNotRun, Log, Serving, TryAgain
+from scepsy.profiling.measuring.server_configuration import ServerConfiguration
+from scepsy.profiling.measuring.vllm_log import VllmLog
 
 ROOT = Path(__file__).parents[3]
 GIB = 1 << 30
@@ -503,10 +505,10 @@ def test_without_a_job_the_profile_goes_to_a_file(here: Here, work: Workplace) -
 # Parts
 
 
-def serving(**changed: Any) -> Serving:
+def serving(**changed: Any) -> ServerConfiguration:
     own: dict[str, Any] = {"name": "llm", "model": "tiny", "revision": None, "tp": 1, "share": 1.0, "card": 4 * GIB}
     own |= {"sharing": "dra-exclusive", "max_model_len": 2048, "max_num_seqs": 8}
-    return Serving(architecture=architecture_of(CONFIG, None), **(own | changed))
+    return ServerConfiguration(architecture=architecture_of(CONFIG, None), **(own | changed))
 
 
 def test_a_share_has_the_limits_of_an_instance_under_mps() -> None:
@@ -553,7 +555,7 @@ def test_flags_that_decide_over_nothing_are_not_noted() -> None:
     ],
 )  # fmt: skip
 def test_a_log_says_why_an_engine_ended(lines: list[str], memory: bool, foreign: bool, reason: str) -> None:
-    log = Log(["secret"], lambda _: None)
+    log = VllmLog(["secret"], lambda _: None)
     for line in lines:
         log.add(line.encode())
     assert (bool(log.memory), bool(log.foreign)) == (memory, foreign)

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import click
 
+from scepsy.cli.profile.progress import log, measuring
 from scepsy.documents.cluster import Sharing
 
 
@@ -28,7 +29,7 @@ class _Run(click.Command):
                 raise
             from scepsy.profiling.measuring.session import refuse  # noqa: PLC0415 - needs aiohttp
 
-            refuse(Path(job), error.format_message())
+            refuse(Path(job), error.format_message(), log)
             raise
 
 
@@ -133,6 +134,7 @@ def command(tp: str, **options: Any) -> None:
     """
     from scepsy.profiling.measuring.session import run as measure  # noqa: PLC0415 - needs aiohttp
 
-    code = measure({"tp": int(tp), **options})
+    with measuring() as (say, status):
+        code = measure({"tp": int(tp), **options}, say, status)
     if code:
         sys.exit(code)

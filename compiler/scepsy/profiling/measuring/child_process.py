@@ -1,7 +1,7 @@
-"""A program that we start, and that does not outlive us.
+"""A child process that does not outlive Scepsy.
 
-It leads a process group, so that what it starts ends with it: a shell in the group waits for the end of a pipe that
-only we hold, and then kills the group.
+It leads a process group, so that the processes it starts end with it: a shell in the group waits for the end of a pipe
+that only Scepsy holds, and then kills the group.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 GRACE = 5.0
-"""Seconds between SIGTERM and SIGKILL: nothing that it still does is of use to anybody."""
+"""Seconds between SIGTERM and SIGKILL: no work of the process is needed after SIGTERM."""
 _KEEPER = 'exec 3<&0; (trap "" TERM INT HUP; read -r _ <&3; kill -KILL 0) >/dev/null 2>&1 & exec "$@" </dev/null 3<&-'
 
 
 class Ended(Exception):
-    """The program ended before the work that was done beside it."""
+    """The process ended before the work that needs it."""
 
 
 class Child:
-    """A program that was started.
+    """A running child process.
 
     Args:
         command: the program and its arguments.
-        environment: all of its environment.
+        environment: its complete environment.
         add: gets every line that it prints, from a thread.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], add: Callable[[bytes], None]) -> None:
         self._add = add
         self._stopped = False
-        self._process = subprocess.Popen(  # noqa: S603 - the shell gets no texts of others
+        self._process = subprocess.Popen(  # noqa: S603 - the shell gets no foreign text
             ("sh", "-c", _KEEPER, "sh", *command),  # noqa: S607 - from PATH
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -56,7 +56,7 @@ class Child:
 
     @property
     def how(self) -> str:
-        """How it ended, to be said after its name."""
+        """How it ended, as a phrase to follow its name."""
         status = self.status
         return "was killed" if status == -signal.SIGKILL else f"ended with status {status}"
 
@@ -66,14 +66,14 @@ class Child:
             await asyncio.sleep(0.1)
 
     async def read(self) -> None:
-        """Wait until what it printed before its end is read; whoever left its group may hold the pipe open."""
+        """Wait until what it printed before its end is read; a process that left the group may hold the pipe open."""
         await asyncio.to_thread(self._reader.join, 1.0)
 
     async def beside(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do something for as long as it runs.
+        """Do something while the process runs.
 
         Raises:
-            Ended: it ended first; the work was cancelled.
+            Ended: the process ended first; the work was cancelled.
         """
         working, ended = asyncio.create_task(work), asyncio.create_task(self.ended())
         try:
@@ -87,7 +87,7 @@ class Child:
             await asyncio.gather(working, ended, return_exceptions=True)
 
     async def stop(self) -> None:
-        """Stop it and all that it started; once is enough."""
+        """Stop the process and all that it started; further calls do nothing."""
         if self._stopped:
             return
         try:
@@ -97,10 +97,10 @@ class Child:
                     await asyncio.wait_for(self.ended(), GRACE)
         finally:
             self._stopped = True
-            # Also when it ended by itself: others of its group may run. The keeper does, so the group is still its own.
+            # Also when it ended by itself: others of its group may run. The keeper runs, so the id is not reused.
             self._signal(signal.SIGKILL)
             self._process.wait()
-            # Whoever left the group may hold the pipe open; the reader ends with us then.
+            # A process that left the group may hold the pipe open; the reader is a daemon thread and ends with Scepsy.
             self._reader.join(1.0)
             if self._process.stdin is not None:
                 self._process.stdin.close()

@@ -11,7 +11,7 @@ from typing import Any
 from scepsy.documents.diagnostics import printable
 from scepsy.errors import ScepsyError
 from scepsy.profiling.measuring.architecture import bytes_per_weight, is_countable
-from scepsy.profiling.measuring.vllm_server import TryAgain
+from scepsy.profiling.measuring.failures import TryAgain
 
 _NOT_THERE = {"RepositoryNotFoundError", "RevisionNotFoundError", "RemoteEntryNotFoundError", "HFValidationError"}
 """Errors of huggingface_hub that another attempt does not mend."""

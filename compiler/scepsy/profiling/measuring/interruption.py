@@ -1,4 +1,4 @@
-"""Signals that end a command: it is told in one place, and can still put away what it has."""
+"""SIGINT and SIGTERM end a command once, so that it can still save its results."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ T = TypeVar("T")
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM came."""
+    """SIGINT or SIGTERM was received."""
 
 
 class Interruption:
-    """Within its context SIGINT and SIGTERM raise `Interrupted`, once: whoever puts things away is left alone."""
+    """Within its context SIGINT and SIGTERM raise `Interrupted`, once: cleaning up is not interrupted again."""
 
     def __init__(self) -> None:
         self._over = False
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._came) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._received) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -31,14 +31,14 @@ class Interruption:
             signal.signal(number, handler)
 
     def over(self) -> None:
-        """Take no notice of signals any more."""
+        """Ignore further signals."""
         self._over = True
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end; a signal cancels it.
 
         Raises:
-            Interrupted: a signal did, and everything in it has been left.
+            Interrupted: a signal was received, and the coroutine was cancelled.
         """
 
         async def main() -> T:
@@ -54,12 +54,12 @@ class Interruption:
 
         return asyncio.run(main())
 
-    def _came(self, number: int, frame: FrameType | None) -> None:
+    def _received(self, number: int, frame: FrameType | None) -> None:
         if self._over:
             return
         self._over = True
         if self._running is None:
             raise Interrupted
         loop, task = self._running
-        # Wakes the loop, which else would go on waiting.
+        # call_soon_threadsafe wakes the loop, which would otherwise keep waiting.
         loop.call_soon_threadsafe(task.cancel)

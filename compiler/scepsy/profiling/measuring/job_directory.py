@@ -1,7 +1,7 @@
-"""The directory through which a profiling job gets its work and gives back what came of it.
+"""The directory through which a profiling job gets its inputs and returns its results.
 
-`in/calls` and `in/resume` are read; `out/outcome`, `out/profile` and `out/partial` are there from the beginning on and
-are true at any time, also for a job that is killed; `journal/` may outlive it.
+`in/calls` and `in/resume` are read; `out/outcome`, `out/profile` and `out/partial` exist from the start and are valid
+at any time, also if the job is killed; `journal/` may outlive the job.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-import click
-
 from scepsy.documents import Profile, emit
 from scepsy.documents.compressed_text import pack, unpack
 from scepsy.documents.diagnostics import printable
 from scepsy.errors import ScepsyError
+from scepsy.profiling.measuring.failures import TryAgain
 from scepsy.profiling.measuring.interruption import Interrupted, Interruption
 from scepsy.profiling.measuring.journal import check_free
-from scepsy.profiling.measuring.vllm_server import TryAgain
 from scepsy.repository.single_file import write_at_once
 
 DONE, FAILED, AGAIN = 0, 1, 75
@@ -34,12 +32,12 @@ Kind = Literal["measured", "unusable", "failed", "interrupted"]
 Say = Callable[[str], None]
 
 
-class Job:
-    """A job, by its directory.
+class JobDirectory:
+    """The directory of a profiling job.
 
     Args:
         directory: the directory; it must exist.
-        say: told what a person should know.
+        say: gets the lines for the log.
     """
 
     def __init__(self, directory: Path, say: Say) -> None:
@@ -50,21 +48,21 @@ class Job:
 
     @property
     def journal(self) -> Path:
-        """Where complete points are kept; set by `prepare`."""
+        """The file with the complete points; set by `prepare`."""
         assert self._journal is not None  # noqa: S101
         return self._journal
 
     def conclude(self, work: Callable[[], object], interruption: Interruption) -> int:
-        """Do the work, say what came of it, and return the exit code.
+        """Do the work, write its outcome, and return the exit code.
 
         Raises:
             ScepsyError: the directory cannot be written to.
         """
         if not self._directory.is_dir():
-            raise ScepsyError(f"--job: there is no directory {self._directory}", "create it first")
+            raise ScepsyError(f"--job: no such directory: {self._directory}", "create it first")
         self._put("profile", "")
         self._put("partial", self._partial())
-        self._outcome("failed", "it was killed")
+        self._outcome("failed", "killed")
         try:
             work()
         except Interrupted:
@@ -72,7 +70,7 @@ class Job:
             return self._end(AGAIN, "interrupted", "stopped by a signal")
         except ScepsyError as error:
             interruption.over()
-            click.echo(f"error: {error}", err=True)
+            self._say(f"error: {error}")
             return self._end(AGAIN if isinstance(error, TryAgain) else FAILED, "failed", error.message)
         except BaseException as error:
             interruption.over()
@@ -83,13 +81,13 @@ class Job:
         return self._end(DONE, "unusable" if unusable else "measured", unusable[0].reason if unusable else "")
 
     def refuse(self, message: str) -> None:
-        """Say that the command line was not understood."""
+        """Report an invalid command line."""
         if self._directory.is_dir():
             self._put("profile", "")
             self._end(FAILED, "failed", message)
 
     def prepare(self, point: str) -> None:
-        """Find the journal, which is the one to resume if there is no other.
+        """Find the journal; without one, take that of `in/resume`.
 
         Args:
             point: name of what is measured.
@@ -101,7 +99,7 @@ class Job:
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise ScepsyError(f"cannot make {folder}: {error.strerror or error}") from error
+            raise ScepsyError(f"cannot create {folder}: {error.strerror or error}") from error
         journal = folder / f"{point}.partial"
         check_free(journal)
         self._journal = journal
@@ -109,14 +107,14 @@ class Job:
             earlier = self._resume()
             if earlier:
                 write_at_once(journal, earlier.encode())
-        self.grew()
+        self.update()
 
     @contextmanager
     def calls(self) -> Iterator[Path]:
-        """Give the recorded calls as a file.
+        """Yield the file with the recorded calls.
 
         Raises:
-            ScepsyError: there are none, or they are damaged.
+            ScepsyError: the calls are missing or damaged.
         """
         file = self._directory / "in" / "calls"
         text = unpack(_read(file), str(file))
@@ -125,31 +123,31 @@ class Job:
             unpacked.write_text(text, encoding="utf-8")
             yield unpacked
 
-    def grew(self) -> None:
-        """Give out what the journal holds now: a job that is killed cannot."""
-        # Whether this works decides over nothing: the end will say.
+    def update(self) -> None:
+        """Publish the journal now: a job that is killed no longer can."""
+        # A failure here is not fatal: the journal is published again at the end.
         with contextlib.suppress(ScepsyError):
             self._put("partial", self._partial())
 
-    def other(self, error: ScepsyError) -> None:
-        """Put aside a journal that cannot be gone on with: nobody is there to be asked."""
+    def replace_journal(self, error: ScepsyError) -> None:
+        """Set aside a journal that cannot be resumed: a job cannot ask the user."""
         aside = self.journal.with_name(self.journal.name + ".other")
-        self._say(f"{error.message}; it was put aside, the measurement begins anew")
+        self._say(f"{error.message}; set aside; the measurement starts over")
         self.journal.replace(aside)
 
     def deliver(self, profile: Profile) -> None:
-        """Give out the Profile."""
+        """Publish the Profile."""
         self._profile = profile
         self._put("profile", pack(emit(profile.plain()).decode()))
 
     def _resume(self) -> str:
-        """Return the journal that is to be gone on with; empty if there is none, or a damaged one."""
+        """Return the journal to resume; empty if there is none, or it is damaged."""
         file = self._directory / "in" / "resume"
         try:
             packed = _read(file) if file.exists() else ""
             return unpack(packed, str(file)) if packed.strip() else ""
         except ScepsyError as error:
-            self._say(f"{error.message}; the measurement begins anew")
+            self._say(f"{error.message}; the measurement starts over")
             return ""
 
     def _partial(self) -> str:
@@ -159,7 +157,7 @@ class Job:
         if self._journal is not None:
             with contextlib.suppress(OSError):
                 text = self._journal.read_bytes().decode("utf-8", "replace")
-        # The first line only says what is measured; a last one without an end is not complete.
+        # The first line only says what is measured; a last line without a newline is incomplete.
         return pack(text) if text.count("\n") > 1 else ""
 
     def _end(self, code: int, kind: Kind, reason: str) -> int:
