@@ -212,7 +212,7 @@ def test_neighbours_that_cannot_be_are_refused(work: Shared, options: dict[str, 
 def test_without_torch_nothing_is_started(work: Shared) -> None:
     work.torch(None)
     ran = work.busy()
-    assert (ran.code, work.outcome().reason) == (1, "--neighbours busy needs torch beside Scepsy"), ran.err
+    assert (ran.code, work.outcome().reason) == (1, "--neighbours busy needs torch, which is not installed"), ran.err
     assert not work.started()
 
 
@@ -220,7 +220,7 @@ def test_a_server_that_is_up_has_neighbours_of_its_own(work: Shared) -> None:
     words = ["--base-url=http://127.0.0.1:1", "--model=tiny", "--llm=generator", "--product=CPU", "--neighbours=busy"]
     command = [sys.executable, "-m", "scepsy", "profile", "run", *words]
     ran = subprocess.run(command, cwd=work.path, capture_output=True, text=True, check=False)
-    assert "--neighbours goes with --serve only" in ran.stderr
+    assert "--neighbours needs --serve" in ran.stderr
 
 
 # Parts

@@ -298,18 +298,18 @@ def test_a_key_is_not_shown_in_part_either(before: int) -> None:
 @pytest.mark.parametrize(
     ("url", "message", "hint"),
     [
-        ("garbage", '"garbage" is not the address of a server', "write http://HOST:PORT"),
-        ("127.0.0.1:8000", '"127.0.0.1:8000" is not the address of a server', "write http://HOST:PORT"),
-        ("ftp://host", '"ftp://host" is not the address of a server', "write http://HOST:PORT"),
-        ("http://", '"http://" is not the address of a server', "write http://HOST:PORT"),
-        ("http://host:port", '"http://host:port" is not the address of a server', "write http://HOST:PORT"),
-        ("http://[::1", '"http://[::1" is not the address of a server', "write http://HOST:PORT"),
+        ("garbage", '"garbage" is not a valid server address', "write http://HOST:PORT"),
+        ("127.0.0.1:8000", '"127.0.0.1:8000" is not a valid server address', "write http://HOST:PORT"),
+        ("ftp://host", '"ftp://host" is not a valid server address', "write http://HOST:PORT"),
+        ("http://", '"http://" is not a valid server address', "write http://HOST:PORT"),
+        ("http://host:port", '"http://host:port" is not a valid server address', "write http://HOST:PORT"),
+        ("http://[::1", '"http://[::1" is not a valid server address', "write http://HOST:PORT"),
         ("http://host:8000/\x1b[2J", '"http://host:8000/\\x1b[2J" is not', "write http://HOST:PORT"),
-        ("ada:pa55word@host", '"host" is not the address of a server', "write http://HOST:PORT"),
-        ("host:8000?key=pa55word", '"host:8000" is not the address of a server', "write http://HOST:PORT"),
-        ("http://ada:pa55word@host:8000", "must not hold a password, nor a query", "give the key with --api-key-env"),
-        ("http://pa55word@host:8000/v1", "must not hold a password, nor a query", "give the key with --api-key-env"),
-        ("http://host:8000/?key=pa55word", "must not hold a password, nor a query", "give the key with --api-key-env"),
+        ("ada:pa55word@host", '"host" is not a valid server address', "write http://HOST:PORT"),
+        ("host:8000?key=pa55word", '"host:8000" is not a valid server address', "write http://HOST:PORT"),
+        ("http://ada:pa55word@host:8000", "must not have a password, query or fragment", "pass the API key with --api-key-env"),
+        ("http://pa55word@host:8000/v1", "must not have a password, query or fragment", "pass the API key with --api-key-env"),
+        ("http://host:8000/?key=pa55word", "must not have a password, query or fragment", "pass the API key with --api-key-env"),
     ],
 )
 def test_an_address_that_is_none_or_holds_a_secret_is_refused_at_once(
@@ -341,7 +341,7 @@ def test_an_output_that_is_there_is_not_replaced(run: Run, tmp_path: Path) -> No
     [
         ({"share": "0.25"}, "--share: 0.25 is not a share"),
         ({"budget": "5"}, "--budget: "),
-        ({"date": "yesterday"}, '--date: "yesterday" is not a day'),
+        ({"date": "yesterday"}, '--date: "yesterday" is not a valid date such as 2026-01-31'),
         ({"product": "my gpu"}, "--product: 'my gpu' is not a GPU product"),
         ({"llm": "generatr"}, 'no call to the LLM "generatr"'),
         (

@@ -169,7 +169,7 @@ def test_a_job_starts_an_engine_measures_it_and_stops_it(work: Workplace) -> Non
     assert (spec.series[0].tp, spec.series[0].share) == (1, 1.0)
     assert (spec.provenance.trace_digest, spec.provenance.llm) == ("sha256:whole", "generator")
     assert "--serve" in str(spec.provenance.command)
-    assert "no nvidia-smi, so nobody verified" in str(spec.provenance.notes)
+    assert "nvidia-smi is not installed: the GPU product was not verified" in str(spec.provenance.notes)
     assert not list((work.job / "journal").iterdir())
     # The cache was emptied, and requests to the loopback are all that it answered.
     assert "cannot empty its prefix cache" not in ran.err
@@ -338,7 +338,7 @@ def test_a_job_that_is_killed_leaves_what_is_complete_and_no_engine(work: Workpl
     process.kill()
     process.communicate()
     killed = work.outcome()
-    assert (killed.outcome, killed.reason, killed.profile) == ("failed", "it was killed", "")
+    assert (killed.outcome, killed.reason, killed.profile) == ("failed", "killed", "")
     assert killed.points >= 1
     eventually(lambda: not work.orphans(), within=5)
 
@@ -361,7 +361,7 @@ def test_a_signal_while_the_engine_starts_ends_the_job(work: Workplace, signalle
     ("resume", "note"),
     [
         (pack('{"arguments": {}}\n')[:-12], "in/resume is damaged: "),
-        (pack("kind: Profile\n"), "is no journal of `scepsy profile run`; it was put aside"),
+        (pack("kind: Profile\n"), "is no journal of `scepsy profile run`; set aside"),
         (pack('{"arguments":{"tp":2},"date":"2026-01-01"}\n'), "tp was 2 and is 1; "),
     ],
     ids=["damaged", "no journal", "other arguments"],
@@ -373,7 +373,7 @@ def test_what_cannot_be_gone_on_with_is_told_and_the_job_begins_anew(
     ran = here(max_num_seqs="1", budget="1s")
     assert ran.code == 0, ran.err
     assert note in ran.err.replace("--", "")
-    assert "begins anew" in ran.err
+    assert "starts over" in ran.err
     assert work.outcome().outcome == "measured"
 
 
@@ -411,8 +411,8 @@ def test_two_measurements_do_not_write_to_one_journal(here: Here, work: Workplac
         ({"max_model_len": "60"}, [], "the longest recorded call has 6"),
         ({"llm": "reranker"}, [], 'calls.jsonl has no call to the LLM "reranker"'),
         ({}, ["--base-url", "http://x"], "give either --base-url"),
-        ({}, ["--trace", "trace.jsonl"], "--trace goes with -o only"),
-        ({}, ["--served-as", "x"], "--served-as goes with --base-url only"),
+        ({}, ["--trace", "trace.jsonl"], "--trace needs -o"),
+        ({}, ["--served-as", "x"], "--served-as needs --base-url"),
         ({}, ["--bogus"], "No such option"),
         ({}, ["--llm", "", "--revision", "", "--base-url", "http://x"], "give either --base-url"),
     ],
@@ -444,10 +444,10 @@ def test_calls_that_are_missing_or_damaged_are_told(
 
 
 def test_a_job_needs_its_directory_and_a_vllm(here: Here, work: Workplace) -> None:
-    assert "there is no directory" in here(job=str(work.path / "nowhere")).err
+    assert "--job: no such directory" in here(job=str(work.path / "nowhere")).err
     (work.bin / "vllm").unlink()
     assert here().code == 1
-    assert "there is no program `vllm`" in work.outcome().reason
+    assert "the program `vllm` is not installed" in work.outcome().reason
 
 
 SMI = 'test "$1" = --query-gpu=name,driver_version,memory.total && echo "{}"'
@@ -457,8 +457,8 @@ SMI = 'test "$1" = --query-gpu=name,driver_version,memory.total && echo "{}"'
     ("script", "code", "reason"),
     [
         (SMI.format("NVIDIA L40S, 580.95.05, 46068"), 1, "the GPU is a NVIDIA-L40S, not a NVIDIA-A10"),
-        (SMI.format("NVIDIA A10, 580.95.05, 2048"), 1, "the GPU has 2048 MiB, --memory says 4096 MiB"),
-        ("echo No devices were found; exit 6", 75, "nvidia-smi does not say which GPUs there are: No devices were f"),
+        (SMI.format("NVIDIA A10, 580.95.05, 2048"), 1, "the GPU has 2048 MiB, --memory is 4096 MiB"),
+        ("echo No devices were found; exit 6", 75, "nvidia-smi does not list the GPUs: No devices were f"),
     ],
     ids=["another", "smaller", "broken"],
 )

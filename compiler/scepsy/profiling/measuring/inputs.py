@@ -144,7 +144,7 @@ def _with_serving(options: Options, server: StartedServer, inputs: Inputs) -> In
     return replace(
         inputs,
         serving=serving,
-        wait=startupoption_duration(serving.weights) if options.wait is None else inputs.wait,
+        wait=startup_seconds(serving.weights) if options.wait is None else inputs.wait,
         driver=options.driver or driver,
         notes=(*inputs.notes, *unverified),
     )
