@@ -307,9 +307,21 @@ def test_a_key_is_not_shown_in_part_either(before: int) -> None:
         ("http://host:8000/\x1b[2J", '"http://host:8000/\\x1b[2J" is not', "write http://HOST:PORT"),
         ("ada:pa55word@host", '"host" is not a valid server address', "write http://HOST:PORT"),
         ("host:8000?key=pa55word", '"host:8000" is not a valid server address', "write http://HOST:PORT"),
-        ("http://ada:pa55word@host:8000", "must not have a password, query or fragment", "pass the API key with --api-key-env"),
-        ("http://pa55word@host:8000/v1", "must not have a password, query or fragment", "pass the API key with --api-key-env"),
-        ("http://host:8000/?key=pa55word", "must not have a password, query or fragment", "pass the API key with --api-key-env"),
+        (
+            "http://ada:pa55word@host:8000",
+            "must not have a password, query or fragment",
+            "pass the API key with --api-key-env",
+        ),
+        (
+            "http://pa55word@host:8000/v1",
+            "must not have a password, query or fragment",
+            "pass the API key with --api-key-env",
+        ),
+        (
+            "http://host:8000/?key=pa55word",
+            "must not have a password, query or fragment",
+            "pass the API key with --api-key-env",
+        ),
     ],
 )
 def test_an_address_that_is_none_or_holds_a_secret_is_refused_at_once(

@@ -17,6 +17,7 @@ from scepsy.documents.model import ModelId, NodeName, Product, Revision
 from scepsy.documents.profile import Neighbours
 from scepsy.documents.units import option_duration, parse_memory, parse_share
 from scepsy.errors import ScepsyError
+from scepsy.manifests.engine import startup_seconds
 from scepsy.profiling.measuring import Scope, architecture_of, read_config, read_workload, vocabulary_of
 from scepsy.profiling.measuring.gpu_check import check_gpus
 from scepsy.profiling.measuring.huggingface import fetched, parameters_of
