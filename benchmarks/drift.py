@@ -87,8 +87,8 @@ def looks(value: Floats, expected: Floats, every: int) -> tuple[int, int, float]
         found = statistics_of(y, x)
         above.append(exceeds(found, bound))
         largest = max(largest, float(np.nanmax(found.z)))
-        z, ratio, judged = lack_of(y, x, MARGIN, DAY)
-        below.append(judged & (z > bound) & (ratio <= 1 - MARGIN))
+        z, ratio, enough = lack_of(y, x, MARGIN, DAY)
+        below.append(enough & (z > bound) & (ratio <= 1 - MARGIN))
     return _episodes(np.concatenate(above)), _episodes(np.concatenate(below)), largest
 
 
@@ -183,8 +183,8 @@ def _lacking(rng: np.random.Generator, below: int) -> str:
     found = np.full(TRIALS, np.inf)
     for minute in range(max(5, below - 60), after + 1, 5):
         y = np.ascontiguousarray(counts[:, minute : DAY + minute])
-        z, ratio, judged = lack_of(y, np.full_like(y, 120.0), MARGIN, below)
-        hit = judged & (z > bound) & (ratio <= 1 - MARGIN) & np.isinf(found)
+        z, ratio, enough = lack_of(y, np.full_like(y, 120.0), MARGIN, below)
+        hit = enough & (z > bound) & (ratio <= 1 - MARGIN) & np.isinf(found)
         found[hit] = minute
     part = np.isfinite(found).mean()
     median = float(np.quantile(found, 0.5, method="inverted_cdf"))

@@ -221,7 +221,7 @@ def correction_of(x: Sequence[float]) -> Correction:
 
 
 def cross_validated(found: Sequence[Point], key: Callable[[Point], str]) -> tuple[Errors, dict[str, Correction]]:
-    """Leave each group out in turn, fit to the others without the suspect points, and judge the group."""
+    """Leave each group out in turn, fit to the others without the suspect points, and test the group."""
     result, constants = np.zeros((len(found), 3)), {}
     keys = [key(point) for point in found]
     for group in dict.fromkeys(keys):
