@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import compilation, drift, estimates, held_out, recorder, replanning, search, startup, traces
+from benchmarks import (
+    compilation,
+    drift,
+    estimates,
+    held_out,
+    large_allocation,
+    recorder,
+    replanning,
+    search,
+    startup,
+    traces,
+)
 
 ALL = {
     "search": search.main,
+    "large_allocation": large_allocation.main,
     "replanning": replanning.main,
     "compilation": compilation.main,
     "startup": startup.main,

@@ -9,7 +9,7 @@ next compile would find them and change a plan that was just made.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,10 +19,16 @@ from scepsy.allocation.options import only
 from scepsy.allocation.problem import RESOLUTION, Problem
 from scepsy.allocation.search import Candidate, Enumeration
 from scepsy.pipeline import Shape
+from scepsy.pipeline.instance import Ints
 from scepsy.placement import Inventory, Placed, Undecided
+from scepsy.placement.bin_packing import Size, joined
 
 _MAX_CANDIDATES = 3_000
 """Allocations that are tried for one placement, best first."""
+_EFFORT = 400_000
+"""Options that the search for them may look at."""
+_STEPS = 50_000
+"""Steps of the exact search among the LLMs that share GPUs with each other."""
 
 
 def with_best_caps(solution: Solution, inventory: Inventory) -> Solution:
@@ -79,9 +85,11 @@ def best_caps(
         same.append(shaped[table.index] & (table.replicas == replicas))
         if not same[-1].any():
             return None
+    if problem.linear and not problem.bounds:
+        return _separately(problem, inventory, [np.flatnonzero(keep) for keep in same], placed)
     tables = tuple(only(table, keep) for table, keep in zip(problem.tables, same, strict=True))
     cost = tuple(costs[keep] for costs, keep in zip(problem.cost, same, strict=True))
-    search = Enumeration(replace(problem, tables=tables, cost=cost), inventory)
+    search = Enumeration(replace(problem, tables=tables, cost=cost), inventory, effort=_EFFORT)
     best: tuple[Candidate, list[Placed]] | None = None
     least = np.inf
     for candidate in itertools.islice(search.run(), _MAX_CANDIDATES):
@@ -99,3 +107,99 @@ def best_caps(
         if found is not None:
             best, least = (replace(candidate, rows=rows), found), objective
     return best
+
+
+def _separately(
+    problem: Problem, inventory: Inventory, choices: Sequence[Ints], placed: Sequence[Placed]
+) -> tuple[Candidate, list[Placed]] | None:
+    """Return the best allocation where the objective is a sum: LLMs that share no GPUs do not matter to each other.
+
+    Args:
+        problem: the problem.
+        inventory: the GPUs.
+        choices: per LLM, its rows of the shape and the number that are placed.
+        placed: all instances.
+    """
+    number = {table.load.name: i for i, table in enumerate(problem.tables)}
+    sets: dict[tuple[str, ...], list[int]] = {}
+    for item in placed:
+        sets.setdefault(item.gpus, []).append(number[item.llm])
+    rows: dict[int, int] = {}
+    for llms in _components(len(choices), sets.values()):
+        own = [members for members in sets.values() if members[0] in llms]
+        best = _best_rows(problem, choices, sorted(llms), own)
+        if best is None:
+            return None
+        rows |= best
+    chosen = tuple(rows[i] for i in range(len(choices)))
+    cost = sum(int(c[row]) for c, row in zip(problem.cost, chosen, strict=True))
+    units = sum(int(t.units[row]) for t, row in zip(problem.tables, chosen, strict=True))
+    candidate = Candidate(chosen, cost, units)
+    try:
+        found = placed_or_none(problem, candidate, inventory, placed)
+    except Undecided:
+        return None
+    return None if found is None else (candidate, found)
+
+
+def _components(count: int, sets: Iterable[Sequence[int]]) -> list[set[int]]:
+    """Return the groups of LLMs that are connected by GPU sets that they share."""
+    group = [{i} for i in range(count)]
+    for members in sets:
+        together = set().union(*(group[i] for i in members))
+        for i in together:
+            group[i] = together
+    return [own for i, own in enumerate(group) if min(own) == i]
+
+
+def _best_rows(
+    problem: Problem, choices: Sequence[Ints], llms: Sequence[int], sets: Sequence[Sequence[int]]
+) -> dict[int, int] | None:
+    """Return the cheapest rows of LLMs whose instances fit on their GPU sets; None if none was found.
+
+    A depth-first search, the cheapest rows first; what is cut off costs no less than the best so far.
+    """
+    ordered = {i: choices[i][np.argsort(problem.cost[i][choices[i]], kind="stable")].tolist() for i in llms}
+    # The LLMs in which most is at stake are decided first.
+    order = sorted(llms, key=lambda i: (-_spread(problem.cost[i][choices[i]]), i))
+    least = [0] * (len(order) + 1)
+    for at in range(len(order) - 1, -1, -1):
+        least[at] = least[at + 1] + int(problem.cost[order[at]][ordered[order[at]][0]])
+    parts = {i: {row: problem.tables[i].request(row).part.size for row in ordered[i]} for i in llms}
+    best: list[tuple[int, dict[int, int]]] = []
+    steps = _STEPS
+
+    def extend(at: int, spent: int, held: list[Size | None], rows: dict[int, int]) -> None:
+        nonlocal steps
+        if at == len(order):
+            best[:] = [(spent, dict(rows))]
+            return
+        i = order[at]
+        for row in ordered[i]:
+            cost = spent + int(problem.cost[i][row])
+            steps -= 1
+            if steps < 0 or (best and cost + least[at + 1] >= best[0][0]):
+                return
+            now = _with(held, sets, i, parts[i][row])
+            if now is not None:
+                extend(at + 1, cost, now, {**rows, i: row})
+
+    extend(0, 0, [None] * len(sets), {})
+    return best[0][1] if best else None
+
+
+def _spread(cost: Ints) -> int:
+    return int(cost.max() - cost.min())
+
+
+def _with(held: list[Size | None], sets: Sequence[Sequence[int]], llm: int, size: Size) -> list[Size | None] | None:
+    """Return what the sets hold with the instances of one more LLM; None if one of them does not fit."""
+    now = list(held)
+    for s, members in enumerate(sets):
+        for _ in range(members.count(llm)):
+            before = now[s]
+            both = size if before is None else joined(before, size)
+            if both is None:
+                return None
+            now[s] = both
+    return now

@@ -7,18 +7,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
+from scepsy.allocation.annealing import anneal
 from scepsy.allocation.dynamic_program import suffix_values
 from scepsy.allocation.infeasible import Infeasible
 from scepsy.allocation.options import OptionTable, only
 from scepsy.allocation.problem import RESOLUTION, Problem, beyond_reach
+from scepsy.allocation.relaxation import Relaxation, relax, use_of
 from scepsy.allocation.search import EFFORT, Candidate, Enumeration, first_guess
+from scepsy.performance.curves import Array
 from scepsy.pipeline import LlmOutcome
 from scepsy.pipeline.instance import Ints
 from scepsy.placement import TP_SIZES, Inventory, Placed, Undecided, place
 
 MAX_CANDIDATES = 2000
-"""Allocations that are tried in order of their objective, before the fallback to those that pack by construction."""
+"""Allocations that one enumeration tries in order of their objective."""
+CHAIN = 20_000
+"""Moves of one chain of simulated annealing."""
+_PER_MOVE = 250
+"""What a move counts for, in options that are looked at."""
+_QUICK = 32
+"""Part of the effort that goes into an enumeration that may be hopeless: one over this."""
+_FEW = 20_000
+"""So many options left by the relaxation are enumerated with the whole effort."""
 
 
 @dataclass(frozen=True)
@@ -76,34 +88,121 @@ def solve_linear(problem: Problem, inventory: Inventory, effort: int = EFFORT) -
     unplaced = suffix_values(problem.tables, problem.cost, problem.capacity).best()
     if unplaced is None:
         raise Infeasible(problem, None)
-    known = _known(problem, inventory)
-    search = Enumeration(problem, inventory, known, effort=effort)
-    bound, tried, exact = unplaced, 0, True
+    best = _known(problem, inventory)
+    first = _enumerated(problem, inventory, best, effort // _QUICK)
+    if first.found is not None:
+        return _solution(problem, first.found, (unplaced, first.bound, first.tried))
+    if first.exhausted and best is None:
+        raise Infeasible(problem, None)
+    # Too many to enumerate: a better bound, allocations along its prices, and an enumeration of what these leave.
+    relaxation = relax(problem, inventory)
+    if not relaxation.feasible:
+        raise Infeasible(problem, None)
+    starts = [*([] if best is None else [best]), *_annealed(problem, inventory, relaxation, effort)]
+    if not starts:
+        starts = [*_packable(problem, inventory, effort), *_climbed(problem, inventory, effort // 4000)]
+    best = min(starts, key=_order, default=None)
+    most = None if best is None else best[0].cost
+    kept = [np.flatnonzero(_possible(relaxation, reduced, most)) for reduced in relaxation.reduced]
+    left = effort if sum(map(len, kept)) <= _FEW else effort // _QUICK
+    second = _enumerated(problem, inventory, best, left, kept)
+    tried = first.tried + second.tried + len(starts)
+    if second.found is not None:
+        return _solution(problem, second.found, (unplaced, max(first.bound, second.bound), tried))
+    if best is None:
+        raise Infeasible(problem, None, proven=second.exhausted)
+    bound = max(unplaced, first.bound, relaxation.bound, second.bound)
+    return _solution(problem, best, (unplaced, min(bound, best[0].cost), tried))
+
+
+Start = tuple[Candidate, list[Placed]]
+"""An allocation and where its instances are."""
+
+
+def _order(start: Start) -> tuple[int, int]:
+    """Return what the best of several allocations has least of: cost, then units."""
+    return start[0].cost, start[0].units
+
+
+def _possible(relaxation: Relaxation, reduced: Array, most: int | None) -> npt.NDArray[np.bool_]:
+    """Tell which options of an LLM an allocation can have that costs at most so much."""
+    return np.ones(len(reduced), dtype=bool) if most is None else relaxation.bound + reduced <= most + 1
+
+
+@dataclass(frozen=True)
+class _Enumerated:
+    """What an enumeration found out.
+
+    Attributes:
+        found: the first allocation that could be placed; None if the enumeration ended before.
+        bound: no allocation that can be placed costs less.
+        exhausted: whether all allocations were refuted.
+        tried: how many were tried.
+    """
+
+    found: Start | None
+    bound: int
+    exhausted: bool
+    tried: int
+
+
+def _enumerated(
+    problem: Problem, inventory: Inventory, known: Start | None, effort: int, kept: Sequence[Ints] | None = None
+) -> _Enumerated:
+    """Try allocations in order of their cost until one can be placed.
+
+    Args:
+        problem: the problem.
+        inventory: the GPUs.
+        known: the best allocation so far; none that costs more is of interest.
+        effort: options that may be looked at.
+        kept: per LLM the rows that matter; all of them if None.
+    """
+    part, start = problem, None if known is None else known[0]
+    if kept is not None:
+        tables = tuple(only(table, rows) for table, rows in zip(problem.tables, kept, strict=True))
+        part = replace(problem, tables=tables, cost=tuple(c[rows] for c, rows in zip(problem.cost, kept, strict=True)))
+    search = Enumeration(part, inventory, start, effort=effort)
+    bound, tried, exact = 0, 0, True
     for candidate in itertools.islice(search.run(), MAX_CANDIDATES):
         tried += 1
         # Candidates come in order: all cheaper ones have been refuted, as long as every refutation was exact.
         bound = candidate.cost if exact else bound
         try:
-            placed = placed_or_none(problem, candidate, inventory)
+            placed = placed_or_none(part, candidate, inventory)
         except Undecided:
             exact, placed = False, None
         if placed is not None:
-            return _solution(problem, candidate, placed, (unplaced, bound, tried))
-    if exact and search.bound is None and known is None:
-        raise Infeasible(problem, None)
+            rows = candidate.rows
+            if kept is not None:
+                rows = tuple(int(of_table[row]) for of_table, row in zip(kept, rows, strict=True))
+            # Where a cheaper one was left undecided, this one is the best that is known, with a gap.
+            return _Enumerated((replace(candidate, rows=rows), placed), bound, False, tried)
     if exact and search.bound is not None:
         bound = max(bound, search.bound)
-    found = [*_packable(problem, inventory, effort), *_climbed(problem, inventory, effort // 4000)]
-    if known is not None:
-        found.append((known, placed_or_none(problem, known, inventory) or []))
-    if not found:
-        raise Infeasible(problem, None, proven=False)
-    best, places = min(found, key=lambda item: (item[0].cost, item[0].units))
-    return _solution(problem, best, places, (unplaced, min(bound, best.cost), tried))
+    return _Enumerated(None, bound, exact and search.bound is None, tried)
 
 
-def _solution(problem: Problem, chosen: Candidate, placed: list[Placed], search: tuple[int, int, int]) -> Solution:
+def _annealed(problem: Problem, inventory: Inventory, relaxation: Relaxation, effort: int) -> list[Start]:
+    """Return the best allocation of every chain of simulated annealing that can be placed."""
+    uses = [use_of(table, cost) for table, cost in zip(problem.tables, problem.cost, strict=True)]
+    found: list[Start] = []
+    moves = min(CHAIN, effort // _PER_MOVE)
+    for seed in range(max(1, effort // (CHAIN * _PER_MOVE))):
+        for rows in anneal(uses, relaxation, inventory, seed, moves):
+            cost = sum(int(own[row]) for own, row in zip(problem.cost, rows, strict=True))
+            units = sum(int(table.units[row]) for table, row in zip(problem.tables, rows, strict=True))
+            candidate = Candidate(rows, cost, units)
+            placed = _attempt(problem, rows, inventory) if problem.bounded(rows) else None
+            if placed is not None:
+                found.append((candidate, placed))
+                break
+    return found
+
+
+def _solution(problem: Problem, found: Start, search: tuple[int, int, int]) -> Solution:
     """Return a solution; `search` has the unplaced bound, the proven bound, and how many allocations were tried."""
+    chosen, placed = found
     unplaced, bound, tried = search
     return Solution(
         rows=chosen.rows,
@@ -116,13 +215,11 @@ def _solution(problem: Problem, chosen: Candidate, placed: list[Placed], search:
     )
 
 
-def _known(problem: Problem, inventory: Inventory) -> Candidate | None:
-    """Return an allocation that can be placed, if one is found at once."""
+def _known(problem: Problem, inventory: Inventory) -> Start | None:
+    """Return an allocation that can be placed, where one is found at once."""
     guess = first_guess(problem, inventory)
-    try:
-        return guess if guess is not None and placed_or_none(problem, guess, inventory) is not None else None
-    except Undecided:
-        return None
+    placed = None if guess is None else _attempt(problem, guess.rows, inventory)
+    return None if guess is None or placed is None else (guess, placed)
 
 
 def placed_or_none(

@@ -178,8 +178,8 @@ def _models(
     return models, excluded
 
 
-def only(table: OptionTable, keep: npt.NDArray[np.bool_]) -> OptionTable:
-    """Return some of the options of a table."""
+def only(table: OptionTable, keep: npt.NDArray[np.bool_] | Ints) -> OptionTable:
+    """Return some of the options of a table: a mask or row numbers."""
     return replace(
         table,
         index=table.index[keep],

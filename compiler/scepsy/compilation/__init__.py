@@ -2,5 +2,6 @@
 
 from scepsy.compilation.compiler import Compilation, compile_plan
 from scepsy.compilation.inputs import Inputs, collect_inputs
+from scepsy.compilation.unchanged import unchanged_plan
 
-__all__ = ["Compilation", "Inputs", "collect_inputs", "compile_plan"]
+__all__ = ["Compilation", "Inputs", "collect_inputs", "compile_plan", "unchanged_plan"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from scepsy import __version__
 from scepsy.allocation import OBJECTIVE, Problem, Solution, fewest_gpus
 from scepsy.compilation.inputs import Inputs
 from scepsy.compilation.plan_warnings import plan_warnings
+from scepsy.compilation.unchanged import compiler_name
 from scepsy.documents import API_VERSION, Plan, Workspace
 from scepsy.documents.model import Metadata
 from scepsy.documents.plan import (
@@ -55,35 +55,32 @@ def plan_document(
     project = workspace.project.document.spec
     cluster = inputs.cluster
     free, largest = largest_group(inputs.inventory, solution.placed)
-    return Plan(
-        api_version=API_VERSION,
-        kind="Plan",
-        metadata=Metadata(name=cluster.metadata.name),
-        spec=PlanSpec(
-            compiler=f"scepsy {__version__}",
-            cluster=cluster.metadata.name,
-            namespace=project.namespace,
-            sharing=cluster.spec.sharing,
-            engine_image=project.engine.image,
-            workflows=tuple(_workflow(inputs, problem, name, outcome) for name, outcome in outcomes.items()),
-            llms=tuple(_llm(inputs, outcome) for outcome in solution.outcomes),
-            instances=instances,
-            change=change,
-            free=FreeGpus(gpus=free, largest_tensor_parallel=largest, reserved=inputs.inventory.reserved),
-            fewest_gpus=_fewest_gpus(inputs),
-            proof=Proof(
-                objective=OBJECTIVE,
-                predictor=CALL_GRAPH if any(d.recorded for d in inputs.demands.values()) else SUM,
-                lower_bound=_rounded(solution.lower_bound),
-                achieved=_rounded(solution.achieved),
-                gap=_rounded(solution.gap),
-                unplaced_bound=_rounded(solution.unplaced_bound),
-                candidates=solution.tried,
-            ),
-            warnings=tuple(plan_warnings(workspace, inputs, solution)),
-            inputs=dict(inputs.digests),
+    spec = PlanSpec(
+        compiler=compiler_name(),
+        cluster=cluster.metadata.name,
+        namespace=project.namespace,
+        sharing=cluster.spec.sharing,
+        engine_image=project.engine.image,
+        workflows=tuple(_workflow(inputs, problem, name, outcome) for name, outcome in outcomes.items()),
+        llms=tuple(_llm(inputs, outcome) for outcome in solution.outcomes),
+        instances=instances,
+        change=change,
+        free=FreeGpus(gpus=free, largest_tensor_parallel=largest, reserved=inputs.inventory.reserved),
+        fewest_gpus=_fewest_gpus(inputs),
+        proof=Proof(
+            objective=OBJECTIVE,
+            predictor=CALL_GRAPH if any(d.recorded for d in inputs.demands.values()) else SUM,
+            lower_bound=_rounded(solution.lower_bound),
+            achieved=_rounded(solution.achieved),
+            gap=_rounded(solution.gap),
+            unplaced_bound=_rounded(solution.unplaced_bound),
+            candidates=solution.tried,
         ),
+        warnings=tuple(plan_warnings(workspace, inputs, solution)),
+        inputs=dict(inputs.digests),
     )
+    whole = spec.model_copy(update={"digest": spec.content_digest()})
+    return Plan(api_version=API_VERSION, kind="Plan", metadata=Metadata(name=cluster.metadata.name), spec=whole)
 
 
 def _instances(

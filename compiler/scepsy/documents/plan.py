@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -261,6 +263,13 @@ class PlanSpec(Model):
     """Digest of every input file, by path in the repository."""
     files: dict[str, str] = {}
     """Digest of every file that the compiler wrote besides this one; it removes only these."""
+    digest: str = ""
+    """Digest of all that stands here, `files` excepted: what was edited by hand is compiled again."""
+
+    def content_digest(self) -> str:
+        """Return what `digest` is in a plan that nobody edited."""
+        plain = self.model_copy(update={"files": {}, "digest": ""}).plain()
+        return "sha256:" + hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 class Plan(Document):

@@ -1,6 +1,6 @@
 """Placement: which instance runs on which GPUs (section 2.7 of the model)."""
 
-from scepsy.placement.bin_packing import Undecided, halved, volume
+from scepsy.placement.bin_packing import WHOLE, Undecided, halved, volume
 from scepsy.placement.continuity import name, place_around, running
 from scepsy.placement.inventory import Domain, Inventory, inventory_of
 from scepsy.placement.packing import TP_SIZES, Placed, Request, largest_group, place
@@ -8,6 +8,7 @@ from scepsy.placement.sync_waves import Schedule, schedule
 
 __all__ = [
     "TP_SIZES",
+    "WHOLE",
     "Domain",
     "Inventory",
     "Placed",

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from scepsy.compilation import Compilation, compile_plan
-from scepsy.documents import API_VERSION, Workspace
+from scepsy.compilation import Compilation, compile_plan, unchanged_plan
+from scepsy.documents import API_VERSION, Plan, Workspace
 from scepsy.documents.command_results import ClusterResult, CompileResult, FileChanges, GoneCluster
 from scepsy.errors import ScepsyError
 from scepsy.manifests import check as check_manifests
@@ -58,19 +58,19 @@ class Built:
     """What was compiled for each cluster.
 
     Attributes:
-        compilations: the plans and how they came about.
-        outputs: their files, in the same order.
+        outputs: Plans and their files.
+        notes: in the same order, what a re-plan kept, moved or spared; empty if nothing.
     """
 
-    compilations: tuple[Compilation, ...]
     outputs: tuple[Output, ...]
+    notes: tuple[str, ...]
 
     def result(self, state: State, left_over: Sequence[Output], checked: bool, commit: str | None) -> CompileResult:
         """Return what the command prints."""
-        pairs = zip(self.outputs, self.compilations, strict=True)
+        pairs = zip(self.outputs, self.notes, strict=True)
         return CompileResult(
             api_version=API_VERSION,
-            clusters=tuple(_result(output, state, _note(compilation)) for output, compilation in pairs),
+            clusters=tuple(_result(output, state, note) for output, note in pairs),
             gone=tuple(GoneCluster(cluster=o.plan.spec.cluster, changes=_changes(o, state)) for o in left_over),
             checked=checked,
             commit=commit,
@@ -88,12 +88,19 @@ def build(workspace: Workspace, tree: WorkTree | None, names: Sequence[str]) -> 
     Raises:
         ScepsyError: something is wrong.
     """
-    compiled = tuple(compile_plan(workspace, name, previous_plans(workspace, tree, name)) for name in names)
-    return Built(compiled, tuple(_output(workspace, compilation) for compilation in compiled))
+    outputs, notes = [], []
+    for name in names:
+        previous = previous_plans(workspace, tree, name)
+        plan, note = unchanged_plan(workspace, name, previous), ""
+        if plan is None:
+            compilation = compile_plan(workspace, name, previous)
+            plan, note = compilation.plan, _note(compilation)
+        outputs.append(_output(workspace, plan))
+        notes.append(note)
+    return Built(tuple(outputs), tuple(notes))
 
 
-def _output(workspace: Workspace, compilation: Compilation) -> Output:
-    plan = compilation.plan
+def _output(workspace: Workspace, plan: Plan) -> Output:
     cluster = workspace.cluster(plan.spec.cluster).document
     check_manifests(plan, cluster)
     return output_of(workspace, plan, render(plan, cluster, workspace.project.document, workspace.templates))
