@@ -127,8 +127,8 @@ def _short_list(use: Use, reduced: np.ndarray) -> list[_Choice]:
 
 def _sets(state: Sequence[_Choice], kind: int) -> int:
     """Return how many GPU sets of a class the instances take, by first-fit decreasing."""
-    own = [choice for choice in state if choice.kind == kind]
-    parts = sorted((choice.part for choice in own if choice.part is not None), reverse=True)
+    members = [choice for choice in state if choice.kind == kind]
+    parts = sorted((choice.part for choice in members if choice.part is not None), reverse=True)
     opened: list[list[float]] = []
     for tenths, bandwidth, reserve, count in parts:
         left = count
@@ -139,7 +139,7 @@ def _sets(state: Sequence[_Choice], kind: int) -> int:
         while left:
             opened.append([0, 0.0, 0.0])
             left -= _added(opened[-1], tenths, bandwidth, reserve, left)
-    return sum(choice.whole for choice in own) + len(opened)
+    return sum(choice.whole for choice in members) + len(opened)
 
 
 def _added(held: list[float], tenths: int, bandwidth: float, reserve: float, most: int) -> int:

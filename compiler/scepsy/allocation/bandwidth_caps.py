@@ -126,8 +126,8 @@ def _separately(
         sets.setdefault(item.gpus, []).append(number[item.llm])
     rows: dict[int, int] = {}
     for llms in _components(len(choices), sets.values()):
-        own = [members for members in sets.values() if members[0] in llms]
-        best = _best_rows(problem, choices, sorted(llms), own)
+        shared = [members for members in sets.values() if members[0] in llms]
+        best = _best_rows(problem, choices, sorted(llms), shared)
         if best is None:
             return None
         rows |= best
@@ -149,7 +149,7 @@ def _components(count: int, sets: Iterable[Sequence[int]]) -> list[set[int]]:
         together = set().union(*(group[i] for i in members))
         for i in together:
             group[i] = together
-    return [own for i, own in enumerate(group) if min(own) == i]
+    return [llms for i, llms in enumerate(group) if min(llms) == i]
 
 
 def _best_rows(

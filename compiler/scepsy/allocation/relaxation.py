@@ -134,24 +134,24 @@ def relax(problem: Problem, inventory: Inventory, seeds: Sequence[Sequence[int]]
     master = _Master(uses, inventory)
     for i, use in enumerate(uses):
         for kind in np.unique(use.kind):
-            own = np.flatnonzero(use.kind == kind)
-            size = use.replicas[own] * use.tenths[own]
-            master.add(i, [int(own[use.cost[own].argmin()]), int(own[size.argmin()])])
+            options = np.flatnonzero(use.kind == kind)
+            size = use.replicas[options] * use.tenths[options]
+            master.add(i, [int(options[use.cost[options].argmin()]), int(options[size.argmin()])])
         master.add(i, [int(rows[i]) for rows in seeds])
     best, reduced, price = -np.inf, [np.zeros(len(use.cost)) for use in uses], 0.0
     for _ in range(_ROUNDS):
         optimum, duals = master.solve()
         prices = master.prices(duals)
         paid = [use.cost + prices.of(use) for use in uses]
-        bound = sum(float(own.min()) for own in paid) - float(prices.slot @ master.slots)
+        bound = sum(float(totals.min()) for totals in paid) - float(prices.slot @ master.slots)
         if bound > best:
-            best, reduced = bound, [own - own.min() for own in paid]
+            best, reduced = bound, [totals - totals.min() for totals in paid]
             price = float((prices.share[:, WHOLE - 1] / master.size).max(initial=0.0))
         grown = [master.add(i, _cheapest(paid[i] - duals[i], uses[i].kind)) for i in range(len(uses))]
         if not any(grown) or optimum - best <= _TOLERANCE * abs(optimum):
             break
     # Sums of floats: what rounding may have added is taken off again.
-    slack = 1e-9 * sum(float(np.abs(own).max()) for own in paid) + 1.0
+    slack = 1e-9 * sum(float(np.abs(totals).max()) for totals in paid) + 1.0
     return Relaxation(int(np.ceil(best - slack)), tuple(reduced), price, master.feasible)
 
 
@@ -159,8 +159,8 @@ def _cheapest(reduced: Array, kind: Ints) -> list[int]:
     """Return the options that would improve the linear programme most, a few of each class."""
     found = []
     below = np.flatnonzero(reduced < -1e-3)
-    for own in (below[kind[below] == k] for k in np.unique(kind[below])):
-        found += own[np.argsort(reduced[own], kind="stable")[:_COLUMNS]].tolist()
+    for options in (below[kind[below] == k] for k in np.unique(kind[below])):
+        found += options[np.argsort(reduced[options], kind="stable")[:_COLUMNS]].tolist()
     return found
 
 
