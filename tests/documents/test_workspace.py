@@ -73,7 +73,7 @@ def test_profiles_may_be_missing_for_those_who_need_none_but_not_be_wrong(projec
 @pytest.mark.parametrize(
     ("file", "old", "new", "expected"),
     [
-        ("workflows/rag-reranker.yaml", "name: rag-reranker", "name: beam-search", 'the Workflow name "beam-search" is taken'),
+        ("workflows/rag-reranker.yaml", "name: rag-reranker", "name: beam-search", 'the Workflow name "beam-search" is already used: first at workflows/beam-search.yaml:8:3'),
         ("workflows/rag-reranker.yaml", "name: reranker", "name: generator", 'the name "generator" is already used by entry 0'),
         ("workflows/rag-reranker.yaml", "llm: reranker", "llm: rerankr", 'unknown LLM "rerankr"'),
         ("workflows/rag-reranker.yaml", "llm: reranker", "llm: rerankr", 'did you mean "reranker"?'),

@@ -235,7 +235,7 @@ class _Reader:
             title = item.document.metadata.name  # type: ignore[attr-defined]
             if title in found:
                 first = found[title].source.position("metadata", "name")
-                message = f'the {kind.__name__} name "{title}" is taken: first at {first}'
+                message = f'the {kind.__name__} name "{title}" is already used: first at {first}'
                 self.problems.append(item.problem(("metadata", "name"), message, "give it another name"))
             else:
                 found[title] = item

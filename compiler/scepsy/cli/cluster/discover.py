@@ -147,7 +147,7 @@ def _add(documents: dict[str, _Found], found: _Found, problems: list[Diagnostic]
     if name in documents:
         first = documents[name].loaded.source.position("metadata", "name")
         problems.append(
-            found.loaded.problem(("metadata", "name"), f'the Cluster name "{name}" is taken: first at {first}')
+            found.loaded.problem(("metadata", "name"), f'the Cluster name "{name}" is already used: first at {first}')
         )
     documents[name] = found
 
