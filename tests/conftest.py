@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from scepsy.cli import main
+
+# No test fails because the machine is busy.
+settings.register_profile("scepsy", deadline=None)
+settings.load_profile("scepsy")
 
 
 @dataclass(frozen=True)

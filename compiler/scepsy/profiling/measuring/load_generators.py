@@ -146,6 +146,7 @@ async def settle(server: Server) -> None:
         await asyncio.sleep(0.05)
 
 
+# Long because: the arguments are documented, and callers, warm-up and end share the state of one point.
 async def closed_loop(
     server: Server, order: Iterator[tuple[int, Group]], prompts: Prompts, concurrency: int, spread: float, time: Time
 ) -> Point:
@@ -215,6 +216,7 @@ async def closed_loop(
     )
 
 
+# Long because: the arguments are documented, and arrivals, warm-up and end share the state of one point.
 async def open_loop(
     server: Server,
     order: Iterator[tuple[int, Group]],
