@@ -26,7 +26,7 @@ from tests.small_disk import mounted
 
 from scepsy.cluster.kubernetes import NODES, SLICES
 from scepsy.documents import API_VERSION, Cluster, Plan
-from scepsy.documents.drift_result import DriftFinding, DriftResult
+from scepsy.documents.drift_result import DriftFinding, DriftResult, FindingKind
 from scepsy.documents.loading import validate
 from scepsy.documents.source import SourceFile, parse
 from scepsy.reconcile.proposal import _summary, commit_reason
@@ -211,7 +211,7 @@ TRAP = "[skip ci] fixes #12 @all Signed-off-by: x"
     ids=["traffic", "a taint", "a lost node", "what Argo CD says", "not a valid name"],
 )  # fmt: skip
 def test_commit_messages_and_titles_contain_no_text_from_a_cluster(finding: dict, summary: str) -> None:
-    found = DriftFinding(severity="critical", **finding)
+    found = DriftFinding(severity="critical", **{**finding, "kind": FindingKind(finding["kind"])})
     assert _summary(found) == summary
     result = DriftResult(api_version=API_VERSION, cluster="c", at="2026-05-01T12:00:00Z", drift=True, findings=(found,))
     assert commit_reason(result) == f"Drift: {summary}"
@@ -223,7 +223,7 @@ def test_a_node_that_comes_back_waits_for_the_cool_down(site: Site) -> None:
     site.give_back(since=1200)
     _, document = site.answered("--recompile", "--push")
     assert document["response"]["compile"] is False
-    assert "stays for 60 min (spec.drift.coolDown)" in document["response"]["why"]
+    assert "spec.drift.coolDown is 60 min" in document["response"]["why"]
 
 
 def test_risen_traffic_is_written_as_observed_and_planned_for(site: Site) -> None:
@@ -252,18 +252,18 @@ def test_what_saves_too_little_is_left_as_it_is_and_that_is_said(site: Site) -> 
     head = git(site.remote, "rev-parse", "main")
     ran = site.drift("--recompile", "--push")
     assert ran.code == 2
-    assert "Leave the plan: it would save" in ran.out
+    assert "Keep the plan: it would save" in ran.out
     assert "90% are asked for (spec.drift.minimumGain)" in ran.out
     assert git(site.remote, "rev-parse", "main") == head
 
 
-def test_a_load_that_no_allocation_carries_changes_nothing(site: Site) -> None:
+def test_a_load_that_no_allocation_can_serve_changes_nothing(site: Site) -> None:
     site.traffic(40.0)
     head = git(site.remote, "rev-parse", "main")
     code, document = site.answered("--recompile", "--push")
     assert code == 2
     assert document["response"]["compile"] is False
-    assert document["response"]["why"].startswith("no allocation carries it")
+    assert document["response"]["why"].startswith("no allocation can serve it")
     assert git(site.remote, "rev-parse", "main") == head
     assert git(site.directory, "status", "--porcelain") == ""
 
