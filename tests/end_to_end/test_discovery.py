@@ -215,7 +215,7 @@ def test_a_node_that_is_deleted_relabelled_or_cordoned_is_found(
     assert kinds(planned) == [("node-gone", "gpu-a", on(planned, "gpu-a"))]
     [gone] = found(planned)
     assert gone.severity == "critical"
-    assert gone.what.startswith("node gpu-a is gone, with 8 GPUs; hit: ")
+    assert gone.what.startswith("node gpu-a is gone, with 8 GPUs; affected: ")
 
 
 def test_a_gpu_with_a_taint_of_its_driver_is_found(cluster: ClusterUnderTest, planned: ScepsyProject) -> None:
