@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 60
 """Lines of a function, from `def` to its last line, docstring included."""
 REASON = "# Long because: "
-"""How the comment begins with which a longer one says why; right above it, or its first line after the docstring."""
+"""The comment that allows a longer function: on the line above it, or on the first line after its docstring."""
 
 
 def too_long(source: str) -> list[tuple[str, int]]:
@@ -47,4 +47,4 @@ def test_a_long_function_is_found_unless_it_says_why(source: str, found: list[tu
 
 def test_no_function_of_the_compiler_is_too_long() -> None:
     files = sorted((ROOT / "compiler").rglob("*.py"))
-    assert {str(f.relative_to(ROOT)): own for f in files if (own := too_long(f.read_text()))} == {}
+    assert {str(file.relative_to(ROOT)): long for file in files if (long := too_long(file.read_text()))} == {}
