@@ -166,7 +166,7 @@ def test_figures_with_busy_neighbours_are_told_from_those_of_an_idle_gpu(project
     )
     ran = show(scepsy, holding(project, *made))
     assert [row[3:5] for row in rows(ran.out, "A ") + rows(ran.out, "B ")] == [["0.5", "512/91"], ["0.5", "busy"]]
-    assert "busy: measured while something else drew on the memory bandwidth" in ran.out
+    assert "busy: measured while another program used the GPU's memory bandwidth" in ran.out
     assert page(known_of("org/Model-7B", ENGINE, made)).count("<small>busy neighbours</small>") == 1
 
 

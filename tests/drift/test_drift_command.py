@@ -253,7 +253,7 @@ def test_without_a_prometheus_traffic_is_not_judged_and_that_is_said(scepsy: Sce
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
-        ([Answer(401)], "does not accept the credentials (401)"),
+        ([Answer(401)], "rejected the credentials (401)"),
         ([Answer(503)] * 3, "keeps failing with 503"),
         (
             [success({"resultType": "scalar", "result": [NOW, str(NOW)]}), success({}, warnings=["a store is down"])],

@@ -121,12 +121,12 @@ def test_an_unreachable_cluster_is_reported_and_is_not_no_drift(compiled: Compil
     workspace, inputs, plan = compiled
 
     def refusing(plan: Plan, at: float) -> Report:
-        raise ScepsyError("the cluster is out of reach")
+        raise ScepsyError("the cluster is unreachable")
 
     sources = Sources(None, lambda: 1.8e9, areas={"cluster": refusing, "objects": refusing})
     comparison = compare_with_plan(workspace, inputs, plan, sources, Settings(1e-4))
-    assert [error.message for error in comparison.failed] == ["the cluster is out of reach"] * 2
-    unknown = {check.area for check in comparison.report.checks if check.reason == "the cluster is out of reach"}
+    assert [error.message for error in comparison.failed] == ["the cluster is unreachable"] * 2
+    unknown = {check.area for check in comparison.report.checks if check.reason == "the cluster is unreachable"}
     assert unknown == {"cluster", "objects"}
 
 

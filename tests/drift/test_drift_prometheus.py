@@ -94,7 +94,7 @@ def test_selectors_quote_what_they_are_given() -> None:
 @pytest.mark.parametrize(
     ("answer", "message", "hint"),
     [
-        (Answer(401, b"Unauthorized"), "does not accept the credentials (401)", "PROMETHEUS_TOKEN"),
+        (Answer(401, b"Unauthorized"), "rejected the credentials (401)", "PROMETHEUS_TOKEN"),
         (Answer(403, b'{"status":"error","error":"no"}'), "does not allow to read metrics (403): no", "permission"),
         (Answer(404, b"<html>"), "there is no Prometheus API (404)", "path prefix"),
         (Answer(302, b"", {"Location": "http://elsewhere/"}), "sends elsewhere (302)", "https://"),

@@ -61,9 +61,9 @@ def test_the_forge_follows_from_the_remote(
 @pytest.mark.parametrize(
     ("url", "environment", "message", "hint"),
     [
-        ("https://git.acme.com/a/b", {}, "cannot tell which forge git.acme.com is", "set SCEPSY_FORGE to"),
+        ("https://git.acme.com/a/b", {}, "cannot determine which forge git.acme.com is", "set SCEPSY_FORGE to"),
         ("https://git.acme.com/a/b", {"SCEPSY_FORGE": "svn"}, "unknown forge in SCEPSY_FORGE: 'svn'", "github, gitlab, gitea"),
-        ("https://notgithub.com/a/b", {}, "cannot tell which forge notgithub.com is", "set SCEPSY_FORGE to"),
+        ("https://notgithub.com/a/b", {}, "cannot determine which forge notgithub.com is", "set SCEPSY_FORGE to"),
         ("https://host:abc/a/b", {}, "is not a repository of a forge", "--push"),
         ("https://github.com:99999/a/b", {}, "is not a repository of a forge", "--push"),
         ("/srv/git/specs.git", {}, "is not a repository of a forge", "--push"),

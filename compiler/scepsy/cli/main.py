@@ -35,7 +35,7 @@ from scepsy.errors import ScepsyError
         ),
         "profile": (
             "scepsy.cli.profile.group",
-            "Find out how fast models run: measure, estimate, import, and show.",
+            "Measure, estimate, import and show how fast models run.",
         ),
         "cluster": ("scepsy.cli.cluster.group", "Read a live cluster."),
     },

@@ -206,7 +206,7 @@ class Prometheus:
         match status:
             case 401:
                 raise PrometheusError(
-                    f"{self.place} does not accept the credentials (401){said}",
+                    f"{self.place} rejected the credentials (401){said}",
                     f"put a token into {TOKEN}, or its file's path into {TOKEN_FILE}",
                 )
             case 403:

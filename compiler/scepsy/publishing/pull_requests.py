@@ -265,7 +265,7 @@ def _kind(host: str, given: str) -> ForgeApi:
     for kind in FORGES.values():
         if not given and (host == kind.home or not {*kind.labels}.isdisjoint(host.split("."))):
             return kind
-    what = f"unknown forge in {KIND}: {given[:40]!r}" if given else f"cannot tell which forge {host} is"
+    what = f"unknown forge in {KIND}: {given[:40]!r}" if given else f"cannot determine which forge {host} is"
     raise ForgeError(what, f"set {KIND} to {', '.join(FORGES)} (gitea for Forgejo too)")
 
 

@@ -59,7 +59,7 @@ def _show_sweep(console: Console, sweep: PlannedSweep) -> None:
     )
     others = [f"{role.llm} of {role.workflow}" for role in sweep.serves[1:]]
     if others:
-        console.print(f"serves too, being alike: {', '.join(others)}")
+        console.print(f"also serves (similar calls): {', '.join(others)}")
     table = _table("TP", "share", "why", "GPU-hours")
     table.columns[-1].justify = "right"
     for (tp, why), points in _grouped(sweep.points, lambda point: (point.tp, point.why)):

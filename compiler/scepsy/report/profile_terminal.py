@@ -73,7 +73,7 @@ def _panel(console: Console, panel: Panel, *, drawn: bool) -> None:
             cached = f"{_tokens(curve.series.mix.cached)} of the prompt tokens were cached"
             console.print(f"  {curve.letter}: {cached}")
     if any(curve.series.neighbours for curve in panel.curves):
-        console.print("  busy: measured while something else drew on the memory bandwidth of the GPU\n")
+        console.print("  busy: measured while another program used the GPU's memory bandwidth\n")
     if any(curve.open_ended for curve in panel.curves):
         console.print("  +: throughput still rose at the last k\n")
     for curve in panel.curves:
@@ -144,8 +144,8 @@ DASH = "·"
 def _error_table(console: Console, curve: Curve, compared: Compared) -> None:
     errors = [point.error for point in compared.points]
     made = f"{_tokens(compared.tokens[0])}/{_tokens(compared.tokens[1])} tokens"
-    how = [f"made for {made}, taken to these"] if compared.rescaled else []
-    how += ["taken to the share by a model"] if compared.share_model else []
+    how = [f"made for {made}, extrapolated to these"] if compared.rescaled else []
+    how += ["extrapolated to the share by a model"] if compared.share_model else []
     console.print(
         f"  [bold]Estimate at the points of {curve.letter or 'it'}[/bold] ({escape(compared.profile)}"
         f"{''.join(', ' + text for text in how)}): off by {median(map(abs, errors)):.1%} in the median, "

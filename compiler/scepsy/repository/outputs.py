@@ -201,7 +201,7 @@ def check_inputs(
     if different:
         listed = "".join(f"\n    {path}: {reason}" for path, reason in sorted(different.items()))
         raise CannotCommit(
-            f"these inputs differ from HEAD, so the commit would not say what it was made from:{listed}",
+            f"these inputs differ from HEAD, so the commit would not show what it was compiled from:{listed}",
             "commit them first (git add, git commit), then compile again",
         )
 

@@ -99,7 +99,7 @@ def test_a_limit_that_no_run_can_reach_leaves_an_open_loop_point() -> None:
         (closed(64, 64), "64 requests with 64 at a time"),
         (closed(64, 191), "At least 192 are needed"),
         (arriving(4.0, 400, 1.5, max_concurrency=16), "both a rate (4/s) and a limit (16 at a time)"),
-        (arriving(4.0, 400, 1.5, burstiness=0.5), "arrivals with burstiness 0.5 are no Poisson arrivals"),
+        (arriving(4.0, 400, 1.5, burstiness=0.5), "arrivals with burstiness 0.5 are not Poisson arrivals"),
         (arriving(4.0, 400, 1.5, ramp_up_strategy="linear"), "the rate rose during the run"),
         (closed(4, 100, probe_completed=7), "probe requests ran beside"),
         # More calls than there may be at a time, as after a mean in other units, or a limit from elsewhere.
@@ -348,7 +348,7 @@ def test_the_notes_say_how_the_figures_came_about() -> None:
         "1 of 3 results do not hold latencies: they are TTFT + TPOT x (output - 1)",
         "The 95 % interval of the mean is wider than 5% at 1 of 3 points",
         "Points without an interval",
-        "do not say the tensor-parallel degree; 1 was said",
+        "do not say the tensor-parallel degree; 1 was stated",
         "How many prompt tokens came from the prefix cache is not known and counted as none",
     ):
         assert said in notes

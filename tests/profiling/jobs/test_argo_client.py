@@ -102,11 +102,11 @@ def test_a_server_that_keeps_failing_is_given_up(jobs: Jobs, world: World) -> No
     world.fail(503, times=99, body='{"message": "etcd is down"}')
     with pytest.raises(Unreachable, match="keeps failing with 503: etcd is down") as error:
         jobs.get(NAMESPACE, "w")
-    assert "give the same command again later" in complaint(error)
+    assert "re-run the command later" in complaint(error)
 
 
 @pytest.mark.parametrize(("fault", "message", "hint"), [
-    ({"status": 401, "body": '{"message": "Unauthorized"}'}, "does not accept the credentials (401): Unauthorized", ("log in again", "ARGO_TOKEN")),
+    ({"status": 401, "body": '{"message": "Unauthorized"}'}, "rejected the credentials (401): Unauthorized", ("log in again", "ARGO_TOKEN")),
     ({"status": 403, "body": '{"message": "workflows.argoproj.io is forbidden"}'}, f"does not allow to create workflows.argoproj.io in namespace {NAMESPACE} (403): workflows.argoproj.io is forbidden", ("Role scepsy-submit in gitops/profiling",)),
     ({"status": 404, "body": "404 page not found\n"}, "Argo Workflows is not installed on", ("gitops/README.md",)),
     ({"status": 404, "body": '{"message": "namespaces \\"scepsy-profiling\\" not found"}'}, "(404): namespaces", ("gitops/README.md",)),
@@ -131,12 +131,12 @@ FOREIGN = '{"status": "success", "data": {}}'
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (FOREIGN, "it sends no list"),
-        ('{"items": {}}', "it sends no list"),
-        ('{"items": [], "metadata": 5}', "it sends no list"),
-        ('{"items": [{"metadata": null}]}', "it sends no list"),
-        ("<html>login</html>", "it sends no JSON object"),
-        ("[" * 200_000, "it sends no JSON object"),
+        (FOREIGN, "the response is no list"),
+        ('{"items": {}}', "the response is no list"),
+        ('{"items": [], "metadata": 5}', "the response is no list"),
+        ('{"items": [{"metadata": null}]}', "the response is no list"),
+        ("<html>login</html>", "the response is no JSON object"),
+        ("[" * 200_000, "the response is no JSON object"),
     ],
     ids=lambda body: body[:32],
 )
@@ -160,7 +160,7 @@ def test_what_answers_in_place_of_the_server_creates_nothing_and_has_nothing(job
         lambda: jobs.get(NAMESPACE, "w"),
         lambda: jobs.check_installed(NAMESPACE),
     ):
-        with pytest.raises(Unreachable, match="it sends no object with a name"):
+        with pytest.raises(Unreachable, match="the response has no object with a name"):
             ask()
 
 
@@ -184,7 +184,7 @@ def test_a_wrong_token_is_not_repeated(world: World, tmp_path: Path, monkeypatch
     write_kubeconfig(tmp_path / "config", world.url, token="wr0ng-t0ken")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     for jobs in (KubernetesJobs(), ArgoJobs(world.url, "Bearer wr0ng-t0ken")):
-        with pytest.raises(ScepsyError, match="does not accept the credentials") as error:
+        with pytest.raises(ScepsyError, match="rejected the credentials") as error:
             jobs.get(NAMESPACE, "w")
         assert "wr0ng" not in str(error.value)
     assert world.authorizations == {"Bearer wr0ng-t0ken"}
@@ -197,7 +197,7 @@ def test_a_server_that_nobody_reached_yet_is_given_up_soon(kubeconfig: Path) -> 
         jobs = KubernetesJobs("elsewhere", clock) if kind == "kubernetes" else ArgoJobs("127.0.0.1:1", TOKEN, clock)
         with pytest.raises(Unreachable, match=r"127.0.0.1:1 cannot be reached: Connection refused") as error:
             jobs.get(NAMESPACE, "w")
-        assert "is the address right" in complaint(error)
+        assert "check the address" in complaint(error)
         assert waits == [0.5, 1.0, 2.0]
 
 
@@ -272,11 +272,11 @@ def test_argo_server_comes_from_the_option_or_from_the_environment(kubeconfig: P
 
 
 @pytest.mark.parametrize(("url", "message"), [
-    ("ftp://argo.example.com", "no address of a server"),
-    ("https://", "no address of a server"),
-    ("https://argo.example.com:port", "no address of a server"),
-    ("https://ada:pa55word@argo.example.com", "may hold no password or query"),
-    ("https://argo.example.com/?token=pa55word", "may hold no password or query"),
+    ("ftp://argo.example.com", "not the address of a server"),
+    ("https://", "not the address of a server"),
+    ("https://argo.example.com:port", "not the address of a server"),
+    ("https://ada:pa55word@argo.example.com", "must not contain a password or a query"),
+    ("https://argo.example.com/?token=pa55word", "must not contain a password or a query"),
     ("http://argo.example.com:2746", "over plain HTTP"),
 ])  # fmt: skip
 def test_addresses_that_cannot_be_meant_are_refused(url: str, message: str) -> None:

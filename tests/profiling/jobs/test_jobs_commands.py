@@ -173,7 +173,7 @@ def test_part_of_what_runs_already_is_joined_and_part_of_what_is_done_is_found(w
 def test_a_foreign_workflow_of_that_name_is_told(world: World, kubeconfig: Path) -> None:
     made = job(Shape(1, 10))
     world.workflows[made.name] = {"metadata": {"name": made.name}}
-    with pytest.raises(submission.ScepsyError, match="but is no job of ours"):
+    with pytest.raises(submission.ScepsyError, match="is not a Scepsy job"):
         submission.submit(KubernetesJobs(), made)
 
 
@@ -307,7 +307,7 @@ def test_submit_and_wait_brings_one_commit_on_a_branch(
         0,
         "Nothing to measure: all shapes are measured or ruled out (scepsy profile plan).\n",
     )
-    assert command("profile", "collect").out.startswith("Nothing new: there are no results that the project lacks.")
+    assert command("profile", "collect").out.startswith("Nothing new: the project has all results.")
 
 
 def test_collect_brings_what_nobody_waited_for(command: Callable[..., Ran], world: World, project: Path) -> None:
@@ -320,7 +320,7 @@ def test_collect_brings_what_nobody_waited_for(command: Callable[..., Ran], worl
     assert ran.out.splitlines() == [
         f"still running: {small}: 2 waiting",
         f"still running: {large}: 2 waiting",
-        "Nothing new: there are no results that the project lacks.",
+        "Nothing new: the project has all results.",
     ]
     measure(world)
     ran = command("profile", "collect", "--branch", "new-figures")
@@ -365,7 +365,7 @@ def test_credentials_that_expire_while_waiting_end_it_and_the_jobs_go_on(command
     world.fail(401, match="sweep.in")
     ran = command("profile", "submit", "--wait")
     assert ran.code == 1
-    assert "does not accept the credentials (401): made to answer 401; the jobs go on" in ran.err
+    assert "rejected the credentials (401): made to answer 401; the jobs continue" in ran.err
     assert "collect the results later: scepsy profile collect" in ran.err
 
 
@@ -376,7 +376,7 @@ def test_what_failed_is_told_and_only_that_is_measured_anew(command: Callable[..
     small, large = sorted(world.workflows)
     assert "2 of 4 points failed" in ran.err
     assert f"{large} tp1-s5: the server died" in ran.err
-    assert "give the same command again: only these points are measured anew" in ran.err
+    assert "re-run the command: only these points are measured again" in ran.err
     assert f"profiles/{large}.yaml" in ran.out  # what is good was kept
 
     measures(world)
@@ -435,13 +435,13 @@ def test_jobs_that_somebody_deletes_are_missed(command: Callable[..., Ran], worl
     world.before_answer = delete
     ran = command("profile", "submit", "--wait")
     assert ran.code == 1
-    assert f"gone from namespace {NAMESPACE}: somebody deleted it" in ran.err
+    assert f"no longer exists in namespace {NAMESPACE}: deleted" in ran.err
 
 
 def test_waiting_ends_when_its_time_is_up_and_the_jobs_go_on(command: Callable[..., Ran], world: World) -> None:
     ran = command("profile", "submit", "--wait", "--timeout", "50ms")
     assert ran.code == 1
-    assert "the time given with --timeout is up; the jobs go on" in ran.err
+    assert "--timeout expired; the jobs continue" in ran.err
     assert "collect the results later: scepsy profile collect" in ran.err
     assert len(world.workflows) == 2
 
@@ -476,7 +476,7 @@ def test_ctrl_c_leaves_the_jobs_running_and_says_how_to_collect(project: Path, w
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1, err
-    assert "interrupted; the jobs go on" in err
+    assert "interrupted; the jobs continue" in err
     assert f"collect the results later: scepsy profile collect --context here --project {project}" in err
     assert "Traceback" not in err
     assert len(world.workflows) == 2

@@ -69,7 +69,7 @@ def test_a_point_whose_attempt_failed_waits_while_argo_will_try_again() -> None:
         node(WORKFLOW, "tp1-s10", "Failed", 0, outputs=outputs(WORKFLOW, "tp1-s10", "interrupted", "SIGTERM")),
     )
     found = point(over(WORKFLOW, {**whole, "phase": "Running"}, attempt, phase="Running"))
-    assert (found.state, found.reason) == ("waiting", "to be tried again: SIGTERM")
+    assert (found.state, found.reason) == ("waiting", "will be retried: SIGTERM")
     assert point(over(WORKFLOW, whole, attempt, phase="Running")).state == "failed"
 
 
@@ -143,7 +143,7 @@ def test_a_point_without_the_neighbours_that_were_asked_for_failed() -> None:
     # As an older WorkflowTemplate does, which does not know of them.
     found = point(over(busy, node(busy, "tp1-s5", outputs=outputs(busy, "tp1-s5"))), "tp1-s5")
     assert (found.state, found.profile) == ("failed", None)
-    assert found.reason == "its result is not what was asked for: neighbours is idle, asked for was busy"
+    assert found.reason == "its result is not what was requested: neighbours is idle, requested was busy"
     assert point(over(busy, node(busy, "tp1-s10", outputs=outputs(busy, "tp1-s10")))).state == "measured"
 
 
@@ -208,16 +208,16 @@ def repacked(**changes: Any) -> dict[str, str]:
     ({**good(), "outcome": '{"outcome": "meas'}, "its result is damaged: the outcome is no JSON object"),
     ({**good(), "outcome": "[" * 200_000}, "its result is damaged: the outcome is no JSON object"),
     ({**good(), "outcome": '{"outcome": "splendid"}'}, 'its result is damaged: "splendid" is no outcome'),
-    ({**good(), "outcome": '{"outcome": "unusable", "reason": "x"}'}, "its result is not what was asked for: 0 unusable shapes and 1 series"),
-    ({**outputs(WORKFLOW, "tp1-s10", "unusable", "x"), "outcome": '{"outcome": "measured"}'}, "its result is not what was asked for: 0 series and 1 unusable shapes"),
-    (outputs(WORKFLOW, "tp1-s5"), "share is 5, asked for was 10"),
-    (repacked(model="other/model"), "model is other/model, asked for was Qwen/Qwen3-8B"),
-    (repacked(revision="0123abc"), "revision is 0123abc, asked for was none"),
-    (repacked(product="NVIDIA-L4"), "product is NVIDIA-L4, asked for was NVIDIA-H100-80GB-HBM3"),
-    (repacked(engine={"name": "vllm", "version": "0.23.0"}), "engine version is 0.23.0, asked for was 0.24.0"),
-    (repacked(source="estimated"), "source is estimated, asked for was measured"),
-    (repacked(provenance={"tool": "x", "traceDigest": "sha256:0"}), "trace digest is sha256:0, asked for was sha256:abab"),
-    (repacked(provenance={"tool": "x", "traceDigest": "sha256:" + "ab" * 32, "llm": "other"}), "LLM is other, asked for was generator"),
+    ({**good(), "outcome": '{"outcome": "unusable", "reason": "x"}'}, "its result is not what was requested: 0 unusable shapes and 1 series"),
+    ({**outputs(WORKFLOW, "tp1-s10", "unusable", "x"), "outcome": '{"outcome": "measured"}'}, "its result is not what was requested: 0 series and 1 unusable shapes"),
+    (outputs(WORKFLOW, "tp1-s5"), "share is 5, requested was 10"),
+    (repacked(model="other/model"), "model is other/model, requested was Qwen/Qwen3-8B"),
+    (repacked(revision="0123abc"), "revision is 0123abc, requested was none"),
+    (repacked(product="NVIDIA-L4"), "product is NVIDIA-L4, requested was NVIDIA-H100-80GB-HBM3"),
+    (repacked(engine={"name": "vllm", "version": "0.23.0"}), "engine version is 0.23.0, requested was 0.24.0"),
+    (repacked(source="estimated"), "source is estimated, requested was measured"),
+    (repacked(provenance={"tool": "x", "traceDigest": "sha256:0"}), "trace digest is sha256:0, requested was sha256:abab"),
+    (repacked(provenance={"tool": "x", "traceDigest": "sha256:" + "ab" * 32, "llm": "other"}), "LLM is other, requested was generator"),
     ({"outcome": json.dumps({"outcome": "failed", "reason": "no good\x1b[31m point"})}, "no good\\x1b[31m point"),
     ({"outcome": json.dumps({"outcome": "interrupted"})}, "interrupted"),
 ])  # fmt: skip
@@ -238,7 +238,7 @@ def test_the_image_that_ran_is_the_one_that_was_asked_for() -> None:
         return found.state, found.reason
 
     assert state(imageDigest=digest) == ("measured", "")
-    assert state()[1].endswith(f"image digest is none, asked for was {digest}")
+    assert state()[1].endswith(f"image digest is none, requested was {digest}")
     assert state(imageDigest="sha256:" + "ef" * 32)[0] == "failed"
 
 

@@ -305,7 +305,7 @@ def test_a_journal_of_other_arguments_is_refused_and_says_which(tmp_path: Path) 
     Journal(path, {"tp": 1, "llm": "a"}, "2026-01-01").close()
     with pytest.raises(ScepsyError, match="other arguments: tp was 1 and is 2") as error:
         Journal(path, {"tp": 2, "llm": "a"}, "2026-01-02")
-    assert "delete it to begin anew" in error.value.hint
+    assert "delete it to start over" in error.value.hint
     assert Journal(path, {"tp": 1, "llm": "a"}, "2026-01-02").date == "2026-01-01"
 
 

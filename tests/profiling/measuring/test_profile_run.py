@@ -144,7 +144,7 @@ def test_a_server_that_dies_leaves_a_journal_with_which_another_goes_on(serve: S
     ran = run(serve(Behaviour(dies_after=45)))
     assert ran.code == 1
     assert "the server died" in ran.err
-    assert "start it again, then give the same command" in ran.err
+    assert "restart it, then re-run the command" in ran.err
     lines = (tmp_path / "profile.yaml.partial").read_text().splitlines()
     assert len(lines) >= 2
     assert not (tmp_path / "profile.yaml").exists()

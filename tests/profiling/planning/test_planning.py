@@ -180,13 +180,13 @@ def test_an_estimated_profile_never_covers(planned: Any) -> None:
         (
             profile(),
             role(prompt=900, output=70),
-            "token mix moved: calls had 512/64 tokens, now 900/70",
+            "token mix changed: calls had 512/64 tokens, now 900/70",
             "calls had 512/64 tokens, now 900/70",
         ),
         (
             profile(),
             role(cached=400),
-            "token mix moved: calls had 512/64 tokens, now 512 (400 cached)/64",
+            "token mix changed: calls had 512/64 tokens, now 512 (400 cached)/64",
             "calls had 512/64 tokens, now 512 (400 cached)/64",
         ),
     ],
@@ -360,7 +360,7 @@ def test_a_shared_measurement_is_due_until_it_holds_for_everybody(planned: Any) 
     one, two = workflow(role(prompt=500), name="one"), workflow(role("helper", prompt=600), name="two")
     plan = planned(one, two, profile(mix={"input": 420, "output": 64}))
     assert missing(plan) == [
-        ("agent", "P", 1, 1.0, "token mix moved: calls had 420/64 tokens, now 600/64"),
+        ("agent", "P", 1, 1.0, "token mix changed: calls had 420/64 tokens, now 600/64"),
     ]
     assert plan.stale == ()  # it still holds for the agent
 

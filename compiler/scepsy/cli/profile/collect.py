@@ -19,5 +19,5 @@ from scepsy.profiling.jobs.lifecycle import Where, collect
 def command(
     cluster: str | None, context: str | None, argo_server: str | None, branch: str | None, project: Path
 ) -> None:
-    """Commit the Profiles of finished jobs on a branch, before their time to live ends."""
+    """Commit the Profiles of finished jobs on a branch."""
     collect(Where(project, cluster, context, argo_server), branch)

@@ -95,7 +95,7 @@ def command(
     output: Path | None,
     project: Path,
 ) -> None:
-    """Estimate profiles of MODELs from tables of kernels, without a GPU (needs scepsy[estimate])."""
+    """Estimate Profiles of MODELs without a GPU."""
     _check_choice(models, mixes, workflow, trace, llm)
     chosen = [product_of(name) for name in products]
     tps = _degrees(degrees)

@@ -13,15 +13,15 @@ from scepsy.cli.lazy import LazyGroup
     lazy={
         "plan": (
             "scepsy.cli.profile.plan",
-            "Say which measurements the workflows and a cluster still need, and which profiles are stale.",
+            "List missing measurements and stale profiles.",
         ),
         "submit": (
             "scepsy.cli.profile.submit",
-            "Have the cluster measure what is missing: one Argo Workflow per model, GPU product and token mix.",
+            "Measure what is missing on the cluster, with Argo Workflows.",
         ),
         "collect": (
             "scepsy.cli.profile.collect",
-            "Commit the Profiles of finished jobs on a branch, before their time to live ends.",
+            "Commit the Profiles of finished jobs on a branch.",
         ),
         "run": (
             "scepsy.cli.profile.run",
@@ -29,17 +29,17 @@ from scepsy.cli.lazy import LazyGroup
         ),
         "import": (
             "scepsy.cli.profile.import_",
-            "Import results of `vllm bench serve` and directories of `vllm bench sweep` as a Profile.",
+            "Import results of `vllm bench` as a Profile.",
         ),
         "estimate": (
             "scepsy.cli.profile.estimate",
-            "Estimate profiles of MODELs from tables of kernels, without a GPU (needs scepsy[estimate]).",
+            "Estimate Profiles of MODELs without a GPU.",
         ),
         "show": (
             "scepsy.cli.profile.show",
-            "Show what is known of how fast MODEL runs: measured and estimated curves, and how far they differ.",
+            "Show measured and estimated curves of MODEL.",
         ),
     },
 )
 def command() -> None:
-    """Find out how fast models run: measure, estimate, import, and show."""
+    """Measure, estimate, import and show how fast models run."""

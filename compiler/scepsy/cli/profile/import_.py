@@ -94,21 +94,21 @@ class Options:
 @click.option(
     "--tp",
     type=click.Choice(["1", "2", "4", "8"]),
-    help="Tensor-parallel degree; what a sweep says, else 1, by default.",
+    help="Tensor-parallel degree; default: that of a sweep, else 1.",
 )
 @click.option("--share", type=float, default=1.0, show_default=True, help="Share of each GPU, in tenths.")
-@click.option("--engine-version", metavar="VERSION", help="vLLM's version, where --metadata version=… does not say it.")
+@click.option("--engine-version", metavar="VERSION", help="vLLM's version, unless --metadata version=… has it.")
 @click.option("--revision", help="The model's revision, if it was pinned.")
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The model's config.json; by default the shape is that in the project's profiles.",
+    help="The model's config.json; default: the shape in the project's profiles.",
 )
-@click.option("--parameters", type=click.IntRange(min=1), help="Their number, where it cannot be counted (MoE).")
+@click.option("--parameters", type=click.IntRange(min=1), help="Number of parameters, if it cannot be computed (MoE).")
 @click.option("--image-digest", help="Digest of the engine's image.")
 @click.option("--driver", help="Version of the GPU's driver.")
-@click.option("--flag", "flags", metavar="FLAG", multiple=True, help="A flag of the engine, to be noted; may repeat.")
-@click.option("--self-timed", is_flag=True, help="Runs without a rate replayed a trace at its own times.")
+@click.option("--flag", "flags", metavar="FLAG", multiple=True, help="An engine flag to note; may be repeated.")
+@click.option("--self-timed", is_flag=True, help="Runs without a rate replayed a trace at the recorded times.")
 @click.option(
     "-o",
     "--output",
@@ -119,7 +119,7 @@ class Options:
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @project_option
 def command(tp: str | None, **given: Any) -> None:
-    """Import results of `vllm bench serve` and directories of `vllm bench sweep` as a Profile."""
+    """Import results of `vllm bench` as a Profile."""
     options = Options(tp=None if tp is None else int(tp), **given)
     share = _checked(options)
     home = read_part(options.project, Profile) if (options.project / PROJECT_FILE).exists() else None
@@ -145,7 +145,7 @@ def _series(runs: Sequence[Closed | Open], origin: Origin) -> Imported:
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
         where, what = ".".join(map(str, wrong["loc"])), str(wrong["msg"]).removeprefix("Value error, ")
-        raise ScepsyError(f"the results make no Profile: {where}: {printable(what)}") from error
+        raise ScepsyError(f"the results are not a valid Profile: {where}: {printable(what)}") from error
 
 
 def _checked(options: Options) -> float:
@@ -205,10 +205,10 @@ def _architecture(options: Options, home: Part[Profile] | None) -> Architecture:
             return loaded.document.spec.architecture
     if home is not None and home.problems:
         raise DocumentError(home.problems)
-    where = "no profile of the project has" if home else "there is no project here that would have"
+    where = "no profile of the project has" if home else "there is no project here with"
     raise ScepsyError(
         f"the shape of {options.model} is not known: {where} the model",
-        "give the model's own config.json: --config config.json",
+        "give the model's config.json: --config config.json",
     )
 
 
@@ -246,7 +246,7 @@ def _runs(options: Options) -> tuple[list[Closed | Open], list[Left]]:
 
 def _kind(result: Result, options: Options) -> Closed | Open | str:
     if options.tp is not None and result.tp not in (None, options.tp):
-        return f"it says a tensor-parallel degree of {result.tp}, --tp says {options.tp}"
+        return f"its tensor-parallel degree is {result.tp}, --tp says {options.tp}"
     return kind_of(result, self_timed=options.self_timed)
 
 
@@ -272,8 +272,8 @@ def _version(options: Options, results: Sequence[Result]) -> str:
     version = options.engine_version or said
     if version is None:
         raise ScepsyError(
-            "the results do not say which version of vLLM they measured",
-            "say it: --engine-version 0.24.0 (and --metadata version=… for vllm bench serve the next time)",
+            "the results do not contain the version of vLLM",
+            "use --engine-version 0.24.0 (next time: vllm bench serve --metadata version=…)",
         )
     return _valid(Version, version, "--engine-version")
 
@@ -341,7 +341,7 @@ def _nothing(runs: Sequence[Closed | Open], left: Sequence[Left]) -> str:
     if runs:
         message = (
             "all good results are open-loop runs: a Profile needs R(k), the latency while k calls run at all times, "
-            "and their means do not tell it, because the number of calls in flight varies"
+            "and their means do not give it, because the number of calls in flight varies"
         )
     else:
         message = "there is no result that can be imported"

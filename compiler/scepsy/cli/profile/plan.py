@@ -30,7 +30,7 @@ from scepsy.repository.project import open_project
 @project_option
 @output_option("ProfilePlanResult")
 def command(cluster: str | None, project: Path, output: str) -> None:
-    """Say which measurements the workflows and a cluster still need, and which profiles are stale."""
+    """List missing measurements and stale profiles."""
     result = reporting(
         lambda: _planned(project, cluster),
         output,

@@ -44,13 +44,13 @@ def _without_empty(args: Iterable[str], options: Container[str]) -> list[str]:
 
 
 @click.command("run", cls=_Run)
-@click.option("--base-url", metavar="URL", help="Where a vLLM server listens; or else:")
-@click.option("--serve", is_flag=True, help="Start one as instances are started, and stop it in the end.")
+@click.option("--base-url", metavar="URL", help="URL of a running vLLM server; or else:")
+@click.option("--serve", is_flag=True, help="Start a server with the flags of an instance, and stop it at the end.")
 @click.option("--model", metavar="ID", required=True, help="The model's id, as workflows name it.")
 @click.option("--revision", help="The model's revision, if it is pinned.")
-@click.option("--served-as", metavar="NAME", help="With --base-url: the name under which it is served, if another.")
+@click.option("--served-as", metavar="NAME", help="With --base-url: the served model name, if different.")
 @click.option("--api-key-env", metavar="VAR", help="With --base-url: environment variable that holds the API key.")
-@click.option("--memory", metavar="QUANTITY", help="With --serve: memory of one GPU, such as 80Gi; needed.")
+@click.option("--memory", metavar="QUANTITY", help="With --serve: memory of one GPU, such as 80Gi; required.")
 @click.option(
     "--sharing",
     type=click.Choice(get_args(Sharing)),
@@ -59,15 +59,15 @@ def _without_empty(args: Iterable[str], options: Container[str]) -> list[str]:
     help="With --serve: how the cluster shares GPUs.",
 )
 @click.option(
-    "--max-model-len", type=click.IntRange(min=16), help="With --serve: longest call; the model's own if not."
+    "--max-model-len", type=click.IntRange(min=16), help="With --serve: longest call; default: the model's context."
 )
 @click.option(
     "--neighbours",
     type=click.Choice(["idle", "busy"]),
     show_default="idle",
-    help="With --serve and a share under MPS: busy draws memory bandwidth from the rest of the GPU meanwhile.",
+    help="With --serve and a share under MPS: busy uses memory bandwidth on the rest of the GPU meanwhile.",
 )
-@click.option("--trace", type=click.Path(path_type=Path, dir_okay=False), help="Recorded calls, to be replayed.")
+@click.option("--trace", type=click.Path(path_type=Path, dir_okay=False), help="Recorded calls to replay.")
 @click.option("--llm", metavar="NAME", required=True, help="The LLM's name in the trace.")
 @click.option("--product", required=True, help="GPU product, as in the node label nvidia.com/gpu.product.")
 @click.option(
@@ -79,19 +79,19 @@ def _without_empty(args: Iterable[str], options: Container[str]) -> list[str]:
     type=click.Path(path_type=Path, dir_okay=False),
     help="The model's config.json; fetched with huggingface_hub if not given.",
 )
-@click.option("--parameters", type=click.IntRange(min=1), help="Their number, where it cannot be counted (MoE).")
+@click.option("--parameters", type=click.IntRange(min=1), help="Number of parameters, if it cannot be computed (MoE).")
 @click.option(
     "--max-num-seqs",
     type=click.IntRange(min=1, max=4096),
     default=256,
     show_default=True,
-    help="Most calls in flight; the engine's flag of that name.",
+    help="Most calls in flight: the engine's --max-num-seqs.",
 )
 @click.option("--budget", metavar="DURATION", default="30min", show_default=True, help="Time for all points together.")
 @click.option(
     "--wait",
     metavar="DURATION",
-    show_default="10min; with --serve by the size of the weights",
+    show_default="10min; with --serve by model size",
     help="Time to become healthy.",
 )
 @click.option("--date", metavar="YYYY-MM-DD", help="Day of the measurement; today if not given.")
@@ -106,17 +106,15 @@ def _without_empty(args: Iterable[str], options: Container[str]) -> list[str]:
     multiple=True,
     envvar="SCEPSY_ENGINE_FLAGS",
     show_envvar=True,
-    help="A flag of the engine, to be noted, and with --serve to be added; repeat it for more.",
+    help="An engine flag to note, and with --serve to add; may be repeated.",
 )
-@click.option(
-    "--trace-digest", metavar="DIGEST", help="Digest of the trace from which the calls were taken, to be noted."
-)
+@click.option("--trace-digest", metavar="DIGEST", help="Digest of the trace that the calls come from, to note.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     show_default="profile.yaml",
-    help="File to write; beside it FILE.partial holds what is done until then.",
+    help="File to write; FILE.partial beside it has the completed points.",
 )
 @click.option(
     "--job",

@@ -35,13 +35,13 @@ _PIPE = 100
 
 @click.command("show")
 @click.argument("model")
-@click.option("--product", metavar="PRODUCT", help="Only what was profiled on this GPU product.")
+@click.option("--product", metavar="PRODUCT", help="Only profiles of this GPU product.")
 @click.option(
-    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with the curves and all points, too."
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Also write a page with the curves and all points."
 )
 @project_option
 def command(model: str, product: str | None, html: Path | None, project: Path) -> None:
-    """Show what is known of how fast MODEL runs: measured and estimated curves, and how far they differ."""
+    """Show measured and estimated curves of MODEL."""
     home = read_part(project, Profile)
     profiles = _chosen(home, model, product)
     page_to = checked_target(html, "--html", [home.folder]) if html is not None else None
@@ -81,7 +81,7 @@ def _chosen(home: Part[Profile], model: str, product: str | None) -> list[Profil
     if not chosen:
         products = sorted({profile.spec.product for profile in profiles})
         raise ScepsyError(
-            f'{named[0]} is not profiled on the product "{printable(product or "")}"',
+            f'{named[0]} is not profiled on product "{printable(product or "")}"',
             did_you_mean(product or "", products),
         )
     return chosen
@@ -124,7 +124,7 @@ def _how_to_get_one(model: str) -> str:
     name = printable(model)
     return (
         f"measure it (scepsy profile run), import results of vllm bench serve (scepsy profile import), "
-        f"or begin with an estimate: scepsy profile estimate {name} --product NVIDIA-H100-80GB-HBM3"
+        f"or start with an estimate: scepsy profile estimate {name} --product NVIDIA-H100-80GB-HBM3"
     )
 
 

@@ -13,7 +13,7 @@ from scepsy.profiling.jobs.lifecycle import Where, submit
 @click.command("submit")
 @cluster_option
 @click.option("--wait", is_flag=True, help="Wait for the results, and commit the Profiles on a branch.")
-@click.option("--dry-run", is_flag=True, help="Print the Workflows, and contact nobody.")
+@click.option("--dry-run", is_flag=True, help="Print the Workflows; contact no server.")
 @click.option("--timeout", type=DURATION, default="24h", show_default=True, help="How long to wait.")
 @context_option
 @argo_server_option
@@ -29,12 +29,12 @@ def command(
     branch: str | None,
     project: Path,
 ) -> None:
-    """Have the cluster measure what is missing: one Argo Workflow per model, GPU product and token mix.
+    """Measure what is missing on the cluster, with Argo Workflows.
 
     Jobs that run already are joined; of those that failed, only what failed is measured anew.
     """
     if dry_run and wait:
-        raise click.UsageError("--dry-run submits nothing, so it cannot go with --wait")
+        raise click.UsageError("--dry-run submits nothing, so it excludes --wait")
     if branch is not None and not wait:
         raise click.UsageError("--branch is for the results, so it needs --wait")
     submit(Where(project, cluster, context, argo_server), wait, dry_run, timeout, branch)

@@ -85,7 +85,7 @@ def kind_of(result: Result, *, self_timed: bool = False) -> Closed | Open | str:
     if result.probed:
         return "probe requests ran beside the measured ones (--probe-request-rate)"
     if result.ramp:
-        return "the rate rose during the run (--ramp-up-strategy): no steady state"
+        return "the rate rose during the run (--ramp-up-strategy): not a steady state"
     cap = result.cap
     if cap is not None and result.in_flight > MOST * cap:
         return (
@@ -105,7 +105,7 @@ def kind_of(result: Result, *, self_timed: bool = False) -> Closed | Open | str:
             "times nor do they arrive at that rate; give one of them"
         )
     if abs(result.burstiness - 1) > 1e-9:
-        return f"arrivals with burstiness {significant(result.burstiness, 3)} are no Poisson arrivals"
+        return f"arrivals with burstiness {significant(result.burstiness, 3)} are not Poisson arrivals"
     if not _LEAST_RATE <= result.rate <= _MOST_RATE:
         return "the rate is out of range"
     return Open(result, result.rate, _open(result), replayed=False)
@@ -113,8 +113,8 @@ def kind_of(result: Result, *, self_timed: bool = False) -> Closed | Open | str:
 
 _LEAST_RATE, _MOST_RATE = 1e-6, 1e6
 _BURST = (
-    "all requests were sent at once (no --request-rate, no --max-concurrency): a burst is no steady state. If a trace "
-    "was replayed at its own times, say --self-timed"
+    "all requests were sent at once (no --request-rate, no --max-concurrency): a burst is not a steady state. If a "
+    "trace was replayed at the recorded times, use --self-timed"
 )
 
 
@@ -128,7 +128,7 @@ def _closed_or_not(result: Result, k: int) -> Closed | str:
     if busy < FULL * k:
         return (
             f"on average {significant(busy, 3)} calls ran, not {k}: the run is too short (--num-prompts), the client "
-            "too slow, or calls came at times of their own"
+            "too slow, or calls came at recorded times"
         )
     return Closed(result, k, _closed(result, k))
 
@@ -193,7 +193,7 @@ def percentiles_of(latency: Array) -> dict[int, float]:
 def _replayed(result: Result) -> Open | str:
     calls = result.calls
     if calls is None or calls.start is None or result.source == PARTS:
-        return "replayed at its own times, but the times are not in the result: run it with --save-detailed"
+        return "replayed at the recorded times, but the times are not in the result: run it with --save-detailed"
     begun = float(calls.start[-1] - calls.start[0])
     # A burst also has times: those at which the client came to send.
     if len(calls.start) < 2 or begun < 2 * result.latency:

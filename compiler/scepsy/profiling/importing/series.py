@@ -245,7 +245,7 @@ def _rates(rates: dict[float, list[Open]], points: Sequence[Point], mix: Mix) ->
         else:
             done = " and ".join(format_rate(run.result.throughput) for run in runs)
             reason = (
-                f"{done} of {format_rate(rate)} were completed: it cannot be said whether the rate was sustained; "
+                f"{done} of {format_rate(rate)} were completed: not known whether the rate was sustained; "
                 "the run is too short (--num-prompts)"
             )
             left += [Left(run.result.name, reason, failed=True) for run in runs]
@@ -321,9 +321,9 @@ def _notes(runs: Sequence[Closed | Open], origin: Origin, series: Sequence[Serie
             f"at most {max(wide):.0%}."
         )
     if None in intervals:
-        yield "Points without an interval: how sure the mean is cannot be said from means alone."
+        yield "Points without an interval: means alone do not show their accuracy."
     if all(result.tp is None for result in results):
-        yield f"The results do not say the tensor-parallel degree; {origin.tp} was said when they were imported."
+        yield f"The results do not say the tensor-parallel degree; {origin.tp} was stated when they were imported."
     yield (
         "How many prompt tokens came from the prefix cache is not known and counted as none: random prompts of "
         "repeated runs may be in it."

@@ -54,7 +54,7 @@ class _Fault:
     foreign: bool = False
 
     def __str__(self) -> str:
-        what = f"answers {self.status}" if self.status else "answers oddly" if self.foreign else "is out of reach"
+        what = f"answers {self.status}" if self.status else "answers oddly" if self.foreign else "is unreachable"
         return f"{what}: {self.message}" if self.message else what
 
 
@@ -122,7 +122,7 @@ class Jobs(ABC):
                     break  # it took too long to read all pages: from the beginning
                 page = page_of(answer)
                 if page is None:
-                    raise self._error(wish, _Fault(0, "it sends no list", foreign=True))
+                    raise self._error(wish, _Fault(0, "the response is no list", foreign=True))
                 items, following = page
                 found += items
                 if not following:
@@ -161,7 +161,7 @@ class Jobs(ABC):
         """Make a request for an object; return as `_ask` does."""
         answer = self._ask(wish, request, expected)
         if answer is not None and not is_object(answer):
-            raise self._error(wish, _Fault(0, "it sends no object with a name", foreign=True))
+            raise self._error(wish, _Fault(0, "the response has no object with a name", foreign=True))
         return answer
 
     def _ask(self, wish: _Wish, request: Callable[[], Any], expected: int) -> Object | None:
@@ -178,7 +178,7 @@ class Jobs(ABC):
                 if isinstance(answer, dict):
                     self._reached = True
                     return answer
-                fault = _Fault(0, "it sends no JSON object", transient=True, foreign=True)
+                fault = _Fault(0, "the response is no JSON object", transient=True, foreign=True)
             except Exception as error:
                 fault = _fault(error)
                 if fault is None:
@@ -203,7 +203,7 @@ class Jobs(ABC):
             )
         match fault.status:
             case 401:
-                return ScepsyError(f"{self.place} does not accept the credentials (401){said}", self._refused())
+                return ScepsyError(f"{self.place} rejected the credentials (401){said}", self._refused())
             case 403:
                 return ScepsyError(
                     f"{self.place} does not allow to {wish} (403){said}",
@@ -218,9 +218,9 @@ class Jobs(ABC):
                 f"{self.place} cannot be reached{said}"
                 if not fault.status
                 else f"{self.place} keeps failing with {fault.status}{said}",
-                "is the address right, and the network (VPN, port-forward) up? then give the same command again"
+                "check the address and the network (VPN, port-forward), then re-run the command"
                 if not fault.status
-                else "give the same command again later: what was submitted goes on",
+                else "re-run the command later: submitted jobs continue",
             )
         return ScepsyError(f"{self.place} does not {wish}" + (f" ({fault.status})" if fault.status else "") + said)
 
@@ -259,7 +259,7 @@ def _fault(error: Exception) -> _Fault | None:
     if isinstance(error, urllib3.exceptions.HTTPError):
         return _Fault(0, describe(error), transient=not is_tls(error))
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
-        return _Fault(0, "it sends no JSON object", transient=True, foreign=True)
+        return _Fault(0, "the response is no JSON object", transient=True, foreign=True)
     if isinstance(error, OSError):
         return _Fault(0, describe(error), transient=True)
     return None
@@ -397,9 +397,11 @@ def _checked_url(url: str, token: str | None) -> str:
     except ValueError:
         host = None
     if not host or parts.scheme not in ("http", "https"):
-        raise ScepsyError("--argo-server: that is no address of a server", "write it as https://argo.example.com:2746")
+        raise ScepsyError("--argo-server: not the address of a server", "write it as https://argo.example.com:2746")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ScepsyError("--argo-server: the address may hold no password or query", "put the token into ARGO_TOKEN")
+        raise ScepsyError(
+            "--argo-server: the address must not contain a password or a query", "put the token into ARGO_TOKEN"
+        )
     if token:
         checked_token(token.removeprefix("Bearer ").removeprefix("Basic "), "ARGO_TOKEN")
         check_encrypted(parts.scheme, host)

@@ -79,8 +79,8 @@ def allowed_gpus(cluster: Cluster, product: str, tp: int, plan: Plan | None) -> 
     )
     raise ScepsyError(
         message,
-        f"keep some back for it: list them as `reserved` in the nodes of cluster {cluster.metadata.name}, then compile "
-        "and let Argo CD sync, so that instances leave them",
+        f"reserve some: list them as `reserved` in the nodes of cluster {cluster.metadata.name}, then compile "
+        "and let Argo CD sync, so that instances leave these GPUs",
     )
 
 

@@ -130,7 +130,7 @@ def submit(where: Where, wait: bool, dry_run: bool, seconds: float, branch: str 
         return
     outcomes = _followed(jobs, submitted, seconds, where)
     _keep(where, outcomes, branch)
-    _fail_for(outcomes, "give the same command again: only these points are measured anew")
+    _fail_for(outcomes, "re-run the command: only these points are measured again")
 
 
 def submit_missing(where: Where) -> list[str]:
@@ -173,7 +173,7 @@ def collect(where: Where, branch: str | None) -> None:
     for outcome in (outcome for outcome in found if outcome.finished):
         engine = project.spec.engine.version
         if outcome.request.engine != engine:
-            click.echo(f"left there: {outcome.base}: of vLLM {outcome.request.engine}, the engine is {engine}")
+            click.echo(f"not collected: {outcome.base}: of vLLM {outcome.request.engine}, the engine is {engine}")
             continue
         finished.append(outcome)
         _show_lacking(outcome)
@@ -319,13 +319,15 @@ def _followed(jobs: Jobs, submitted: Sequence[Submitted], seconds: float, where:
         with _progress() as show:
             return submission.follow(jobs, submitted, show, seconds)
     except KeyboardInterrupt:
-        raise ScepsyError("interrupted; the jobs go on", hint) from None
+        raise ScepsyError("interrupted; the jobs continue", hint) from None
     except TimeIsUp as error:
         raise ScepsyError(error.message, hint) from None
     except Gone:
         raise
     except ScepsyError as error:
-        raise ScepsyError(f"{error.message}; the jobs go on", "; ".join(h for h in (error.hint, hint) if h)) from error
+        raise ScepsyError(
+            f"{error.message}; the jobs continue", "; ".join(h for h in (error.hint, hint) if h)
+        ) from error
 
 
 @contextmanager
@@ -389,7 +391,7 @@ def _keep(where: Where, outcomes: Sequence[Outcome], branch: str | None) -> None
     workspace, tree = open_project(where.project, needs_profiles=False)
     files = _files(workspace, tree, outcomes)
     if not files:
-        click.echo("Nothing new: there are no results that the project lacks.")
+        click.echo("Nothing new: the project has all results.")
         return
     names = " ".join(sorted(path.as_posix() for path in files))
     if tree is None:
@@ -430,7 +432,7 @@ def _profiles_in(root: Path, tree: WorkTree | None, path: PurePosixPath) -> list
     try:
         return [validate(source, Profile) for source in parse(SourceFile(path.as_posix(), data))] if data else []
     except DocumentError as error:
-        raise ScepsyError(f"{path} cannot be added to: {error.message}", "mend or remove it") from error
+        raise ScepsyError(f"{path} cannot be added to: {error.message}", "fix or remove it") from error
 
 
 def _write_here(
@@ -459,7 +461,7 @@ def _check_inputs(tree: WorkTree, workspace: Workspace) -> None:
     if different:
         listed = "".join(f"\n    {path}: {reason}" for path, reason in sorted(different.items()))
         raise CannotCommit(
-            f"these inputs differ from HEAD, so the commit would not say what it was made from:{listed}",
+            f"these inputs differ from HEAD, so the commit would not show what it was compiled from:{listed}",
             "commit them first (git add, git commit), then compile again",
         )
 

@@ -156,7 +156,7 @@ def _point(name: str, nodes: Sequence[Mapping[str, Any]], asked: _Asked, finishe
     point = replace(point, partial=_partial(attempts))
     retried = next((str(n.get("phase")) for n in nodes if n.get("type") == "Retry" and _is_of(n, name)), "")
     if not finished and retried in ("Running", "Pending"):
-        return replace(point, state="waiting", reason=f"to be tried again: {point.reason}")
+        return replace(point, state="waiting", reason=f"will be retried: {point.reason}")
     return point
 
 
@@ -222,7 +222,7 @@ def _result(name: str, outputs: Mapping[str, str], asked: _Asked, message: str, 
     assert shape is not None  # noqa: S101 - names of points were checked
     contradiction = _contradiction(profile, shape, asked, said)
     if contradiction:
-        raise ScepsyError(f"its result is not what was asked for: {contradiction}")
+        raise ScepsyError(f"its result is not what was requested: {contradiction}")
     named = _named(profile, f"{asked.base}-{name}", asked.request)
     if said == "unusable":
         return Point(name, "unusable", profile.spec.unusable[0].reason, named)
@@ -265,7 +265,7 @@ def _contradiction(profile: Profile, shape: Shape, asked: _Asked, outcome: str) 
         rows.append(("neighbours", spec.series[0].neighbours or "idle", wanted))
     if asked.image_digest is not None:
         rows.append(("image digest", spec.provenance.image_digest, asked.image_digest))
-    wrong = [f"{what} is {_shown(is_)}, asked for was {_shown(want)}" for what, is_, want in rows if is_ != want]
+    wrong = [f"{what} is {_shown(is_)}, requested was {_shown(want)}" for what, is_, want in rows if is_ != want]
     return "; ".join(wrong)
 
 

@@ -84,8 +84,8 @@ def submit(jobs: Jobs, job: Job) -> Submitted:
             return Submitted(job, attempt_name(job.name, attempt), job.name, "submitted", points, attempt)
         # Somebody else was faster: look at what they submitted.
     raise ScepsyError(
-        f"{attempt_name(job.name, attempt)} exists in namespace {job.namespace} of {jobs.place}, but is no job of ours",
-        "look at it (kubectl get workflow), and delete it if it is not needed",
+        f"{attempt_name(job.name, attempt)} in namespace {job.namespace} of {jobs.place} is not a Scepsy job",
+        "check it (kubectl get workflow), and delete it if it is not needed",
     )
 
 
@@ -150,15 +150,15 @@ def follow(
         gone = [one.name for one in submitted if one.base not in by_name]
         if gone:
             raise Gone(
-                f"{', '.join(gone)} is gone from namespace {namespace}: somebody deleted it, or its time to live ended",
-                "give the same command again to measure anew",
+                f"{', '.join(gone)} no longer exists in namespace {namespace}: deleted, or its time to live ended",
+                "re-run the command to measure again",
             )
         outcomes = [by_name[base] for base in dict.fromkeys(one.base for one in submitted)]
         show(outcomes)
         if all(outcome.finished for outcome in outcomes):
             return outcomes
         if clock.now() + POLL > until:
-            raise TimeIsUp("the time given with --timeout is up; the jobs go on")
+            raise TimeIsUp("--timeout expired; the jobs continue")
         clock.sleep(POLL)
 
 

@@ -143,7 +143,7 @@ def job_of(
     if settings.image is None:
         raise ScepsyError(
             "no image is set for profiling jobs",
-            "build profiling-jobs/Dockerfile, push it, and name it in scepsy.yaml: spec.profiling.image",
+            "build profiling-jobs/Dockerfile, push it, and set it in scepsy.yaml: spec.profiling.image",
         )
     start = startup_seconds(UNKNOWN_WEIGHTS if weights is None else weights)
     allowed: dict[Shape, Allowed] = {}

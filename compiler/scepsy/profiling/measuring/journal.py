@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from scepsy.documents.profile import Point, RatePoint
 from scepsy.errors import ScepsyError
 
-_BEGIN_ANEW = "give the same arguments to go on, name another file with -o, or delete it to begin anew"
+_BEGIN_ANEW = "use the same arguments to continue, name another file with -o, or delete it to start over"
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,7 @@ async def _still_healthy(server: Measurable, reason: str) -> None:
         if problem is not None:
             raise ScepsyError(
                 f"the server died: {problem} (a call before: {reason})",
-                "start it again, then give the same command: it goes on after the last complete point",
+                "restart it, then re-run the command: it continues after the last complete point",
             )
         await asyncio.sleep(0.1)
 
@@ -303,7 +303,7 @@ def _notes(entries: Sequence[Entry], scope: Scope, resets: bool, hits_known: boo
             "it was recorded were computed here."
         )
     if not resets:
-        yield "The prefix cache could not be emptied between points; every point had prompts of its own."
+        yield "The prefix cache could not be emptied between points; every point had different prompts."
     if not hits_known and work.shares_prefixes:
         yield "How many prompt tokens were cached is unknown and counted as none."
     good = [entry for entry in entries if entry.point is not None]

@@ -261,7 +261,7 @@ def _usage(tail: bytes) -> dict[str, Any] | str:
             return usage
         if isinstance(value, dict) and "error" in value:
             return f"the stream ended with an error: {_message(value)}"
-    return "the stream has no usage at its end, so nobody knows what it did"
+    return "the stream has no usage at its end, so its tokens are unknown"
 
 
 def _said(status: int, text: str) -> str:

@@ -77,7 +77,7 @@ class Evidence:
                 return [], ONLY_ESTIMATED if len(entries) > len(measured) else NOT_PROFILED
             nearest = min(verdicts, key=lambda verdict: verdict.rank)
             if nearest.reason is not None:
-                return [], ("token mix moved: " if nearest.moved else "") + nearest.reason
+                return [], ("token mix changed: " if nearest.moved else "") + nearest.reason
             names.add(nearest.profile)
         return sorted(names), None
 
