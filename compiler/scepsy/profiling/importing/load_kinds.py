@@ -9,7 +9,7 @@ import numpy as np
 
 from scepsy.documents.units import format_rate, significant
 from scepsy.performance.curves import Array
-from scepsy.profiling.importing.vllm_bench import PARTS, Result
+from scepsy.profiling.importing.benchmark_result import PARTS, Result
 from scepsy.profiling.measuring.statistics import interval, mean_in_flight, warm_up
 
 LEAST_ROUNDS = 3

@@ -1,4 +1,4 @@
-"""One result of `vllm bench serve`, as far as a profile needs it.
+"""Results of `vllm bench serve`.
 
 The keys are those of vllm/benchmarks/serve.py (0.8 … 0.32). A sweep adds its parameters for the server and for the
 benchmark at the same level, `--metadata` its own; all come from strangers.
@@ -9,17 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from scepsy.documents.diagnostics import printable
 from scepsy.performance.curves import Array
+from scepsy.profiling.importing.benchmark_result import CALLS, E2EL, PARTS, Calls, Reader, Result
 
-CALLS, E2EL, PARTS = "calls", "e2el", "parts"
-"""Where a mean latency comes from: the times of the single calls, `mean_e2el_ms`, or TTFT + TPOT · (output − 1)."""
-
+_TOOL = "vllm bench serve"
 _PERCENTILES = (50, 95, 99)
 _TP = ("tensor_parallel_size", "tp")
 _UNKNOWN_SHAPE = ("pipeline_parallel_size", "pp", "data_parallel_size", "dp")
@@ -53,84 +51,6 @@ _FLAGS = frozenset(
 sweep's directories do not say which is which."""
 _STARTED = re.compile(r"(20[0-9]{2})(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])-[0-9]{6}")
 _VERSION = re.compile(r"v?([0-9]+(?:\.[0-9]+)+[-.+a-z0-9]*)")
-
-
-@dataclass(frozen=True, eq=False)
-class Calls:
-    """The single calls of a run, in the order in which they were sent.
-
-    Attributes:
-        latency: (N,) seconds.
-        ttft: (N,) seconds to the first token; None where the result does not hold them.
-        start: (N,) seconds on some clock; None where the result does not hold them.
-    """
-
-    latency: Array
-    ttft: Array | None
-    start: Array | None
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """A run in which every request was answered.
-
-    Attributes:
-        name: where it stands, for messages.
-        digest: of its file.
-        identity: the same for two copies of one run.
-        day: YYYY-MM-DD, as the machine of the benchmark had it; None if it is not said.
-        served: the model's name on the server.
-        version: the engine's, where `--metadata version=…` says it.
-        tp: tensor-parallel degree, where a sweep or the metadata say it.
-        flags: parameters of the server that a sweep set, `--max-num-seqs 16`, in order; the degree is not among them.
-        rate: requests per second that were asked for; infinite if none was.
-        cap: most requests at a time; None for no limit.
-        burstiness: 1 for Poisson arrivals.
-        ramp: whether the rate rose during the run.
-        probed: whether other requests ran beside those that were measured.
-        completed: requests.
-        duration: seconds from the first request to the end of the last.
-        input: mean prompt tokens.
-        output: mean generated tokens.
-        latency: mean latency over the whole run, seconds.
-        source: what `latency` comes from: `CALLS`, `E2EL` or `PARTS`.
-        ttft: mean time to the first token over the whole run, seconds.
-        percentiles: of the latency over the whole run, by their number; those that are known.
-        calls: the single calls, where the result holds them.
-    """
-
-    name: str
-    digest: str
-    identity: tuple[Any, ...]
-    day: str | None
-    served: str
-    version: str | None
-    tp: int | None
-    flags: tuple[str, ...]
-    rate: float
-    cap: int | None
-    burstiness: float
-    ramp: bool
-    probed: bool
-    completed: int
-    duration: float
-    input: float
-    output: float
-    latency: float
-    source: str
-    ttft: float
-    percentiles: Mapping[int, float]
-    calls: Calls | None
-
-    @property
-    def throughput(self) -> float:
-        """Requests completed per second of the whole run."""
-        return self.completed / self.duration
-
-    @property
-    def in_flight(self) -> float:
-        """Mean number of requests in flight over the whole run, by Little's law."""
-        return self.latency * self.throughput
 
 
 class _Bad(Exception):
@@ -188,6 +108,7 @@ def _result(value: Mapping[str, Any], name: str, folder: str, digest: str) -> Re
     if latency < ttft * (1 - 1e-6):
         raise _Bad("the mean latency is shorter than the mean time to the first token")
     return Result(
+        tool=_TOOL,
         name=name,
         digest=digest,
         identity=tuple(str(value.get(key)) for key in ("date", "duration", "completed", "total_input_tokens")),
@@ -347,3 +268,7 @@ def _whole(value: Mapping[str, Any], key: str) -> int:
     if number != int(number):
         raise _Bad(f'"{key}" is not a whole number')
     return int(number)
+
+
+READER = Reader(_TOOL, is_result, result_of)
+"""Results of `vllm bench serve`, single or of a sweep."""
