@@ -13,9 +13,10 @@ demo: $(STAMP)
 	@echo "Try: edit .demo/workflows/rag-reranker.yaml, then: $(BIN)/scepsy compile --project .demo"
 	@echo "Why this allocation: $(BIN)/scepsy explain --project .demo"
 
-# Two workers per core: many tests wait for processes and sockets.
+# Two workers per core: many tests wait for processes and sockets. Each begins with whole files and, once it has none,
+# takes tests from another.
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN)))
+	@$(BIN)/python -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN))) --dist worksteal
 
 # Builds a real Kubernetes and Argo CD from Go modules, once per version, and runs them on loopback. Needs Go, git and
 # redis-server; SCEPSY_TEST_KUBECONFIG names a cluster to use instead.

@@ -6,14 +6,17 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from scepsy.cli import main
+from scepsy.traces.trace import Trace
+from scepsy.traces.trace_reader import read_trace
 
 # No test fails because the machine is busy.
 settings.register_profile("scepsy", deadline=None)
@@ -55,16 +58,37 @@ def git_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
-    (home / ".gitconfig").write_text("[user]\n name = Ada Lovelace\n email = ada@example.com\n")
+    # The sample hooks are a dozen files of each repository that is made, copied and removed: left out.
+    for name in ("hooks", "info"):
+        (home / "template" / name).mkdir(parents=True)
+    (home / ".gitconfig").write_text(
+        f"[user]\n name = Ada Lovelace\n email = ada@example.com\n[init]\n templateDir = {home / 'template'}\n"
+    )
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     return home
 
 
+_TRACES: dict[tuple[bytes, str, tuple[str, ...]], tuple[Trace, str]] = {}
+"""Traces that were read, with their digests, by the bytes of the file, its name in messages and the LLMs."""
+
+
+def _read_trace(path: Path, name: str, llms: Collection[str]) -> tuple[Trace, str]:
+    """Read a trace like `read_trace`, but equal bytes only once: most tests compile the traces of the same examples."""
+    try:
+        key = sha256(path.read_bytes()).digest(), name, tuple(llms)
+    except OSError:
+        return read_trace(path, name, llms)
+    if key not in _TRACES:
+        _TRACES[key] = read_trace(path, name, llms)
+    return _TRACES[key]
+
+
 @pytest.fixture
 def scepsy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, git_home: Path) -> Scepsy:
     """Run a command as a user would: `scepsy("compile", "--project", path)`."""
+    monkeypatch.setattr("scepsy.demand.resolve.read_trace", _read_trace)
 
     def run(*arguments: object) -> Ran:
         monkeypatch.setattr("sys.argv", ["scepsy", *map(str, arguments)])
