@@ -10,9 +10,11 @@ import click
 from scepsy.cli.exit_codes import OUT_OF_DATE
 from scepsy.cli.options import DURATION, output_option, project_option
 from scepsy.cli.output import console, print_json, reporting
+from scepsy.cli.profile.job_progress import job_output
 from scepsy.documents import API_VERSION
 from scepsy.documents.command_results import CompileResult
-from scepsy.profiling.jobs.lifecycle import Where, measured_first
+from scepsy.profiling.jobs.measure import measure_then_compile
+from scepsy.profiling.jobs.target import Target
 from scepsy.publishing.build import build_here
 from scepsy.publishing.publish import Destination, publish
 from scepsy.report.compile_terminal import show_compile
@@ -68,7 +70,8 @@ def command(
     def work() -> CompileResult:
         if not measure:
             return compiled()
-        return measured_first(Where(project, cluster, context, argo_server), timeout, commit, compiled)
+        target = Target(project, cluster, context, argo_server)
+        return measure_then_compile(target, timeout, commit, compiled, job_output())
 
     result = reporting(
         work, output, lambda failure: CompileResult(api_version=API_VERSION, checked=check, error=failure)

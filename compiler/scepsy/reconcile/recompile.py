@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -141,10 +142,12 @@ class Recompilation:
             return ()
         if self.context is None and checked.kubernetes is None:
             return ("no profiling job submitted: no cluster is named (--context)",)
-        from scepsy.profiling.jobs.lifecycle import Where, submit_missing  # noqa: PLC0415 - slow to import
+        from scepsy.profiling.jobs.submit import submit_missing  # noqa: PLC0415 - slow to import
+        from scepsy.profiling.jobs.target import Target  # noqa: PLC0415 - slow to import
 
         try:
-            return tuple(submit_missing(Where(self.project, checked.plan.spec.cluster, self.context, None)))
+            target = Target(self.project, checked.plan.spec.cluster, self.context, None)
+            return tuple(submit_missing(target, lambda line: print(line, file=sys.stderr)))
         except ScepsyError as error:
             return (f"no profiling job submitted: {error.message}",)
 

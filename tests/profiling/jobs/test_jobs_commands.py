@@ -22,8 +22,10 @@ from tests.profiling.jobs.test_jobs_workflow import job
 
 from scepsy.documents import emit
 from scepsy.documents.compressed_text import unpack
-from scepsy.profiling.jobs import submission
+from scepsy.errors import ScepsyError
+from scepsy.profiling.jobs import following
 from scepsy.profiling.jobs.argo_client import ArgoJobs, Jobs, KubernetesJobs
+from scepsy.profiling.jobs.submit import Submitted, submit_job
 from scepsy.profiling.planning.sweep import Shape
 
 IMAGE = "registry.example.com/scepsy-vllm:v0.24.0"
@@ -40,7 +42,7 @@ def project(tmp_path: Path, demo: Demo, kubeconfig: Path, monkeypatch: pytest.Mo
     # One degree is enough here.
     spec.write_text(spec.read_text().replace("    - name: ", "    - tensorParallel: [1]\n      name: "))
     commit_all(directory)
-    monkeypatch.setattr(submission, "POLL", 0.01)
+    monkeypatch.setattr(following, "POLL", 0.01)
     return directory
 
 
@@ -63,12 +65,12 @@ def commit_all(directory: Path, message: str = "Edit") -> None:
 
 
 def measures(world: World, **failures: str) -> None:
-    """Have the cluster measure while somebody waits: from the third look on, all is over."""
-    looks = [0]
+    """Have the cluster measure while a command waits: from the third poll on, all is over."""
+    polls = [0]
 
     def look(what: str) -> None:
-        looks[0] += what.startswith("GET") and "sweep in" in what.replace("+", " ")
-        if looks[0] >= 3:
+        polls[0] += what.startswith("GET") and "sweep in" in what.replace("+", " ")
+        if polls[0] >= 3:
             measure(world, **failures)
 
     world.before_answer = look
@@ -105,7 +107,7 @@ def test_submit_says_what_it_submitted_and_what_to_do_next(command: Callable[...
     assert untouched(project)[0] == ""
 
 
-def test_a_dry_run_prints_what_would_be_submitted_and_contacts_nobody(command: Callable[..., Ran], world: World) -> None:  # fmt: skip
+def test_a_dry_run_prints_what_would_be_submitted_and_sends_no_request(command: Callable[..., Ran], world: World) -> None:  # fmt: skip
     ran = command("profile", "submit", "--dry-run")
     assert (ran.code, ran.err, world.asked) == (0, "", [])
     printed = list(YAML(typ="safe", pure=True).load_all(ran.out))
@@ -115,7 +117,7 @@ def test_a_dry_run_prints_what_would_be_submitted_and_contacts_nobody(command: C
     assert ran.out.encode() == emit(*printed)
 
 
-def test_who_submits_again_joins(command: Callable[..., Ran], world: World) -> None:
+def test_a_second_submission_joins_the_first(command: Callable[..., Ran], world: World) -> None:
     command("profile", "submit")
     ran = command("profile", "submit")
     assert ran.code == 0
@@ -130,23 +132,21 @@ def test_who_submits_again_joins(command: Callable[..., Ran], world: World) -> N
 def test_two_submitters_at_once_make_one_workflow(world: World, kubeconfig: Path, failed_before: bool) -> None:
     made = job(Shape(1, 10), Shape(1, 5))
     if failed_before:
-        submission.submit(KubernetesJobs(), made)
+        submit_job(KubernetesJobs(), made)
         measure(world, tp1_s5="the server died")
     barrier = threading.Barrier(2)
     first = threading.local()
 
-    def both_have_looked(what: str) -> None:
+    def both_have_listed(what: str) -> None:
         # Both have their list before either creates.
         if what.startswith("POST") and not hasattr(first, "passed"):
             first.passed = True
             barrier.wait(10)
 
-    world.before_answer = both_have_looked
-    found: list[submission.Submitted] = []
+    world.before_answer = both_have_listed
+    found: list[Submitted] = []
     clients: list[Jobs] = [KubernetesJobs(), ArgoJobs(world.url, TOKEN)]
-    threads = [
-        threading.Thread(target=lambda jobs=jobs: found.append(submission.submit(jobs, made))) for jobs in clients
-    ]
+    threads = [threading.Thread(target=lambda jobs=jobs: found.append(submit_job(jobs, made))) for jobs in clients]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -159,22 +159,22 @@ def test_two_submitters_at_once_make_one_workflow(world: World, kubeconfig: Path
 def test_part_of_what_runs_already_is_joined_and_part_of_what_is_done_is_found(world: World, kubeconfig: Path) -> None:  # fmt: skip
     jobs = KubernetesJobs()
     whole, part, more = job(Shape(1, 10), Shape(1, 5)), job(Shape(1, 5)), job(Shape(1, 5), Shape(1, 2))
-    submission.submit(jobs, whole)
-    joined = submission.submit(jobs, part)
+    submit_job(jobs, whole)
+    joined = submit_job(jobs, part)
     assert (joined.how, joined.base) == ("joined", whole.name)
-    assert submission.submit(jobs, more).how == "submitted"
-    assert submission.submit(jobs, job(Shape(1, 5), model="other/model")).how == "submitted"
+    assert submit_job(jobs, more).how == "submitted"
+    assert submit_job(jobs, job(Shape(1, 5), model="other/model")).how == "submitted"
     measure(world)
-    done = submission.submit(jobs, part)
+    done = submit_job(jobs, part)
     assert (done.how, done.base) == ("finished", whole.name)
-    assert [o.base for o in submission.follow(jobs, [done, joined], lambda outcomes: None, 10)] == [whole.name]
+    assert [o.base for o in following.follow(jobs, [done, joined], lambda outcomes: None, 10)] == [whole.name]
 
 
-def test_a_foreign_workflow_of_that_name_is_told(world: World, kubeconfig: Path) -> None:
+def test_a_foreign_workflow_of_that_name_is_an_error(world: World, kubeconfig: Path) -> None:
     made = job(Shape(1, 10))
     world.workflows[made.name] = {"metadata": {"name": made.name}}
-    with pytest.raises(submission.ScepsyError, match="is not a Scepsy job"):
-        submission.submit(KubernetesJobs(), made)
+    with pytest.raises(ScepsyError, match="is not a Scepsy job"):
+        submit_job(KubernetesJobs(), made)
 
 
 @pytest.mark.parametrize(("change", "message", "hint"), [
@@ -199,11 +199,11 @@ def test_a_project_with_several_clusters_must_say_which(command: Callable[..., R
     for arguments in (("profile", "submit"), ("profile", "collect"), ("compile", "--profile")):
         ran = command(*arguments)
         assert (ran.code, world.asked) == (1, [])
-        assert "name it: --cluster one-node|other" in ran.err
+        assert "name one: --cluster one-node|other" in ran.err
     assert command("profile", "submit", "--cluster", "other").code == 0
 
 
-def test_no_gpu_that_may_be_used_is_told_before_anything_is_submitted(command: Callable[..., Ran], project: Path, world: World, scepsy: Scepsy) -> None:  # fmt: skip
+def test_no_gpu_that_may_be_used_is_an_error_before_anything_is_submitted(command: Callable[..., Ran], project: Path, world: World, scepsy: Scepsy) -> None:  # fmt: skip
     shutil.copytree(Path(__file__).parents[3] / "examples" / "profiles", project / "profiles")
     cluster = project / "clusters" / "one-node.yaml"
     text = cluster.read_text()
@@ -298,7 +298,7 @@ def test_submit_and_wait_brings_one_commit_on_a_branch(
 
     again = command("profile", "collect", *(["--argo-server", world.url] if server else []))
     assert (again.code, again.out.count("Nothing new")) == (0, 1)
-    assert f"on branch {branch} already" in again.out
+    assert f"already on branch {branch}." in again.out
     assert branches(project) == sorted(["main", branch])
 
     git(project, "merge", "-q", branch)
@@ -310,7 +310,9 @@ def test_submit_and_wait_brings_one_commit_on_a_branch(
     assert command("profile", "collect").out.startswith("Nothing new: the project has all results.")
 
 
-def test_collect_brings_what_nobody_waited_for(command: Callable[..., Ran], world: World, project: Path) -> None:
+def test_collect_commits_results_that_no_command_waited_for(
+    command: Callable[..., Ran], world: World, project: Path
+) -> None:
     ran = command("profile", "collect")
     assert (ran.code, ran.out.partition(":")[0]) == (0, "Nothing to collect")
     command("profile", "submit")
@@ -323,11 +325,11 @@ def test_collect_brings_what_nobody_waited_for(command: Callable[..., Ran], worl
         "Nothing new: the project has all results.",
     ]
     measure(world)
-    ran = command("profile", "collect", "--branch", "new-figures")
+    ran = command("profile", "collect", "--branch", "new-profiles")
     assert ran.code == 0
-    assert f"on branch new-figures: profiles/{small}.yaml profiles/{large}.yaml" in ran.out
-    assert "on branch new-figures already" in command("profile", "collect").out
-    assert branches(project) == ["main", "new-figures"]
+    assert f"on branch new-profiles: profiles/{small}.yaml profiles/{large}.yaml" in ran.out
+    assert "already on branch new-profiles." in command("profile", "collect").out
+    assert branches(project) == ["main", "new-profiles"]
 
 
 def test_other_projects_and_clusters_results_are_left_alone(command: Callable[..., Ran], world: World, project: Path) -> None:  # fmt: skip
@@ -347,7 +349,7 @@ def test_results_of_another_engine_version_are_left_there(command: Callable[...,
     spec.write_text(spec.read_text().replace("version: 0.24.0", "version: 0.25.0"))
     ran = command("profile", "collect")
     assert ran.code == 0
-    assert ran.out.count("of vLLM 0.24.0, the engine is 0.25.0") == 2
+    assert ran.out.count("measured with vLLM 0.24.0, the project uses 0.25.0") == 2
     assert branches(project) == ["main"]
 
 
@@ -355,13 +357,13 @@ def test_results_of_another_engine_version_are_left_there(command: Callable[...,
     ("a..b", "'a..b' is not a valid branch name"),
     ("main/new", "cannot create the branch main/new: the branch main exists"),
 ])  # fmt: skip
-def test_a_branch_that_cannot_be_made_is_told_before_anything_is_measured(command: Callable[..., Ran], world: World, branch: str, message: str) -> None:  # fmt: skip
+def test_a_branch_that_cannot_be_made_is_an_error_before_anything_is_measured(command: Callable[..., Ran], world: World, branch: str, message: str) -> None:  # fmt: skip
     ran = command("profile", "submit", "--wait", "--branch", branch)
     assert (ran.code, world.asked) == (1, [])
     assert message in ran.err
 
 
-def test_credentials_that_expire_while_waiting_end_it_and_the_jobs_go_on(command: Callable[..., Ran], world: World) -> None:  # fmt: skip
+def test_credentials_that_expire_while_waiting_end_it_and_the_jobs_continue(command: Callable[..., Ran], world: World) -> None:  # fmt: skip
     world.fail(401, match="sweep.in")
     ran = command("profile", "submit", "--wait")
     assert ran.code == 1
@@ -369,7 +371,7 @@ def test_credentials_that_expire_while_waiting_end_it_and_the_jobs_go_on(command
     assert "collect the results later: scepsy profile collect" in ran.err
 
 
-def test_what_failed_is_told_and_only_that_is_measured_anew(command: Callable[..., Ran], world: World, project: Path) -> None:  # fmt: skip
+def test_points_that_failed_are_reported_and_only_they_are_measured_again(command: Callable[..., Ran], world: World, project: Path) -> None:  # fmt: skip
     measures(world, tp1_s5="the server died")
     ran = command("profile", "submit", "--wait")
     assert ran.code == 1
@@ -384,7 +386,7 @@ def test_what_failed_is_told_and_only_that_is_measured_anew(command: Callable[..
     assert ran.code == 0, ran.err
     assert sorted(world.workflows) == [small, f"{small}-r2", large, f"{large}-r2"]
     assert f"submitted  {large}-r2" in ran.out
-    assert "attempt 2, for what failed" in ran.out
+    assert "attempt 2, for points that failed" in ran.out
     (resumed,) = points(world.workflows[f"{large}-r2"]).values()
     assert resumed["name"] == "tp1-s5"
     assert unpack(resumed["resume"], "journal") == '{"arguments":{}}\n'
@@ -392,7 +394,7 @@ def test_what_failed_is_told_and_only_that_is_measured_anew(command: Callable[..
     assert [document["metadata"]["name"] for document in documents] == [f"{large}-tp1-s10", f"{large}-tp1-s5"]
 
 
-def test_points_that_failed_are_told_by_collect(command: Callable[..., Ran], world: World) -> None:
+def test_points_that_failed_are_reported_by_collect(command: Callable[..., Ran], world: World) -> None:
     command("profile", "submit")
     measure(world, tp1_s5="out of \x1b[31mluck")
     ran = command("profile", "collect")
@@ -401,13 +403,13 @@ def test_points_that_failed_are_told_by_collect(command: Callable[..., Ran], wor
 
 
 def test_a_branch_of_that_name_with_something_else_is_not_touched(command: Callable[..., Ran], world: World, project: Path) -> None:  # fmt: skip
-    git(project, "branch", "figures")
+    git(project, "branch", "taken")
     command("profile", "submit")
     measure(world)
-    ran = command("profile", "collect", "--branch", "figures")
+    ran = command("profile", "collect", "--branch", "taken")
     assert ran.code == 1
-    assert "the branch figures exists, with other content" in ran.err
-    assert git(project, "rev-parse", "figures") == git(project, "rev-parse", "main")
+    assert "the branch taken exists, with other content" in ran.err
+    assert git(project, "rev-parse", "taken") == git(project, "rev-parse", "main")
 
 
 def test_without_a_repository_the_profiles_are_written(command: Callable[..., Ran], world: World, project: Path) -> None:  # fmt: skip
@@ -420,14 +422,14 @@ def test_without_a_repository_the_profiles_are_written(command: Callable[..., Ra
     assert [file.stem for file in files] == sorted(world.workflows)
     measures(world)
     assert command("profile", "submit", "--wait").code == 0
-    # With the figures there, less is missing: that is another sweep, which goes on where the first one failed.
+    # With these Profiles, less is missing: that is another sweep, which goes on where the first one failed.
     assert len(list((project / "profiles").iterdir())) == 4
     renewed = [points(w)["tp1-s5"] for w in world.workflows.values() if set(points(w)) == {"tp1-s5"}]
     assert [unpack(point["resume"], "journal") for point in renewed] == ['{"arguments":{}}\n'] * 2
     assert command("profile", "collect").out.startswith("Nothing new")
 
 
-def test_jobs_that_somebody_deletes_are_missed(command: Callable[..., Ran], world: World) -> None:
+def test_a_deleted_job_is_an_error(command: Callable[..., Ran], world: World) -> None:
     def delete(what: str) -> None:
         if "sweep in" in what.replace("+", " "):
             world.workflows.clear()
@@ -438,7 +440,7 @@ def test_jobs_that_somebody_deletes_are_missed(command: Callable[..., Ran], worl
     assert f"no longer exists in namespace {NAMESPACE}: deleted" in ran.err
 
 
-def test_waiting_ends_when_its_time_is_up_and_the_jobs_go_on(command: Callable[..., Ran], world: World) -> None:
+def test_waiting_ends_at_the_timeout_and_the_jobs_continue(command: Callable[..., Ran], world: World) -> None:
     ran = command("profile", "submit", "--wait", "--timeout", "50ms")
     assert ran.code == 1
     assert "--timeout expired; the jobs continue" in ran.err
@@ -499,7 +501,7 @@ def test_from_a_new_spec_to_manifests_in_one_command(command: Callable[..., Ran]
     ran = command("compile", "--profile", "--commit")
     assert ran.code == 0
     assert "Output: up to date" in ran.out
-    assert len(world.asked) == asked  # nothing is missing: nobody is contacted
+    assert len(world.asked) == asked  # nothing is missing: no request is sent
 
 
 def test_compile_goes_on_without_points_that_it_can_do_without(command: Callable[..., Ran], world: World, project: Path) -> None:  # fmt: skip
@@ -511,7 +513,7 @@ def test_compile_goes_on_without_points_that_it_can_do_without(command: Callable
     assert "Next: check the files" in ran.out
 
 
-def test_compile_fails_with_the_reasons_where_an_llm_lacks_every_figure(command: Callable[..., Ran], world: World, project: Path) -> None:  # fmt: skip
+def test_compile_fails_with_the_reasons_where_an_llm_has_no_profile(command: Callable[..., Ran], world: World, project: Path) -> None:  # fmt: skip
     measures(world, tp1_s5="out of luck", tp1_s10="out of memory")
     ran = command("compile", "--profile")
     assert ran.code == 1
@@ -521,7 +523,7 @@ def test_compile_fails_with_the_reasons_where_an_llm_lacks_every_figure(command:
     assert not (project / "plans").exists()
 
 
-def test_inputs_that_are_not_committed_are_told_before_anything_is_measured(command: Callable[..., Ran], world: World, project: Path) -> None:  # fmt: skip
+def test_inputs_that_are_not_committed_are_an_error_before_anything_is_measured(command: Callable[..., Ran], world: World, project: Path) -> None:  # fmt: skip
     spec = project / "workflows" / "rag-reranker.yaml"
     spec.write_text(spec.read_text() + "# edited\n")
     ran = command("compile", "--profile", "--commit")

@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from scepsy.cli.options import argo_server_option, cluster_option, context_option, project_option
-from scepsy.profiling.jobs.lifecycle import Where, collect
+from scepsy.cli.profile.job_progress import job_output
+from scepsy.profiling.jobs.collect import collect
+from scepsy.profiling.jobs.target import Target
 
 
 @click.command("collect")
@@ -20,4 +22,4 @@ def command(
     cluster: str | None, context: str | None, argo_server: str | None, branch: str | None, project: Path
 ) -> None:
     """Commit the Profiles of finished jobs on a branch."""
-    collect(Where(project, cluster, context, argo_server), branch)
+    collect(Target(project, cluster, context, argo_server), branch, job_output())

@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from scepsy.cli.options import DURATION, argo_server_option, cluster_option, context_option, project_option
-from scepsy.profiling.jobs.lifecycle import Where, submit
+from scepsy.cli.profile.job_progress import job_output
+from scepsy.profiling.jobs.measure import submit
+from scepsy.profiling.jobs.target import Target
 
 
 @click.command("submit")
@@ -31,10 +33,10 @@ def command(
 ) -> None:
     """Measure what is missing on the cluster, with Argo Workflows.
 
-    Jobs that run already are joined; of those that failed, only what failed is measured anew.
+    A job that runs already is joined; of a failed job, only the points that failed are measured again.
     """
     if dry_run and wait:
         raise click.UsageError("--dry-run submits nothing, so it excludes --wait")
     if branch is not None and not wait:
         raise click.UsageError("--branch is for the results, so it needs --wait")
-    submit(Where(project, cluster, context, argo_server), wait, dry_run, timeout, branch)
+    submit(Target(project, cluster, context, argo_server), wait, dry_run, timeout, branch, job_output())
