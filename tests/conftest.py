@@ -88,7 +88,7 @@ def _read_trace(path: Path, name: str, llms: Collection[str]) -> tuple[Trace, st
 @pytest.fixture
 def scepsy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, git_home: Path) -> Scepsy:
     """Run a command as a user would: `scepsy("compile", "--project", path)`."""
-    monkeypatch.setattr("scepsy.demand.resolve.read_trace", _read_trace)
+    monkeypatch.setattr("scepsy.demand.workflow_demand.read_trace", _read_trace)
 
     def run(*arguments: object) -> Ran:
         monkeypatch.setattr("sys.argv", ["scepsy", *map(str, arguments)])

@@ -23,7 +23,7 @@ from scepsy.cluster import kubernetes as access
 from scepsy.cluster.kubernetes import NODES, PODS, SLICES, Kubernetes
 from scepsy.documents import Cluster
 from scepsy.documents.loading import validate
-from scepsy.documents.source import SourceFile, parse
+from scepsy.documents.yaml_source import SourceFile, parse
 from scepsy.drift import nodes as inventory
 from scepsy.drift import objects
 from scepsy.errors import ScepsyError

@@ -15,7 +15,7 @@ from scepsy.cluster.document import Discovered, fresh, merged
 from scepsy.cluster.yaml_layout import checked, rewritten
 from scepsy.documents import Cluster, DocumentError
 from scepsy.documents.loading import validate
-from scepsy.documents.source import SourceFile, parse
+from scepsy.documents.yaml_source import SourceFile, parse
 from scepsy.errors import ScepsyError
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples/clusters"

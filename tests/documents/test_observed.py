@@ -12,8 +12,8 @@ from scepsy.compilation import collect_inputs
 from scepsy.documents import Cluster, DocumentError, load_workspace
 from scepsy.documents.loading import validate
 from scepsy.documents.observed import without
-from scepsy.documents.source import SourceFile, parse
 from scepsy.documents.workspace import with_observed
+from scepsy.documents.yaml_source import SourceFile, parse
 
 CLUSTER = b"""\
 apiVersion: scepsy.dev/v1alpha1

@@ -14,7 +14,7 @@ from tests.conftest import Demo, Scepsy
 from scepsy.cluster.kubernetes import NODES, SLICES
 from scepsy.documents import Cluster
 from scepsy.documents.loading import validate
-from scepsy.documents.source import SourceFile, parse
+from scepsy.documents.yaml_source import SourceFile, parse
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import yaml
 from scepsy.cluster.kubernetes import Kubernetes
 from scepsy.documents import Cluster
 from scepsy.documents.loading import validate
-from scepsy.documents.source import SourceFile, parse
+from scepsy.documents.yaml_source import SourceFile, parse
 from scepsy.drift import nodes as inventory
 from scepsy.drift import objects
 from scepsy.drift.finding import Finding

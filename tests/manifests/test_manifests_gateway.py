@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from tests.manifests.manifest_values import cluster, plan, project
 
-from scepsy.documents.source import SourceFile, parse
+from scepsy.documents.yaml_source import SourceFile, parse
 from scepsy.manifests import (
     COUNTS_PATH,
     EXECUTION_HEADER,

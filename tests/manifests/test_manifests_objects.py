@@ -16,7 +16,7 @@ from tests import kubernetes_schemas
 from tests.manifests.manifest_values import cluster, gpu, llm, plan, plan_values, project, with_pod_template
 
 from scepsy.documents import Plan, Project
-from scepsy.documents.source import SourceFile, parse
+from scepsy.documents.yaml_source import SourceFile, parse
 from scepsy.manifests import BadPodTemplate, BodyTooLarge, render
 
 EVERYTHING = {

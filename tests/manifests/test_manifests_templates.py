@@ -11,7 +11,7 @@ from tests.manifests.manifest_values import cluster, plan, project
 from tests.operations import peak_bytes
 
 from scepsy.documents import DocumentError
-from scepsy.documents.source import SourceFile, parse
+from scepsy.documents.yaml_source import SourceFile, parse
 from scepsy.manifests import Backend, Server, gateway_config, render
 
 PDB = "poddisruptionbudget.yaml.j2"

@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from tests.performance.test_catalog import A100, MIX, eight_billion, measured, profile
+from tests.performance.test_profile_catalog import A100, MIX, eight_billion, measured, profile
 
 from scepsy.demand.statistics import LlmDemand, TokenUse
 from scepsy.documents import Llm

@@ -28,7 +28,7 @@ from scepsy.cluster.kubernetes import NODES, SLICES
 from scepsy.documents import API_VERSION, Cluster, Plan
 from scepsy.documents.drift_result import DriftFinding, DriftResult, FindingKind
 from scepsy.documents.loading import validate
-from scepsy.documents.source import SourceFile, parse
+from scepsy.documents.yaml_source import SourceFile, parse
 from scepsy.reconcile.proposal import _summary, commit_reason
 
 __all__ = ["server"]

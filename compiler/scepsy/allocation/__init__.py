@@ -3,6 +3,7 @@
 Section 2.4 of the model: a multiple-choice knapsack over GPU units, solved exactly.
 """
 
+from scepsy.allocation.best_first import Candidate, Enumeration
 from scepsy.allocation.branch_and_place import Solution
 from scepsy.allocation.cutting_planes import solve
 from scepsy.allocation.feasibility_hints import feasibility_hint
@@ -11,7 +12,6 @@ from scepsy.allocation.infeasible import Infeasible
 from scepsy.allocation.options import Option, OptionTable, option_tables
 from scepsy.allocation.problem import OBJECTIVE, Bound, Problem, beyond_reach, build_problem, reweighed
 from scepsy.allocation.replan import Replanned, replan
-from scepsy.allocation.search import Candidate, Enumeration
 
 __all__ = [
     "OBJECTIVE",

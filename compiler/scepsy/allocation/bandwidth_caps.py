@@ -14,10 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from scepsy.allocation.best_first import Candidate, Enumeration
 from scepsy.allocation.branch_and_place import Solution, placed_or_none
 from scepsy.allocation.options import only
 from scepsy.allocation.problem import RESOLUTION, Problem
-from scepsy.allocation.search import Candidate, Enumeration
 from scepsy.pipeline import Shape
 from scepsy.pipeline.instance import Ints
 from scepsy.placement import Inventory, Placed, Undecided
@@ -26,7 +26,7 @@ from scepsy.placement.bin_packing import Size, joined
 _MAX_CANDIDATES = 3_000
 """Allocations that are tried for one placement, best first."""
 _EFFORT = 400_000
-"""Options that the search for them may look at."""
+"""Options that the search for them may examine."""
 _STEPS = 50_000
 """Steps of the exact search among the LLMs that share GPUs with each other."""
 

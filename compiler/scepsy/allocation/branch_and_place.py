@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from scepsy.allocation.annealing import anneal
+from scepsy.allocation.best_first import EFFORT, Candidate, Enumeration, first_guess
 from scepsy.allocation.dynamic_program import suffix_values
 from scepsy.allocation.infeasible import Infeasible
 from scepsy.allocation.options import OptionTable, only
 from scepsy.allocation.problem import RESOLUTION, Problem, beyond_reach
 from scepsy.allocation.relaxation import Relaxation, relax, use_of
-from scepsy.allocation.search import EFFORT, Candidate, Enumeration, first_guess
 from scepsy.performance.curves import Array
 from scepsy.pipeline import LlmOutcome
 from scepsy.pipeline.instance import Ints
@@ -26,7 +26,7 @@ MAX_CANDIDATES = 2000
 CHAIN = 20_000
 """Moves of one chain of simulated annealing."""
 _PER_MOVE = 250
-"""What a move counts for, in options that are looked at."""
+"""What a move counts for, in options that are examined."""
 _QUICK = 32
 """Part of the effort that goes into an enumeration that may be hopeless: one over this."""
 _FEW = 20_000
@@ -125,7 +125,7 @@ def _order(start: Start) -> tuple[int, int]:
 
 
 def _possible(relaxation: Relaxation, reduced: Array, most: int | None) -> npt.NDArray[np.bool_]:
-    """Tell which options of an LLM an allocation can have that costs at most so much."""
+    """Return which options of an LLM an allocation can have that costs at most so much."""
     return np.ones(len(reduced), dtype=bool) if most is None else relaxation.bound + reduced <= most + 1
 
 
@@ -155,7 +155,7 @@ def _enumerated(
         problem: the problem.
         inventory: the GPUs.
         known: the best allocation so far; none that costs more is of interest.
-        effort: options that may be looked at.
+        effort: options that may be examined.
         kept: per LLM the rows that matter; all of them if None.
     """
     part, start = problem, None if known is None else known[0]
@@ -190,7 +190,7 @@ def _annealed(problem: Problem, inventory: Inventory, relaxation: Relaxation, ef
     moves = min(CHAIN, effort // _PER_MOVE)
     for seed in range(max(1, effort // (CHAIN * _PER_MOVE))):
         for rows in anneal(uses, relaxation, inventory, seed, moves):
-            cost = sum(int(own[row]) for own, row in zip(problem.cost, rows, strict=True))
+            cost = sum(int(costs[row]) for costs, row in zip(problem.cost, rows, strict=True))
             units = sum(int(table.units[row]) for table, row in zip(problem.tables, rows, strict=True))
             candidate = Candidate(rows, cost, units)
             placed = _attempt(problem, rows, inventory) if problem.bounded(rows) else None
@@ -286,10 +286,10 @@ def _climbed(problem: Problem, inventory: Inventory, steps: int) -> list[tuple[C
 
 def _smallest(table: OptionTable, cost: Ints, degrees: tuple[int, ...]) -> int:
     """Return the smallest option, with bandwidth counted as share, preferably of some tensor-parallel degrees."""
-    own = np.isin(np.array([m.shape.tp for m in table.models], dtype=np.int64)[table.index], degrees)
+    preferred = np.isin(np.array([m.shape.tp for m in table.models], dtype=np.int64)[table.index], degrees)
     _, charged = _charged(table, TP_SIZES, TENTHS)
     size = charged.units
-    return int(np.lexsort((cost, size, ~own))[0])
+    return int(np.lexsort((cost, size, ~preferred))[0])
 
 
 def _attempt(problem: Problem, rows: Sequence[int], inventory: Inventory) -> list[Placed] | None:
@@ -316,7 +316,7 @@ def _packable(problem: Problem, inventory: Inventory, effort: int) -> list[tuple
         rows, tables = [kept for kept, _ in parts], tuple(table for _, table in parts)
         if not all(len(kept) for kept in rows):
             continue
-        cost = tuple(cost[own] for cost, own in zip(problem.cost, rows, strict=True))
+        cost = tuple(cost[kept] for cost, kept in zip(problem.cost, rows, strict=True))
         charged = replace(problem, tables=tables, cost=cost)
         guess = first_guess(charged, inventory)
         search = itertools.islice(Enumeration(charged, inventory, effort=effort // 4).run(), 50)
@@ -326,7 +326,7 @@ def _packable(problem: Problem, inventory: Inventory, effort: int) -> list[tuple
             except Undecided:
                 continue
             if placed is not None:
-                original = tuple(int(own[row]) for own, row in zip(rows, candidate.rows, strict=True))
+                original = tuple(int(kept[row]) for kept, row in zip(rows, candidate.rows, strict=True))
                 units = sum(int(t.units[row]) for t, row in zip(problem.tables, original, strict=True))
                 options = {t.load.name: t.option(row) for t, row in zip(problem.tables, original, strict=True)}
                 places = [replace(item, tenths=options[item.llm].shape.tenths) for item in placed]

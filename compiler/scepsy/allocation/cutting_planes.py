@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from scepsy.allocation.bandwidth_caps import with_best_caps
+from scepsy.allocation.best_first import EFFORT, Candidate, Enumeration, Limit
 from scepsy.allocation.branch_and_place import Solution, placed_or_none, solve_linear
 from scepsy.allocation.dynamic_program import best_rows, suffix_values
 from scepsy.allocation.infeasible import Infeasible
 from scepsy.allocation.problem import RESOLUTION, Problem
-from scepsy.allocation.search import EFFORT, Candidate, Enumeration, Limit
 from scepsy.demand import CriticalPath
 from scepsy.pipeline.instance import Ints
 from scepsy.placement import Inventory, Placed, Undecided

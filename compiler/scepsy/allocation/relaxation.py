@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scepsy.allocation.best_first import FULL, SLACK
 from scepsy.allocation.options import OptionTable
 from scepsy.allocation.problem import Problem
-from scepsy.allocation.search import FULL, SLACK
 from scepsy.performance.curves import Array
 from scepsy.pipeline.instance import Ints
 from scepsy.placement import TP_SIZES, WHOLE, Inventory, halved, volume

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scepsy.allocation.bandwidth_caps import best_caps, shapes_of, with_best_caps, with_rows
+from scepsy.allocation.best_first import Candidate, Enumeration, Limit
 from scepsy.allocation.branch_and_place import Solution
 from scepsy.allocation.options import OptionTable
 from scepsy.allocation.problem import RESOLUTION, Problem
-from scepsy.allocation.search import Candidate, Enumeration, Limit
 from scepsy.documents.plan import Instance
 from scepsy.pipeline import Shape
 from scepsy.pipeline.instance import Ints

@@ -12,9 +12,9 @@ from typing import Any
 from scepsy.documents import API_VERSION, Cluster, DocumentError, Gpu, Node, emit
 from scepsy.documents.checks import check_cluster
 from scepsy.documents.loading import Loaded, validate
-from scepsy.documents.source import Source, SourceFile, parse
 from scepsy.documents.units import format_memory
 from scepsy.documents.yaml_edit import Editor, Span, spans
+from scepsy.documents.yaml_source import Source, SourceFile, parse
 from scepsy.errors import ScepsyError
 from scepsy.sharing import check_kubernetes_version
 

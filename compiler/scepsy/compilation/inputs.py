@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scepsy.demand import Demand, as_observed, demand_of, quantile_factors
+from scepsy.demand import Demand, as_observed, demand_of, length_problem, quantile_factors
 from scepsy.demand.replay import replayed_as
 from scepsy.documents import (
     Cluster,
@@ -205,17 +204,10 @@ def _check_models(
 
 
 def _check_lengths(workflow: Loaded[Workflow], demand: Demand, catalog: Catalog) -> list[Diagnostic]:
-    """Check that the longest call of the demand is within the limit, above which the engine refuses calls."""
-    problems = []
-    for index, llm in enumerate(workflow.document.spec.llms):
-        longest = demand.llms[llm.name].longest
-        if llm.model not in catalog.models:
-            continue
-        limit = llm.max_model_len or catalog.architecture(llm.model).context_length
-        if longest > limit:
-            key = "maxModelLen" if llm.max_model_len else "name"
-            message = f"calls have up to {longest:,.0f} tokens; the limit is {limit:,}"
-            raised = "raise maxModelLen to" if llm.max_model_len else "use a model with a context of"
-            hint = f"{raised} at least {math.ceil(longest):,} tokens"
-            problems.append(workflow.problem(("spec", "llms", index, key), message, hint))
-    return problems
+    """Check that the longest call of the demand is within the limit; models without profiles are reported elsewhere."""
+    checked = (
+        length_problem(workflow, index, demand, catalog.architecture(llm.model).context_length)
+        for index, llm in enumerate(workflow.document.spec.llms)
+        if llm.model in catalog.models
+    )
+    return [problem for problem in checked if problem]

@@ -68,8 +68,8 @@ def _observed_warnings(workspace: Workspace, inputs: Inputs) -> list[str]:
     if missing is not None:
         nodes = workspace.clusters[cluster].document.spec.nodes
         known = {node.name for node in nodes} | {gpu.uuid for node in nodes for gpu in node.gpus}
-        gone = [*missing.document.spec.missing_nodes, *missing.document.spec.missing_gpus]
-        without = ", ".join(name for name in gone if name in known)
+        absent = [*missing.document.spec.missing_nodes, *missing.document.spec.missing_gpus]
+        without = ", ".join(name for name in absent if name in known)
         warnings += [f"planned without {without}, as observed ({missing.source.file.name})"] if without else []
     return warnings
 

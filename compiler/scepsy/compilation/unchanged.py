@@ -17,7 +17,7 @@ def compiler_name() -> str:
 def unchanged_plan(workspace: Workspace, cluster: str, previous: Sequence[Plan]) -> Plan | None:
     """Return the plan in force if nothing that it was compiled from has changed.
 
-    That is so if this version of the compiler wrote it, nobody edited it since (`spec.digest`), and the digests of all
+    That is so if this version of the compiler wrote it, it is unedited (`spec.digest`), and the digests of all
     inputs are the same. Its files are rendered again all the same: they may have been edited.
 
     Args:

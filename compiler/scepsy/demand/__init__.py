@@ -6,7 +6,6 @@ call, and the time outside LLMs; and of recorded executions the call graphs, how
 
 from scepsy.demand.call_graph import CriticalPath, Graph, Makespans, Step, graphs_of
 from scepsy.demand.observed import as_observed, longer
-from scepsy.demand.resolve import demand_of
 from scepsy.demand.statistics import (
     Demand,
     LlmDemand,
@@ -16,6 +15,7 @@ from scepsy.demand.statistics import (
     from_trace,
     quantile_factors,
 )
+from scepsy.demand.workflow_demand import demand_of, length_problem
 
 __all__ = [
     "CriticalPath",
@@ -31,6 +31,7 @@ __all__ = [
     "from_statistics",
     "from_trace",
     "graphs_of",
+    "length_problem",
     "longer",
     "quantile_factors",
 ]

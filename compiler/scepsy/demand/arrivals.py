@@ -78,7 +78,7 @@ def arrivals_of(began: Floats) -> Arrivals | str:
     batches of 10, in 95 to 97 %; where the rate itself changes slowly (20 times 25-fold in 1,000 arrivals), in 87 %.
 
     With at least PER_WINDOW x WINDOWS executions the dispersion is counted in the narrowest windows with a mean of
-    PER_WINDOW arrivals; the interval of the rate also looks at WINDOWS windows over the whole time, because slow
+    PER_WINDOW arrivals; the interval of the rate also uses WINDOWS windows over the whole time, because slow
     changes count there, and takes the larger. With fewer executions it is the limit for long windows of batches with
     independent intervals: c² E[B] + Var[B] ÷ E[B], c being the intervals' coefficient of variation and B the size of a
     batch (Cox and Lewis, section 4.6; c² alone where nothing comes in batches).

@@ -125,11 +125,11 @@ def _sum(trace: Trace, low: int, high: int, span: float) -> Graph:
     steps: list[Step] = []
     ran = 0.0
     for m in np.unique(trace.llm[low:high]).tolist():
-        own = np.flatnonzero(trace.llm[low:high] == m) + low
-        until = np.maximum.accumulate(trace.end[own])
+        calls = np.flatnonzero(trace.llm[low:high] == m) + low
+        until = np.maximum.accumulate(trace.end[calls])
         before = np.append(-np.inf, until[:-1])
-        busy = float(np.maximum(0.0, trace.end[own] - np.maximum(trace.start[own], before)).sum())
-        steps.append(Step(trace.llms[m], 0.0, busy, len(own), (len(steps) - 1,) if steps else ()))
+        busy = float(np.maximum(0.0, trace.end[calls] - np.maximum(trace.start[calls], before)).sum())
+        steps.append(Step(trace.llms[m], 0.0, busy, len(calls), (len(steps) - 1,) if steps else ()))
         ran += busy
     return Graph(tuple(steps), max(0.0, span - ran))
 
@@ -271,13 +271,15 @@ class Makespans:
         finish = np.zeros((len(self._llm), len(scale)))
         for level in range(len(self._bounds) - 1):
             low, high = self._bounds[level], self._bounds[level + 1]
-            own = slice(low, high)
-            finish[own] = self._gap[own, None] + self._seconds[own, None] * scale.T[self._llm[own]]
+            level_steps = slice(low, high)
+            finish[level_steps] = (
+                self._gap[level_steps, None] + self._seconds[level_steps, None] * scale.T[self._llm[level_steps]]
+            )
             if level:
                 s, t = self._sets[level], self._sets[level + 1]
                 members = self._members[self._offsets[s] : self._offsets[t]]
                 ready = np.maximum.reduceat(finish[members], self._offsets[s:t] - self._offsets[s], axis=0)
-                finish[own] += ready[self._set[own] - s]
+                finish[level_steps] += ready[self._set[level_steps] - s]
         return finish
 
     def _latest(self, finish: Floats) -> Ints:

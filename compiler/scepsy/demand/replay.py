@@ -7,9 +7,9 @@ from typing import Any
 
 from scepsy.demand.job_calls import MOST_CALLS, JobCalls
 from scepsy.demand.recorded_calls import recorded_calls
-from scepsy.demand.resolve import demand_of
 from scepsy.demand.statistics import LlmDemand
 from scepsy.demand.synthetic_calls import synthetic_calls
+from scepsy.demand.workflow_demand import demand_of
 from scepsy.documents import Llm, Workspace, contained
 from scepsy.errors import ScepsyError
 from scepsy.performance import Mix

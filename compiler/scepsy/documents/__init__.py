@@ -4,9 +4,9 @@ Models of every kind, reading with positions, diagnostics, and canonical writing
 are used for.
 """
 
+from scepsy.documents.canonical_yaml import emit
 from scepsy.documents.cluster import Cluster, Gpu, Node
 from scepsy.documents.diagnostics import Diagnostic, DocumentError, Position, did_you_mean
-from scepsy.documents.emit import emit
 from scepsy.documents.loading import KINDS, Loaded, load_file
 from scepsy.documents.model import API_VERSION
 from scepsy.documents.observed import ObservedCluster, ObservedWorkflow

@@ -16,9 +16,9 @@ from scepsy.documents.observed import ObservedCluster, ObservedWorkflow
 from scepsy.documents.plan import Plan
 from scepsy.documents.profile import Profile
 from scepsy.documents.project import Project
-from scepsy.documents.source import Node, Source, SourceFile, parse, read_bytes
 from scepsy.documents.trace_summary import TraceSummary
 from scepsy.documents.workflow import Workflow
+from scepsy.documents.yaml_source import Node, Source, SourceFile, parse, read_bytes
 
 KINDS: dict[str, type[Document]] = {
     kind.__name__: kind

@@ -24,8 +24,8 @@ from scepsy.documents.observed import ObservedCluster, ObservedWorkflow, without
 from scepsy.documents.paths import PathEscapes, contained
 from scepsy.documents.profile import Profile
 from scepsy.documents.project import Project
-from scepsy.documents.source import SourceFile, parse, read_bytes
 from scepsy.documents.workflow import Workflow
+from scepsy.documents.yaml_source import SourceFile, parse, read_bytes
 from scepsy.errors import ScepsyError
 
 PROJECT_FILE = "scepsy.yaml"

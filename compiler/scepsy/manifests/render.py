@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scepsy.documents.canonical_yaml import emit
 from scepsy.documents.cluster import Cluster
-from scepsy.documents.emit import emit
 from scepsy.documents.plan import Instance, Plan, PlannedLlm
 from scepsy.documents.project import Project
 from scepsy.documents.units import format_memory

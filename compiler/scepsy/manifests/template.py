@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from scepsy.documents import Diagnostic, DocumentError, Position, did_you_mean
-from scepsy.documents.source import SourceFile, parse, read_bytes
+from scepsy.documents.yaml_source import SourceFile, parse, read_bytes
 
 OBJECTS: Mapping[str, tuple[str, str]] = {
     "configmap-gateway.yaml.j2": ("v1", "ConfigMap"),

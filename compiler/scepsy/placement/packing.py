@@ -205,7 +205,7 @@ def _sets(requests: Sequence[Request], domains: Sequence[Domain]) -> list[GpuSet
 
 
 def _fits(sets: dict[int, int], free: Sequence[int]) -> bool:
-    """Tell whether domains with so many free GPUs hold so many sets of each size, largest first."""
+    """Return whether domains with so many free GPUs hold so many sets of each size, largest first."""
     slots = {size: sum(f // size for f in free) for size in TP_SIZES}
     used = 0
     for size in TP_SIZES:

@@ -103,15 +103,15 @@ def _prune_waves(instances: Sequence[Instance], olds: Sequence[Mapping[str, Inst
     goes in wave 0, and any other no later than the second greatest.
     """
     names = {item.name for item in instances}
-    gone = [item for old in olds for name, item in old.items() if name not in names]
-    carried = sorted({0} | {item.wave for item in gone})
+    removed = [item for old in olds for name, item in old.items() if name not in names]
+    carried = sorted({0} | {item.wave for item in removed})
     greatest, second = carried[-1], carried[-2] if len(carried) > 1 else 0
 
     def goes(wave: int) -> int:
         return greatest if wave == 0 else 0 if wave == greatest else second
 
     return {
-        item.name: max((goes(g.wave) for g in gone if set(g.gpus) & set(item.gpus)), default=0) for item in instances
+        item.name: max((goes(g.wave) for g in removed if set(g.gpus) & set(item.gpus)), default=0) for item in instances
     }
 
 

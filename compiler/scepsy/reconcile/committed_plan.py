@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from scepsy.documents import DocumentError, Plan, Workspace, contained
 from scepsy.documents.loading import validate
-from scepsy.documents.source import SourceFile, parse
+from scepsy.documents.yaml_source import SourceFile, parse
 from scepsy.errors import ScepsyError
 from scepsy.repository import WorkTree
 from scepsy.repository.worktree import read_at_head

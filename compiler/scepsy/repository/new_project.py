@@ -7,7 +7,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from scepsy.documents import Cluster, Profile, Workflow, did_you_mean, load_file
-from scepsy.documents.source import SourceFile, parse
+from scepsy.documents.yaml_source import SourceFile, parse
 from scepsy.errors import ScepsyError
 from scepsy.repository.git import ask, git
 from scepsy.repository.worktree import open_worktree_or_none

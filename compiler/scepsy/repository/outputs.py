@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from scepsy.documents import DocumentError, Plan, Workspace, contained, digest, emit, load_file
 from scepsy.documents.loading import validate
-from scepsy.documents.source import SourceFile, parse
+from scepsy.documents.yaml_source import SourceFile, parse
 from scepsy.errors import ScepsyError
 from scepsy.repository.commit import CannotCommit, check_committable, commit, make_commit
 from scepsy.repository.commit_message import message, trailers

@@ -486,9 +486,9 @@ def test_gpu_hours_are_those_of_whole_gpus_for_start_and_budget(
 
 
 def test_calls_that_the_engine_would_refuse_are_an_error_before_any_gpu_is_used(planned: Any) -> None:
-    with pytest.raises(DocumentError, match=r"calls have up to 964 tokens, but 512 are allowed") as raised:
+    with pytest.raises(DocumentError, match=r"calls have up to 964 tokens; the limit is 512") as raised:
         planned(workflow(role(prompt=900, maxModelLen=512)))
-    assert "allow 964" in str(raised.value)
+    assert "raise maxModelLen to at least 964 tokens" in str(raised.value)
 
 
 def test_an_unknown_cluster_is_named(planned: Any, tmp_path: Path) -> None:

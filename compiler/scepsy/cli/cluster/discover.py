@@ -19,7 +19,7 @@ from scepsy.cluster.yaml_layout import checked, rewritten
 from scepsy.documents import PROJECT_FILE, Cluster, DocumentError, Loaded, Project, contained, did_you_mean, load_file
 from scepsy.documents.diagnostics import Diagnostic, printable
 from scepsy.documents.model import KubernetesName
-from scepsy.documents.source import SourceFile, read_bytes
+from scepsy.documents.yaml_source import SourceFile, read_bytes
 from scepsy.errors import ScepsyError
 from scepsy.repository import open_worktree_or_none
 from scepsy.repository.single_file import write_at_once

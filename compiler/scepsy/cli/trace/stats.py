@@ -14,8 +14,8 @@ from scepsy.cli.options import output_option
 from scepsy.demand import from_trace
 from scepsy.demand.summary import summary_of
 from scepsy.documents import API_VERSION
+from scepsy.documents.canonical_yaml import emit
 from scepsy.documents.command_results import failure_of
-from scepsy.documents.emit import emit
 from scepsy.documents.trace_statistics import TraceStatistics
 from scepsy.errors import ScepsyError
 from scepsy.report.trace_page import page

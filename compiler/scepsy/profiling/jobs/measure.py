@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import TypeVar
 
 from scepsy.documents import Workspace
-from scepsy.documents.emit import emit
+from scepsy.documents.canonical_yaml import emit
 from scepsy.errors import ScepsyError
 from scepsy.profiling.jobs.following import wait_for
 from scepsy.profiling.jobs.jobs_to_submit import jobs_to_submit

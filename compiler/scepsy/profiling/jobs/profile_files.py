@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from scepsy.documents import DocumentError, Profile, Workspace, contained
 from scepsy.documents.diagnostics import printable
 from scepsy.documents.loading import validate
-from scepsy.documents.source import SourceFile, parse
 from scepsy.documents.units import format_rate
+from scepsy.documents.yaml_source import SourceFile, parse
 from scepsy.errors import ScepsyError
 from scepsy.profiling.jobs.output import Output, Print
 from scepsy.profiling.jobs.results import Outcome, file_of

@@ -20,7 +20,7 @@ from scepsy.documents.compressed_text import unpack
 from scepsy.documents.diagnostics import printable
 from scepsy.documents.loading import validate
 from scepsy.documents.model import FileMetadata
-from scepsy.documents.source import SourceFile, parse
+from scepsy.documents.yaml_source import SourceFile, parse
 from scepsy.errors import ScepsyError
 from scepsy.profiling.jobs.workflow import REQUEST, Request, parsed_name, point_name, shape_of
 from scepsy.profiling.planning.sweep import Shape

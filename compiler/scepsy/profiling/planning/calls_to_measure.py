@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from scepsy.demand import Demand, demand_of
+from scepsy.demand import Demand, demand_of, length_problem
 from scepsy.demand.replay import replayed_as
 from scepsy.documents import Architecture, Diagnostic, DocumentError, Llm, Loaded, Workflow, Workspace
 from scepsy.performance import Mix
@@ -111,10 +111,7 @@ def _too_long(
     problems = []
     for index, llm in enumerate(workflow.document.spec.llms):
         architecture = architectures.get(llm.model)
-        limit = llm.max_model_len or (architecture.context_length if architecture else math.inf)
-        longest = demand.llms[llm.name].longest
-        if longest > limit:
-            key = "maxModelLen" if llm.max_model_len else "name"
-            message = f"calls have up to {longest:,.0f} tokens, but {limit:,} are allowed"
-            problems.append(workflow.problem(("spec", "llms", index, key), message, f"allow {math.ceil(longest):,}"))
+        context = architecture.context_length if architecture else math.inf
+        if problem := length_problem(workflow, index, demand, context):
+            problems.append(problem)
     return problems

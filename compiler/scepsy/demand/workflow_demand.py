@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from scepsy.demand.statistics import Demand, from_statistics, from_trace
@@ -48,6 +49,26 @@ def demand_of(workspace: Workspace, loaded: Loaded[Workflow]) -> tuple[Demand, d
         raise DocumentError(unknown)
     _check_called(loaded, name, names, set(demand.llms))
     return demand, {name: digest(file.data)}
+
+
+def length_problem(workflow: Loaded[Workflow], index: int, demand: Demand, context: float) -> Diagnostic | None:
+    """Check that the longest call to an LLM is within its limit, above which the engine refuses calls.
+
+    Args:
+        workflow: the workflow.
+        index: position of the LLM in `spec.llms`.
+        demand: the demand of the workflow.
+        context: context length of the model, in tokens; the limit where the LLM has no `maxModelLen`.
+    """
+    llm = workflow.document.spec.llms[index]
+    limit, longest = llm.max_model_len or context, demand.llms[llm.name].longest
+    if longest <= limit:
+        return None
+    key = "maxModelLen" if llm.max_model_len else "name"
+    message = f"calls have up to {longest:,.0f} tokens; the limit is {limit:,}"
+    raised = "raise maxModelLen to" if llm.max_model_len else "use a model with a context of"
+    hint = f"{raised} at least {math.ceil(longest):,} tokens"
+    return workflow.problem(("spec", "llms", index, key), message, hint)
 
 
 def _file(workspace: Workspace, loaded: Loaded[Workflow], key: str, given: str) -> Path:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from scepsy.allocation import Enumeration, Infeasible, OptionTable, Problem, replan, solve
 from scepsy.allocation import branch_and_place as solution
 from scepsy.allocation.annealing import anneal
+from scepsy.allocation.best_first import Limit
 from scepsy.allocation.problem import RESOLUTION
 from scepsy.allocation.relaxation import relax, use_of
-from scepsy.allocation.search import Limit
 from scepsy.documents import Llm
 from scepsy.documents.plan import Instance
 from scepsy.performance import InstanceMemory
