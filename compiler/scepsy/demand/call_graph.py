@@ -271,15 +271,13 @@ class Makespans:
         finish = np.zeros((len(self._llm), len(scale)))
         for level in range(len(self._bounds) - 1):
             low, high = self._bounds[level], self._bounds[level + 1]
-            level_steps = slice(low, high)
-            finish[level_steps] = (
-                self._gap[level_steps, None] + self._seconds[level_steps, None] * scale.T[self._llm[level_steps]]
-            )
+            steps = slice(low, high)
+            finish[steps] = self._gap[steps, None] + self._seconds[steps, None] * scale.T[self._llm[steps]]
             if level:
                 s, t = self._sets[level], self._sets[level + 1]
                 members = self._members[self._offsets[s] : self._offsets[t]]
                 ready = np.maximum.reduceat(finish[members], self._offsets[s:t] - self._offsets[s], axis=0)
-                finish[level_steps] += ready[self._set[level_steps] - s]
+                finish[steps] += ready[self._set[steps] - s]
         return finish
 
     def _latest(self, finish: Floats) -> Ints:
