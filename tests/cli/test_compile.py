@@ -480,7 +480,7 @@ def test_an_empty_project_says_what_is_missing(tmp_path: Path, scepsy: Scepsy) -
     assert scepsy("init", tmp_path / "new").code == 0
     ran = scepsy("compile", "--project", tmp_path / "new")
     assert ran.code == 1
-    said = ran.err.splitlines()
+    printed = ran.err.splitlines()
     for what, hint in (
         ('there is no Workflow document: no .yaml file in "workflows"', "scepsy init DIR --example makes a project"),
         ('there is no Cluster document: no .yaml file in "clusters"', "scepsy cluster discover NAME --write"),
@@ -489,8 +489,8 @@ def test_an_empty_project_says_what_is_missing(tmp_path: Path, scepsy: Scepsy) -
             "scepsy profile estimate MODEL --product PRODUCT",
         ),
     ):
-        [at] = [number for number, line in enumerate(said) if what in line]
-        assert any(hint in line for line in said[at + 1 : at + 4]), ran.err
+        [at] = [number for number, line in enumerate(printed) if what in line]
+        assert any(hint in line for line in printed[at + 1 : at + 4]), ran.err
 
 
 def test_what_stands_in_an_error_does_nothing_to_the_terminal(scepsy: Scepsy) -> None:

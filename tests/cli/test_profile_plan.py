@@ -42,22 +42,22 @@ def lines(text: str) -> list[str]:
 def test_the_text_says_what_to_measure_what_it_costs_and_what_is_ruled_out(project: Path, scepsy: Scepsy) -> None:
     ran = scepsy("profile", "plan", "--project", project)
     assert (ran.code, ran.err) == (0, "")
-    said = lines(ran.out)
-    assert said[0] == "Measurements for cluster one-node (vLLM 0.24.0)"
-    start = said.index(f"{MODEL} on {GPU}")
-    assert said[start : start + 6] == [
+    printed = lines(ran.out)
+    assert printed[0] == "Measurements for cluster one-node (vLLM 0.24.0)"
+    start = printed.index(f"{MODEL} on {GPU}")
+    assert printed[start : start + 6] == [
         f"{MODEL} on {GPU}",
         "calls to reranker of rag-reranker: 510 prompt tokens, 1 generated",
         "TP share why GPU-hours",
-        "─" * len(said[start + 3]),
+        "─" * len(printed[start + 3]),
         "1 1.0 only estimated ~0.5",
         "1 0.5 0.2 not profiled ~1.1",
     ]
-    assert "In all 11 measurements, ~12.4 GPU-hours. An estimate: each takes its whole budget of 30min, and a share holds its whole GPU." in said  # fmt: skip
+    assert "In all 11 measurements, ~12.4 GPU-hours. An estimate: each takes its whole budget of 30min, and a share holds its whole GPU." in printed  # fmt: skip
     build = "build profiling-jobs/Dockerfile, push it, name it in spec.profiling.image"
-    assert f"Next: {build}, then: scepsy profile submit" in said
+    assert f"Next: {build}, then: scepsy profile submit" in printed
     refused = "generator H100-80GB-HBM3 1 0.2 the weights leave no memory for the KV cache (2.0 GiB short)"
-    assert said[said.index("Ruled out:") + 3] == refused
+    assert printed[printed.index("Ruled out:") + 3] == refused
 
 
 def test_with_an_image_of_the_jobs_the_next_step_is_to_submit(project: Path, scepsy: Scepsy) -> None:
@@ -71,27 +71,27 @@ def test_with_an_image_of_the_jobs_the_next_step_is_to_submit(project: Path, sce
 
 def test_a_measured_profile_leaves_its_shapes_out(project: Path, scepsy: Scepsy) -> None:
     as_measured(project)
-    said = lines(scepsy("profile", "plan", "--project", project).out)
-    assert said[said.index("Measured already:") + 3] == f"{MODEL} H100-80GB-HBM3 1 1.0 qwen3-0.6b-h100"
-    assert "In all 10 measurements, ~11.9 GPU-hours. An estimate: each takes its whole budget of 30min, and a share holds its whole GPU." in said  # fmt: skip
+    printed = lines(scepsy("profile", "plan", "--project", project).out)
+    assert printed[printed.index("Measured already:") + 3] == f"{MODEL} H100-80GB-HBM3 1 1.0 qwen3-0.6b-h100"
+    assert "In all 10 measurements, ~11.9 GPU-hours. An estimate: each takes its whole budget of 30min, and a share holds its whole GPU." in printed  # fmt: skip
 
 
 def test_a_stale_profile_is_named_with_its_figures(project: Path, scepsy: Scepsy) -> None:
     as_measured(project, "0.23.0")
-    said = lines(scepsy("profile", "plan", "--project", project).out)
+    printed = lines(scepsy("profile", "plan", "--project", project).out)
     why = "measured with vLLM 0.23.0, the engine is 0.24.0"
-    assert f"1 1.0 {why} ~0.5" in said
-    heading = said.index("Stale profiles, to be measured again or removed:")
-    assert said[heading + 3] == f"qwen3-0.6b-h100 {why}"
+    assert f"1 1.0 {why} ~0.5" in printed
+    heading = printed.index("Stale profiles, to be measured again or removed:")
+    assert printed[heading + 3] == f"qwen3-0.6b-h100 {why}"
 
 
 def test_when_all_is_measured_nothing_is_missing(project: Path, scepsy: Scepsy) -> None:
     as_measured(project)
     edit(project / "clusters" / "one-node.yaml", "dra-mps", "dra-exclusive")
     edit(project / "profiles" / "qwen3-8b-h100.yaml", "source: estimated", "source: measured")
-    said = lines(scepsy("profile", "plan", "--project", project).out)
-    assert "Nothing is missing." in said
-    assert not [line for line in said if "GPU-hours" in line or "Next" in line]
+    printed = lines(scepsy("profile", "plan", "--project", project).out)
+    assert "Nothing is missing." in printed
+    assert not [line for line in printed if "GPU-hours" in line or "Next" in line]
 
 
 def test_a_project_without_profiles_gets_a_plan_where_compile_would_refuse(project: Path, scepsy: Scepsy) -> None:

@@ -66,7 +66,7 @@ def stats(scepsy: Scepsy, file: Path, *options: object) -> Ran:
     return ran
 
 
-def figures(scepsy: Scepsy, file: Path) -> dict[str, Any]:
+def statistics(scepsy: Scepsy, file: Path) -> dict[str, Any]:
     ran = stats(scepsy, file, "--output", "json")
     assert ran.code == 0, ran.err
     result = json.loads(ran.out)
@@ -84,7 +84,7 @@ def test_means_are_sums_over_all_executions(tmp_path: Path, scepsy: Scepsy) -> N
             line("b", "reader", 0.0, 0.5, inputTokens=500),
         ],
     )
-    result = figures(scepsy, file)
+    result = statistics(scepsy, file)
     reader, writer = result["llms"]
     assert (result["executions"], result["calls"]) == (2, 4)
     assert [reader[key]["mean"] for key in ("calls", "groupSize", "inputTokens", "cachedTokens")] == [
@@ -115,7 +115,7 @@ def test_what_is_not_as_recorded_is_counted(tmp_path: Path, scepsy: Scepsy) -> N
             line("a", "m", 5, 5, error="timeout"),
         ],
     )
-    result = figures(scepsy, file)
+    result = statistics(scepsy, file)
     assert result["failed"] == [{"what": "429", "calls": 2}, {"what": "timeout", "calls": 1}]
     assert result["estimated"] == [{"what": "outputTokens", "calls": 1}]
     assert result["unknownParents"] == 2
@@ -146,7 +146,7 @@ def test_parents_that_a_call_cannot_have_waited_for_are_counted(
         for name, (start, end) in times.items()
     ]
     file = written(tmp_path / "t.jsonl", lines)
-    assert figures(scepsy, file).get("unendedParents", 0) == calls
+    assert statistics(scepsy, file).get("unendedParents", 0) == calls
     words = "a parent that had not ended when they began: for these the times decide"
     assert (words in stats(scepsy, file).out) == (calls > 0)
 
@@ -172,7 +172,7 @@ def test_the_text_has_means_intervals_pictures_and_a_verdict_in_100_columns(tmp_
 
 def test_two_kinds_of_executions_are_a_warning_with_numbers(tmp_path: Path, scepsy: Scepsy) -> None:
     file = written(tmp_path / "t.jsonl", recorded(100, slow=0.2))
-    result = figures(scepsy, file)
+    result = statistics(scepsy, file)
     assert (result["stable"], [kind["fraction"] for kind in result["kinds"]]) == (False, [0.8, 0.2])
     out = stats(scepsy, file).out
     assert "Warnings (" in out
@@ -257,7 +257,7 @@ def test_names_from_strangers_stay_text(tmp_path: Path, scepsy: Scepsy) -> None:
     assert "<script>alert(1)</script>" in found.text
     assert "$\\frac{$" in found.text
     assert "{{ 7*7 }}[bold]%s" in found.text
-    assert len(figures(scepsy, file)["llms"]) == len(HOSTILE)
+    assert len(statistics(scepsy, file)["llms"]) == len(HOSTILE)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_bad_input_is_explained(tmp_path: Path, scepsy: Scepsy, text: str, says:
 def test_a_damaged_gzip_file_is_called_that_and_a_good_one_is_read(tmp_path: Path, scepsy: Scepsy) -> None:
     packed = gzip.compress("".join(text + "\n" for text in recorded()).encode())
     (tmp_path / "t.jsonl.gz").write_bytes(packed)
-    assert figures(scepsy, tmp_path / "t.jsonl.gz")["executions"] == 60
+    assert statistics(scepsy, tmp_path / "t.jsonl.gz")["executions"] == 60
     (tmp_path / "t.jsonl.gz").write_bytes(packed[:-50])
     assert "cut off or damaged" in stats(scepsy, tmp_path / "t.jsonl.gz").err
 
@@ -333,11 +333,11 @@ SHAPES: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_shape_of_trace_has_figures_and_a_page(shape: str, tmp_path: Path, scepsy: Scepsy) -> None:
+def test_every_shape_of_trace_has_statistics_and_a_page(shape: str, tmp_path: Path, scepsy: Scepsy) -> None:
     file = written(tmp_path / "t.jsonl", SHAPES[shape])
     ran = stats(scepsy, file, "--html", tmp_path / "page.html")
     assert ran.code == 0, ran.err
-    figures(scepsy, file)
+    statistics(scepsy, file)
     for word in ("nan", "inf", "-0 "):
         assert not re.search(rf"\b{word}\b", ran.out), word
     assert max(map(len, ran.out.split("Arrivals")[0].splitlines())) <= 100
@@ -360,13 +360,13 @@ calls = st.builds(
 @given(st.lists(calls, min_size=1, max_size=80).map(trace_of))
 def test_any_trace_has_figures_in_order(trace: Trace) -> None:
     examined = examine(trace, "t.jsonl", "sha256:0")
-    for llm in examined.figures.llms:
+    for llm in examined.statistics.llms:
         for estimate in (llm.calls, llm.parallelism, llm.group_size, llm.seconds, llm.input_tokens, llm.share):
             if estimate is not None and estimate.low is not None and estimate.high is not None:
                 assert estimate.low <= estimate.mean <= estimate.high
         assert llm.parallelism is None or llm.parallelism.mean >= 1 - 1e-6
         assert llm.share is None or 0 <= llm.share.mean <= 1
-    total = sum(llm.share.mean for llm in examined.figures.llms if llm.share)
+    total = sum(llm.share.mean for llm in examined.statistics.llms if llm.share)
     assert total == pytest.approx(1.0, abs=1e-5) or total == 0
 
 

@@ -211,7 +211,7 @@ def test_what_cannot_be_pushed_is_said(project: Path, scepsy: Scepsy, make: list
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--push"], "so it needs --commit"),
     (["--commit", "--branch", "x"], "are for --push"),
-    (["--commit", "--push", "--remote", "o", "--repository", "https://h/x"], "give one"),
+    (["--commit", "--push", "--remote", "o", "--repository", "https://h/x"], "pass only one"),
 ])  # fmt: skip
 def test_options_that_do_not_go_together(scepsy: Scepsy, arguments: list[str], message: str) -> None:
     ran = scepsy("compile", *arguments)

@@ -99,4 +99,4 @@ def _check_options(check: bool, commit: bool, push: bool, force: bool, measure: 
     if destination != Destination() and not push:
         raise click.UsageError("--branch, --remote and --repository are for --push")
     if destination.remote is not None and destination.repository is not None:
-        raise click.UsageError("--remote and --repository both say where to push: give one")
+        raise click.UsageError("--remote and --repository both name a destination: pass only one")

@@ -38,12 +38,7 @@ def command(workflow: str | None, project: Path, cluster: str | None, output: st
 
 def _explained(project: Path, cluster: str | None, workflow: str | None) -> ExplainResult:
     workspace, tree = open_project(project)
-    if cluster is None:
-        if len(workspace.clusters) > 1:
-            raise ScepsyError(
-                "the project has several clusters", f"name one with --cluster: {', '.join(workspace.clusters)}"
-            )
-        cluster = next(iter(workspace.clusters))
+    cluster = workspace.one_cluster(cluster)
     if workflow is not None and workflow not in workspace.workflows:
         raise ScepsyError(f'there is no workflow "{workflow}"', did_you_mean(workflow, list(workspace.workflows)))
     return explain(compile_plan(workspace, cluster, previous_plans(workspace, tree, cluster)), workflow)

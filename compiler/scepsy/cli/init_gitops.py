@@ -1,4 +1,4 @@
-"""`scepsy init --gitops`: what a platform team installs, as files of the project's own repository."""
+"""`scepsy init --gitops`: what a platform team installs, as files of the project's repository."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def add(directory: Path) -> list[str]:
         directory: holds `scepsy.yaml`.
 
     Returns:
-        lines that say what was done and what to do next.
+        lines for the user: what was done, what to do next.
 
     Raises:
         DocumentError: the project's or a cluster's document is wrong.
@@ -109,7 +109,7 @@ def _files(place: _Place, url: str) -> dict[PurePosixPath, str]:
         else:
             for cluster in place.clusters:
                 name = f"{place.project.metadata.name}-{cluster}"
-                own = {
+                values = {
                     "name": name,
                     "path": f"{rendered}/{cluster}/{spec.namespace}",
                     "driftNamespace": f"{spec.namespace}-drift",
@@ -119,7 +119,7 @@ def _files(place: _Place, url: str) -> dict[PurePosixPath, str]:
                 }
                 # One folder deeper than the example.
                 deeper = text.replace("../", "../../")
-                made[PurePosixPath("environments", cluster, path.name)] = _filled(deeper, common | own)
+                made[PurePosixPath("environments", cluster, path.name)] = _filled(deeper, common | values)
     return made
 
 
@@ -131,7 +131,7 @@ def _shipped() -> Iterator[tuple[PurePosixPath, str]]:
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
-    """Return a file of values with these instead of the example's; every other file as it is."""
+    """Return a file of values with these instead of the example's; every other file unchanged."""
 
     def line(found: re.Match[str]) -> str:
         key = found["key"]

@@ -1,4 +1,4 @@
-"""Groups of commands that import a command's module only when it is looked up, so that `scepsy --help` stays quick."""
+"""Command groups that import a command's module only when the command is used, to keep `scepsy --help` fast."""
 
 from __future__ import annotations
 

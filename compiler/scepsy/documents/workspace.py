@@ -77,6 +77,20 @@ class Workspace:
         missing = loaded.document.spec
         return replace(whole, document=without(whole.document, missing.missing_nodes, missing.missing_gpus))
 
+    def one_cluster(self, name: str | None) -> str:
+        """Return the name of the cluster that was asked for; of the only one if None.
+
+        Raises:
+            ScepsyError: there is no such cluster, or several to choose from.
+        """
+        if name is not None:
+            return self.cluster(name).document.metadata.name
+        if len(self.clusters) > 1:
+            raise ScepsyError(
+                "the project has several clusters", f"name one with --cluster: {', '.join(self.clusters)}"
+            )
+        return next(iter(self.clusters))
+
     def observed_in(self, cluster: str) -> dict[str, Loaded[ObservedWorkflow]]:
         """Return by workflow what drift detection observed of it in a cluster."""
         return {workflow: loaded for (where, workflow), loaded in self.observed.items() if where == cluster}

@@ -124,15 +124,15 @@ def _note(compilation: Compilation) -> str:
 
 
 def _changes(output: Output, state: State) -> FileChanges:
-    def own(paths: Sequence[PurePosixPath]) -> tuple[str, ...]:
+    def of_output(paths: Sequence[PurePosixPath]) -> tuple[str, ...]:
         return tuple(p.as_posix() for p in paths if p == output.path or output.directory in p.parents)
 
     return FileChanges(
-        added=own(state.changes.added),
-        changed=own(state.changes.changed),
-        removed=own(state.changes.removed),
-        edited=own((*state.changes.edited, *state.changes.foreign)),
-        uncommitted=own(state.uncommitted),
+        added=of_output(state.changes.added),
+        changed=of_output(state.changes.changed),
+        removed=of_output(state.changes.removed),
+        edited=of_output((*state.changes.edited, *state.changes.foreign)),
+        uncommitted=of_output(state.uncommitted),
     )
 
 

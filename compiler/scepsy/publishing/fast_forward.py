@@ -83,11 +83,11 @@ def fast_forward(
     """Fast-forward the checkout.
 
     Args:
-        tree: the person's work tree, as it was when the run began.
+        tree: the user's work tree, as it was when the run began.
         scratch: where the commit is.
         commit: has HEAD among its ancestors.
         ours: output files that may be replaced, or removed, whatever they hold.
-        tracking: a reference that says where the remote's branch is, and moves too.
+        tracking: the reference of the remote's branch, and moves too.
 
     Returns:
         How it was left.
@@ -130,7 +130,7 @@ def _forward(tree: WorkTree, commit: str, ours: frozenset[PurePosixPath], tracki
         known = {step.old, step.oid, *between.get(path, ())}
         there, content = on_disk(target)
         if not there:
-            # Gone by somebody's hand, or not yet there.
+            # Removed by the user, or not created yet.
             lost = _NONE not in (step.old_mode, step.mode) and path not in ours
         else:
             lost = path not in ours and (content is None or not is_one_of(known, *content))

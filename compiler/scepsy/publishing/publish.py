@@ -43,14 +43,14 @@ from scepsy.repository.worktree import read_at_head
 from scepsy.sharing import CLUSTER_CHECKS
 
 Change = Callable[[Workspace], Mapping[PurePosixPath, bytes | None]]
-"""Writes inputs: from the project as it is on top of the remote, the new content of files (None to remove one)."""
+"""Writes inputs: from the project on top of the remote, the new content of files (None to remove one)."""
 
 _FALLBACK = "main"
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where the commit goes, as the options say it.
+    """Where the commit goes, from the options.
 
     Attributes:
         remote: the remote's name; the one that git would push to if None.
@@ -109,7 +109,7 @@ def publish(
     """Compile one cluster or all, commit and push.
 
     The compile is made in a private tree on top of the remote's branch, so the checkout is as it was if anything goes
-    wrong; in the end it is brought forward to the pushed commit, or left as it is.
+    wrong; in the end it is brought forward to the pushed commit, or left unchanged.
 
     Args:
         project: directory with `scepsy.yaml`.
@@ -120,7 +120,7 @@ def publish(
 
     Raises:
         AlreadyProposed: the new branch for it exists.
-        ScepsyError: something is wrong; nothing was pushed then, unless the message says otherwise.
+        ScepsyError: something is wrong; nothing was pushed then, unless the message states otherwise.
     """
     if not project.is_dir():
         raise ScepsyError(f"there is no directory {project}", "name one with scepsy.yaml")
@@ -136,7 +136,7 @@ def publish(
         )
     where = Path(os.path.realpath(project)).relative_to(tree.root)
     if not (tree.root / where / "scepsy.yaml").exists():
-        load_workspace(project, tree.root, cluster_checks=CLUSTER_CHECKS)  # says what is missing
+        load_workspace(project, tree.root, cluster_checks=CLUSTER_CHECKS)  # reports what is missing
     if destination.branch is not None:
         check_branch_name(tree, destination.branch)
     check_committable(tree, {})
@@ -165,7 +165,7 @@ def follow(project: Path) -> str:
     """Bring the checkout forward to the remote's branch, if it is behind and nothing in it would be lost.
 
     Returns:
-        Why it was left as it is; empty if it is at the remote's branch, or ahead of it.
+        Why it was left unchanged; empty if it is at the remote's branch, or ahead of it.
 
     Raises:
         ScepsyError: the remote does not answer, or both have commits that the other lacks.
@@ -176,7 +176,7 @@ def follow(project: Path) -> str:
     remote = find_remote(tree, None)
     with scratch_directory(tree) as room:
         scratch = ScratchWorktree(tree, room / "tree", tree.branch, remote)
-        there = Upstream(tree, scratch, remote).look(ahead=True)
+        there = Upstream(tree, scratch, remote).newest(ahead=True)
         return fast_forward(tree, scratch, there, (), tracking(tree, remote, tree.branch)).why
 
 
@@ -205,7 +205,7 @@ class _Job:
             self.last = self._compiled(upstream, tree, tree)
             return self.last.commit or (base if base != upstream.tip else None)
 
-        pushed = push_until_taken(scratch, remote, lambda: upstream.look(ahead=True), make, lambda: upstream.tip)
+        pushed = push_until_taken(scratch, remote, lambda: upstream.newest(ahead=True), make, lambda: upstream.tip)
         at = pushed.commit if pushed else upstream.tip
         left = CheckoutUpdate()
         if at is not None:
@@ -214,27 +214,27 @@ class _Job:
         return self._result(pushed, remote, scratch.branch, left)
 
     def proposed(self, remote: Remote, branch: str) -> CompileResult:
-        """Push a new branch off the one that the specs are on; the checkout stays as it is."""
+        """Push a new branch off the one that the specs are on; the checkout is not changed."""
         upstream = Upstream(self.tree, self._scratch("tree", self.tree.branch or "", remote), remote)
         scratch = self._scratch("proposal", branch, remote)
-        seen: list[str | None] = [None]
+        remote_tip: list[str | None] = [None]
 
-        def look() -> str:
-            seen[0] = tip(scratch, remote)
-            base = upstream.look(ahead=False)
+        def find_base() -> str:
+            remote_tip[0] = tip(scratch, remote)
+            base = upstream.newest(ahead=False)
             tip(scratch, remote, branch=self.tree.branch)  # its objects
             return base
 
         def make(base: str) -> str | None:
-            if seen[0] is not None:
-                current = ask(scratch.root, "rev-parse", "-q", "--verify", f"{seen[0]}^1") == base
-                raise AlreadyProposed(f"the branch {branch} of {remote.name} exists", seen[0], current)
+            if remote_tip[0] is not None:
+                current = ask(scratch.root, "rev-parse", "-q", "--verify", f"{remote_tip[0]}^1") == base
+                raise AlreadyProposed(f"the branch {branch} of {remote.name} exists", remote_tip[0], current)
             tree = scratch.at(base)
             self.last = self._compiled(upstream, tree, tree)
             return self.last.commit
 
         return self._result(
-            push_until_taken(scratch, remote, look, make, lambda: seen[0]), remote, branch, CheckoutUpdate()
+            push_until_taken(scratch, remote, find_base, make, lambda: remote_tip[0]), remote, branch, CheckoutUpdate()
         )
 
     def apart(self, destination: Destination) -> CompileResult:
@@ -244,12 +244,12 @@ class _Job:
         upstream = Upstream(self.tree, dry, source)
         branch = destination.branch or self._default(remote)
         wet = self._scratch("output", branch, remote)
-        seen: list[str | None] = [None]
+        remote_tip: list[str | None] = [None]
 
-        def look() -> tuple[str, str | None]:
-            base = upstream.look(ahead=source is None)
-            seen[0] = output_tip(wet, remote)
-            return base, seen[0] or self._start(remote, branch, wet)
+        def find_base() -> tuple[str, str | None]:
+            base = upstream.newest(ahead=source is None)
+            remote_tip[0] = output_tip(wet, remote)
+            return base, remote_tip[0] or self._start(remote, branch, wet)
 
         def make(found: tuple[str, str | None]) -> str | None:
             base, start = found
@@ -258,7 +258,7 @@ class _Job:
             self.last = self._compiled(upstream, tree, output)
             return self.last.commit
 
-        pushed = push_until_taken(wet, remote, look, make, lambda: seen[0])
+        pushed = push_until_taken(wet, remote, find_base, make, lambda: remote_tip[0])
         return self._result(pushed, remote, branch, CheckoutUpdate())
 
     def _scratch(self, name: str, branch: str, remote: Remote | None) -> ScratchWorktree:

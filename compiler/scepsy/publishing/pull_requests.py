@@ -177,13 +177,13 @@ class Forge:
         if 200 <= response.status < 300:
             return answer
         output = json.dumps(answer)[:300] if answer else ""
-        told = f": {one_line(redacted(output, (self.token,)))}" if output else ""
+        detail = f": {one_line(redacted(output, (self.token,)))}" if output else ""
         hint = {
             401: f"is the token in {TOKEN} right, and not expired?",
             403: "the token needs the permission to write pull requests",
             404: "the token must be allowed to see the repository",
         }.get(response.status, "")
-        raise ForgeError(f"{self._place} {failure} ({response.status}){told}", hint)
+        raise ForgeError(f"{self._place} {failure} ({response.status}){detail}", hint)
 
 
 def _moment(text: object) -> float:

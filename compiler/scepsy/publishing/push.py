@@ -52,7 +52,7 @@ class Upstream:
     """The branch that the person is on, here and at its remote.
 
     Args:
-        tree: the person's work tree; HEAD is on a branch with a commit.
+        tree: the user's work tree; HEAD is on a branch with a commit.
         scratch: a scratch worktree for that branch.
         remote: where the branch is pushed; None where the project is in no remote.
     """
@@ -66,7 +66,7 @@ class Upstream:
         """The branch as people write it, such as origin/main."""
         return f"{self.remote.name}/{self.scratch.branch}" if self.remote else self.scratch.branch
 
-    def look(self, ahead: bool) -> str:
+    def newest(self, ahead: bool) -> str:
         """Return the newest commit of the branch: the remote's if HEAD is behind it, else HEAD.
 
         Args:
@@ -135,7 +135,7 @@ def output_tip(scratch: ScratchWorktree, remote: Remote) -> str | None:
 def push_until_taken(
     scratch: ScratchWorktree,
     remote: Remote,
-    look: Callable[[], _T],
+    find_base: Callable[[], _T],
     make: Callable[[_T], str | None],
     there: Callable[[], str | None],
 ) -> Pushed | None:
@@ -144,9 +144,9 @@ def push_until_taken(
     Args:
         scratch: the scratch worktree of the branch that is pushed.
         remote: where.
-        look: finds out what there is to build on.
+        find_base: fetches, and returns what to build on.
         make: makes the commit on top of that; None when there is nothing to push.
-        there: the commit that the remote's branch was at when `look` looked.
+        there: the commit that the remote's branch was at when `find_base` returned.
 
     Returns:
         How it ended; None if there was nothing to push.
@@ -154,13 +154,13 @@ def push_until_taken(
     Raises:
         Declined: the remote takes no such commit.
         RemoteFailed: the remote does not answer, or another push was first each time.
-        ScepsyError: as `look` and `make` do.
+        ScepsyError: as `find_base` and `make` do.
     """
     made: str | None = None
-    seen: tuple[_T, str | None] | None = None
+    made_on: tuple[_T, str | None] | None = None
     for attempt in range(1, ATTEMPTS + 1):
         began = time.monotonic()
-        base, before = look(), there()
+        base, before = find_base(), there()
         if (
             made is not None
             and before is not None
@@ -168,8 +168,8 @@ def push_until_taken(
             and scratch.contains(before, made)
         ):
             return Pushed(made, True, attempt - 1)  # it was taken, though the answer was lost
-        if seen != (base, before):
-            made, seen = make(base), (base, before)
+        if made_on != (base, before):
+            made, made_on = make(base), (base, before)
         if made is None or made == before:
             return None
         try:
@@ -204,7 +204,7 @@ def with_retries(work: Callable[[], _T]) -> _T:
 
 
 def tracking(tree: WorkTree, remote: Remote, branch: str) -> str | None:
-    """Return the reference here that says where the remote's branch is; None if the remote has no name."""
+    """Return the reference here of the remote's branch; None if the remote has no name."""
     reference = f"refs/remotes/{remote.name}/{branch}"
     return reference if ask(tree.root, "check-ref-format", reference) is not None else None
 

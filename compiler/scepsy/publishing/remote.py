@@ -2,7 +2,7 @@
 
 Of the target repository's own configuration only data is taken: the address of the remote, headers for it, and who
 commits. What could run a program (``core.sshCommand``, ``credential.helper``, ``url.*.insteadOf``,
-``remote.*.receivepack``, ``ext::`` addresses, hooks) or weaken TLS is not. The environment, and the person's and the
+``remote.*.receivepack``, ``ext::`` addresses, hooks) or weaken TLS is not. The environment, and the user's and the
 system's configuration of git, are trusted.
 """
 
@@ -67,7 +67,7 @@ class Remote:
         return public_url(self.url) or (self.url if self.protocols == "file" else "")
 
     def redact(self, text: str) -> str:
-        """Return a text, such as what git said, with every secret redacted out."""
+        """Return a text, such as git's output, with every secret redacted out."""
         return redacted(text, self.secrets)
 
 
@@ -164,7 +164,7 @@ def _remote(name: str, url: str, where: Path, header: str | None, environment: M
 
 
 def _directory(label: str, name: str, url: str, where: Path) -> Remote:
-    # `git push` runs the hooks that lie in such a repository. Asked outside the repository: its own word is not taken.
+    # `git push` runs the hooks that lie in such a repository. Asked outside it: its configuration is not trusted.
     if ask(Path("/"), "config", "--get", "protocol.file.allow") != "always":
         raise NoRemote(
             f"{label} is a directory on this machine, whose hooks would run here",
@@ -205,7 +205,7 @@ def _bare(url: str) -> str:
 
 
 def _parts(url: str) -> SplitResult | None:
-    """Return the parts of a URL, or None where it is none."""
+    """Return the parts of a URL, or None if it is not a URL."""
     try:
         return urlsplit(url)
     except ValueError:

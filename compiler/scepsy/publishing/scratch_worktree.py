@@ -1,8 +1,8 @@
-"""A private work tree beside the person's: where a branch of a remote is compiled, committed and pushed from.
+"""A private work tree beside the user's: where a branch of a remote is compiled, committed and pushed from.
 
-It is a repository of its own inside the git directory, with a configuration that we write and objects borrowed from the
-person's. So nothing of the target repository's configuration is in force when git talks to the remote, its attributes
-run no filter, and whatever happens there, the person's branch, index, work tree and references stay as they are.
+It is a separate repository inside the git directory, with a generated configuration and objects borrowed from the
+user's. So nothing of the target repository's configuration is in force when git talks to the remote, its attributes
+run no filter, and whatever happens there, the user's branch, index, work tree and references do not change.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-.*\n)*oid sha256:([0-9a-f]{64})\nsize \d+\n"
 )
 
-# Files as they were committed, whatever .gitattributes and the person's settings say.
+# Files as they were committed, whatever .gitattributes and the user's settings are.
 _ATTRIBUTES = "* -text -eol -filter -ident -working-tree-encoding\n"
 _CONFIG = """\
 [core]
@@ -55,7 +55,7 @@ def scratch_directory(tree: WorkTree) -> Iterator[Path]:
     """Make an empty folder for scratch worktrees in the git directory; what a killed run left there is removed.
 
     Args:
-        tree: the person's work tree.
+        tree: the user's work tree.
 
     Yields:
         The folder; it is removed in the end.
@@ -69,7 +69,7 @@ def scratch_directory(tree: WorkTree) -> Iterator[Path]:
     try:
         for left in home.iterdir():
             shutil.rmtree(left, ignore_errors=True)
-        # A name of its own: git processes of a killed run may still write in theirs.
+        # A unique name: git processes of a killed run may still write in theirs.
         yield Path(tempfile.mkdtemp(prefix="run-", dir=home))
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -103,7 +103,7 @@ class ScratchWorktree:
     """A private work tree for one branch of one remote.
 
     Args:
-        tree: the person's work tree, which lends its objects, and says who commits.
+        tree: the user's work tree, which lends its objects, and the committer's name.
         root: where it is made, in a folder of :func:`scratch_directory`.
         branch: the branch.
         remote: where the branch is pushed; None where it is not.
@@ -126,7 +126,7 @@ class ScratchWorktree:
         form = "" if kind == "sha1" else f"[extensions]\n\tobjectFormat = {kind}\n"
         version = f"[core]\n\trepositoryFormatVersion = {1 if form else 0}\n"
         write_durably(self.git_dir / "config", (version + form + _CONFIG).encode() + self._settings(tree, remote))
-        if tree.head is not None:  # git tells the remote that we have it
+        if tree.head is not None:  # git reports it to the remote as present
             git(root, "update-ref", "refs/scepsy/lender", tree.head)
 
     @staticmethod

@@ -14,9 +14,9 @@ from scepsy.repository.git import RemoteOutput, network
 
 TIMEOUT = "SCEPSY_GIT_TIMEOUT"
 _SECONDS = 120.0
-_SHOWN = 6  # lines of what a remote said
+_SHOWN = 6  # lines of a remote's output that are shown
 
-# The first that is found in what git said tells what is wrong: (pattern, what, what to do, worth another try).
+# The first pattern that matches git's stderr names the error: (pattern, what, what to do, worth another try).
 _TOKEN_HINT = (
     f"put a token that may push into {TOKEN}, or set up git's credential helper or ssh for your user"
     " (the repository's own configuration is not used for that)"
@@ -112,7 +112,7 @@ def timeout(environment: Mapping[str, str] = os.environ) -> float:
     """Return how long one exchange with a remote may take, seconds.
 
     Raises:
-        ScepsyError: the variable that says so is no number.
+        ScepsyError: the variable is not a number.
     """
     text = environment.get(TIMEOUT, "")
     try:
@@ -167,7 +167,7 @@ def fetch(where: Path, remote: Remote, branch: str, depth: int | None = None) ->
         depth: so many commits are enough; all if None.
 
     Raises:
-        RemoteFailed: it does not answer, or the branch has gone.
+        RemoteFailed: it does not answer, or the branch does not exist.
     """
     some = () if depth is None else (f"--depth={depth}",)
     flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
@@ -178,7 +178,7 @@ def push(where: Path, remote: Remote, branch: str, commit: str) -> bool:
     """Ask the remote to move a branch on to a commit; never by force.
 
     Returns:
-        Whether it did; False when somebody else moved the branch first.
+        Whether it did; False when another push moved the branch first.
 
     Raises:
         Declined: it takes no such commit.
@@ -197,9 +197,9 @@ def push(where: Path, remote: Remote, branch: str, commit: str) -> bool:
     ):
         return False
     words = [line for line in output.stderr.splitlines() if line.startswith("remote:")]
-    told = _indented(remote, "\n".join(line.removeprefix("remote:").strip() for line in words))
+    detail = _indented(remote, "\n".join(line.removeprefix("remote:").strip() for line in words))
     raise Declined(
-        f"{remote.name} rejects commits on the branch {branch}: {one_line(remote.redact(reason))}{told}",
+        f"{remote.name} rejects commits on the branch {branch}: {one_line(remote.redact(reason))}{detail}",
         "where changes need a review, push to another branch and open a pull request from it: --branch NAME",
     )
 
@@ -222,17 +222,17 @@ def _failure(remote: Remote, output: RemoteOutput) -> RemoteFailed:
             f"{place} did not answer within {timeout():g} s",
             f"re-run; {TIMEOUT} sets another timeout",
         )
-    told = _indented(remote, output.stderr)
+    detail = _indented(remote, output.stderr)
     for pattern, what, remedy, again in _REMOTE_ERRORS:
         if re.search(pattern, output.stderr):
-            return RemoteFailed(f"{place} {what}{told}", remedy, again)
+            return RemoteFailed(f"{place} {what}{detail}", remedy, again)
     return RemoteFailed(
-        f"{place} could not be used{told or f': exit status {output.status}'}",
+        f"{place} could not be used{detail or f': exit status {output.status}'}",
         f"check the address; see the output of: git ls-remote {remote.name}",
     )
 
 
 def _indented(remote: Remote, text: str) -> str:
-    """Return what was said as indented lines, without secrets and without what steers a terminal."""
+    """Return output as indented lines, without secrets and without what steers a terminal."""
     lines = [one_line(line) for line in remote.redact(text).splitlines()]
     return "".join(f"\n    {line}" for line in [line for line in lines if line][:_SHOWN])

@@ -81,7 +81,7 @@ class Checker:
             ScepsyError: there is no plan, or the documents are wrong.
         """
         workspace, tree = open_project(self._options.project)
-        cluster = _cluster(workspace, self._options.cluster)
+        cluster = workspace.one_cluster(self._options.cluster)
         plan = committed_plan(workspace, tree, cluster)
         changed = changed_at(tree, plan_path(workspace, cluster)) if tree is not None else None
         areas = self._areas(workspace, cluster)
@@ -126,15 +126,6 @@ def _priorities(inputs: Inputs | ScepsyError) -> dict[str, float]:
     if isinstance(inputs, ScepsyError):
         return {}
     return {name: workflow.spec.priority for name, workflow in inputs.workflows.items()}
-
-
-def _cluster(workspace: Workspace, name: str | None) -> str:
-    if name is not None:
-        return workspace.cluster(name).document.metadata.name
-    if len(workspace.clusters) > 1:
-        names = ", ".join(workspace.clusters)
-        raise ScepsyError("the project has several clusters", f"name one with --cluster: {names}")
-    return next(iter(workspace.clusters))
 
 
 def _inputs(workspace: Workspace, cluster: str) -> Inputs | ScepsyError:

@@ -36,18 +36,18 @@ def page(examined: Examined) -> str:
     shipped = importlib.resources.files("scepsy.templates")
     source = shipped.joinpath(TEMPLATE).read_text(encoding="utf-8")
     style = Markup(shipped.joinpath(STYLE).read_text(encoding="utf-8"))  # noqa: S704 - ours
-    figures = examined.figures
+    statistics = examined.statistics
     rank = {examined.trace.llms[m]: place for place, m in enumerate(plots.ranked(examined))}
-    llms = sorted(figures.llms, key=lambda llm: rank[llm.llm])
+    llms = sorted(statistics.llms, key=lambda llm: rank[llm.llm])
     execution = typical(examined.totals.span)
     text = environment.from_string(source).render(
         style=style,
-        figures=figures,
-        failed=sum(reason.calls for reason in figures.failed),
+        statistics=statistics,
+        failed=sum(reason.calls for reason in statistics.failed),
         llms=llms[:_LISTED],
         colours=[plots.colour(place) for place in range(len(llms))],
         drawn=plots.LLMS,
-        reasons=sorted(figures.failed, key=lambda reason: -reason.calls)[:_LISTED],
+        reasons=sorted(statistics.failed, key=lambda reason: -reason.calls)[:_LISTED],
         execution=examined.trace.executions[execution],
         length=float(examined.totals.span[execution]),
         plots=_plots(examined),
@@ -58,7 +58,7 @@ def page(examined: Examined) -> str:
 
 def _plots(examined: Examined) -> dict[str, Markup]:
     """Return the SVG of every plot that says something about this trace."""
-    several = examined.figures.executions > 1
+    several = examined.statistics.executions > 1
     drawn = {"timeline": plots.timeline(examined)}
     if several:
         drawn |= {"spans": plots.spans(examined), "calls": plots.calls(examined)}
@@ -66,7 +66,7 @@ def _plots(examined: Examined) -> dict[str, Markup]:
         drawn["shares"] = plots.shares(examined)
     drawn["input"] = plots.tokens(examined, examined.trace.input, "prompt tokens per call, at most")
     drawn["output"] = plots.tokens(examined, examined.trace.output, "generated tokens per call, at most")
-    if examined.figures.arrivals is not None:
+    if examined.statistics.arrivals is not None:
         drawn["arrivals"] = plots.arrivals(examined)
     # matplotlib escapes texts in SVG.
     return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704

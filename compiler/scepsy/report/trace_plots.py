@@ -125,17 +125,20 @@ def timeline(examined: Examined) -> str:
     """Plot the execution of median length: each call in its LLM's lanes, or how many run where there are many."""
     trace = examined.trace
     execution = typical(examined.totals.span)
-    own = calls_of(trace, execution)
+    span = calls_of(trace, execution)
     length = float(examined.totals.span[execution])
-    rows = [m for m in ranked(examined)[:LLMS] if (trace.llm[own] == m).any()]
+    rows = [m for m in ranked(examined)[:LLMS] if (trace.llm[span] == m).any()]
     ranks = {m: rank for rank, m in enumerate(ranked(examined))}
     heights: list[float] = []
     with plot(WIDE, 0.7 + 0.62 * max(1, len(rows))) as (figure, axes):
         top = 0.0
         for m in rows:
-            mine = trace.llm[own] == m
-            start, end = trace.start[own][mine] - trace.began[execution], trace.end[own][mine] - trace.began[execution]
-            if own.stop - own.start <= _BARS:
+            mine = trace.llm[span] == m
+            start, end = (
+                trace.start[span][mine] - trace.began[execution],
+                trace.end[span][mine] - trace.began[execution],
+            )
+            if span.stop - span.start <= _BARS:
                 lane = _lanes(start, end)
                 thick = 0.8 / (int(lane.max()) + 1)
                 width = np.maximum(end - start, length / 600)  # a call without length is still seen

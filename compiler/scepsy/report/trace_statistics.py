@@ -36,13 +36,13 @@ class Examined:
         trace: the trace.
         totals: its sums.
         stability: how far its executions differ.
-        figures: the statistics that are reported.
+        statistics: the statistics that are reported.
     """
 
     trace: Trace
     totals: Totals
     stability: Stability
-    figures: TraceStatistics
+    statistics: TraceStatistics
 
 
 def examine(trace: Trace, name: str, digest: str) -> Examined:
@@ -62,7 +62,7 @@ def examine(trace: Trace, name: str, digest: str) -> Examined:
     count = len(trace.executions)
     median, late = np.quantile(totals.span, [0.5, 0.95])
     assert span is not None  # noqa: S101 - its denominator counts executions
-    figures = TraceStatistics(
+    statistics = TraceStatistics(
         api_version=API_VERSION,
         trace=name,
         digest=digest,
@@ -95,7 +95,7 @@ def examine(trace: Trace, name: str, digest: str) -> Examined:
         arrivals_unknown=arrivals if isinstance(arrivals, str) else "",
         warnings=tuple(warnings(stability)),
     )
-    return Examined(trace, totals, stability, figures)
+    return Examined(trace, totals, stability, statistics)
 
 
 def _estimates(totals: Totals) -> Iterator[Estimate | None]:

@@ -35,42 +35,42 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 def show_trace(console: Console, examined: Examined) -> None:
     """Print the statistics of a trace."""
-    figures = examined.figures
-    _head(console, figures)
-    shown = _by_time(figures.llms)
+    statistics = examined.statistics
+    _head(console, statistics)
+    shown = _by_time(statistics.llms)
     console.print(_calls_table(shown))
-    console.print(_time_table(shown, figures))
-    if len(figures.llms) > len(shown):
-        console.print(f"… and {len(figures.llms) - len(shown)} more LLMs with less time (--output json has them)\n")
+    console.print(_time_table(shown, statistics))
+    if len(statistics.llms) > len(shown):
+        console.print(f"… and {len(statistics.llms) - len(shown)} more LLMs with less time (--output json has them)\n")
     _typical(console, examined, shown)
     _spread(console, examined, shown)
-    _arrivals(console, figures)
-    _verdict(console, figures)
+    _arrivals(console, statistics)
+    _verdict(console, statistics)
 
 
-def _head(console: Console, figures: TraceStatistics) -> None:
-    failed = sum(reason.calls for reason in figures.failed)
+def _head(console: Console, statistics: TraceStatistics) -> None:
+    failed = sum(reason.calls for reason in statistics.failed)
     console.print(
-        f"[bold]{escape(printable(figures.trace))}[/bold]: {_many(figures.executions, 'execution')}, "
-        f"{_many(figures.calls, 'call')} of {_many(len(figures.llms), 'LLM')}"
+        f"[bold]{escape(printable(statistics.trace))}[/bold]: {_many(statistics.executions, 'execution')}, "
+        f"{_many(statistics.calls, 'call')} of {_many(len(statistics.llms), 'LLM')}"
         + (f"; {_many(failed, 'more call')} failed and are left out" if failed else "")
     )
-    by_count = sorted(figures.failed, key=lambda reason: -reason.calls)
+    by_count = sorted(statistics.failed, key=lambda reason: -reason.calls)
     for reason in by_count[:_REASONS]:
         console.print(f"  failed: {reason.calls:,} by {escape(words.cut(reason.what, 70))}")
     if len(by_count) > _REASONS:
         rest = sum(reason.calls for reason in by_count[_REASONS:])
         console.print(f"  failed: {rest:,} for {len(by_count) - _REASONS} other reasons")
-    for field in figures.estimated:
+    for field in statistics.estimated:
         console.print(f"  estimated, not recorded: {field.what} of {_many(field.calls, 'call')}")
-    if figures.unknown_parents:
-        verb = "names" if figures.unknown_parents == 1 else "name"
-        console.print(f"  {_many(figures.unknown_parents, 'call')} {verb} a parent that is not in the trace")
-    if figures.unended_parents:
-        verb = "names" if figures.unended_parents == 1 else "name"
-        calls = _many(figures.unended_parents, "call")
+    if statistics.unknown_parents:
+        verb = "names" if statistics.unknown_parents == 1 else "name"
+        console.print(f"  {_many(statistics.unknown_parents, 'call')} {verb} a parent that is not in the trace")
+    if statistics.unended_parents:
+        verb = "names" if statistics.unended_parents == 1 else "name"
+        calls = _many(statistics.unended_parents, "call")
         console.print(f"  {calls} {verb} a parent that had not ended when they began: for these the times decide")
-    if figures.executions == 1:
+    if statistics.executions == 1:
         console.print("  one execution: there are no intervals, and how executions differ is unknown")
     console.print()
 
@@ -112,15 +112,15 @@ def _calls_table(llms: Sequence[LlmStatistics]) -> Table:
     return table
 
 
-def _time_table(llms: Sequence[LlmStatistics], figures: TraceStatistics) -> Table:
+def _time_table(llms: Sequence[LlmStatistics], statistics: TraceStatistics) -> Table:
     table = _table("seconds", "mean", "95 %", "median", "p95", "of LLM time", "95 %")
-    if figures.span:
-        span = figures.span
+    if statistics.span:
+        span = statistics.span
         table.add_row(
             "an execution", _mean(span.mean), words.interval(span.mean), words.number(span.p50), words.number(span.p95)
         )
-    if figures.outside:
-        table.add_row("  outside LLMs", _mean(figures.outside), words.interval(figures.outside))
+    if statistics.outside:
+        table.add_row("  outside LLMs", _mean(statistics.outside), words.interval(statistics.outside))
     for number, llm in enumerate(llms):
         share = llm.share
         table.add_row(
@@ -158,8 +158,8 @@ def _typical(console: Console, examined: Examined, llms: Sequence[LlmStatistics]
 
 def _spread(console: Console, examined: Examined, llms: Sequence[LlmStatistics]) -> None:
     """Draw how executions differ: their length, and the share of every LLM."""
-    figures = examined.figures
-    if figures.executions < 2:
+    statistics = examined.statistics
+    if statistics.executions < 2:
         return
     console.print("[bold]How executions differ[/bold]")
     edges, counts = spans_binned(examined.totals.span, _PICTURE)
@@ -167,7 +167,7 @@ def _spread(console: Console, examined: Examined, llms: Sequence[LlmStatistics])
     scale = ", logarithmic" if len(edges) > 2 and edges[2] - edges[1] > 1.001 * (edges[1] - edges[0]) else ""
     console.print(f"  {'length':{_NAME}} {_bars(counts)}")
     console.print(f"  {'':{_NAME}} {_axis(low, high, _PICTURE)}[dim]{scale}[/dim]")
-    if len(figures.llms) > 1:
+    if len(statistics.llms) > 1:
         for number, llm in enumerate(llms):
             shares = shares_of(examined.totals, examined.trace.llms.index(llm.llm))
             if len(shares):
@@ -181,10 +181,10 @@ def _spread(console: Console, examined: Examined, llms: Sequence[LlmStatistics])
     console.print()
 
 
-def _arrivals(console: Console, figures: TraceStatistics) -> None:
-    arrivals = figures.arrivals
+def _arrivals(console: Console, statistics: TraceStatistics) -> None:
+    arrivals = statistics.arrivals
     if arrivals is None:
-        console.print(f"[bold]Arrivals[/bold]: unknown: {escape(figures.arrivals_unknown)}", soft_wrap=True)
+        console.print(f"[bold]Arrivals[/bold]: unknown: {escape(statistics.arrivals_unknown)}", soft_wrap=True)
         return
     console.print(
         f"[bold]Arrivals[/bold]: {words.rate(arrivals.rate)} "
@@ -200,10 +200,10 @@ def _arrivals(console: Console, figures: TraceStatistics) -> None:
         )
 
 
-def _verdict(console: Console, figures: TraceStatistics) -> None:
-    if figures.stable is None or figures.warnings:
-        console.print(f"[bold yellow]Warnings ({len(figures.warnings)})[/]:")
-        for warning in figures.warnings:
+def _verdict(console: Console, statistics: TraceStatistics) -> None:
+    if statistics.stable is None or statistics.warnings:
+        console.print(f"[bold yellow]Warnings ({len(statistics.warnings)})[/]:")
+        for warning in statistics.warnings:
             console.print(f"  - {escape(printable(warning))}", soft_wrap=True)
     else:
         console.print(

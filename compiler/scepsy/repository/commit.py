@@ -4,7 +4,7 @@ Nothing is visible until the branch moves, and every step before that leaves at 
 collects them). In the order of :func:`commit`, a crash leaves:
 
 1. after the objects are written: nothing that anyone can see;
-2. after ``index.lock`` is taken: the same, and the lock, which the next run knows for its own and removes;
+2. after ``index.lock`` is taken: the same, and the lock, which the next run recognises and removes;
 3. after the branch moved: the complete commit, and the new index waiting in ``index.lock``. The next run puts it in
    place; until then git asks to have it removed (then ``git reset -q -- <our paths>`` finishes the job).
 
@@ -35,7 +35,7 @@ from scepsy.repository.worktree import (
 
 _FILE = "100644"
 
-# What git leaves in its directory while it waits for somebody to finish: marker, name, what to do.
+# What git leaves in its directory while it waits for the user to finish: marker, name, what to do.
 _OPERATIONS = (
     ("rebase-merge", "a rebase", "git rebase --continue, or git rebase --abort"),
     ("rebase-apply", "a rebase or git am", "git rebase --continue or --abort, or git am --continue or --abort"),
@@ -90,7 +90,7 @@ def check_committable(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None
 def commit(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None], message: str) -> str | None:
     """Commit the given content of the given paths, and nothing else.
 
-    The work tree is not looked at. No hook and no filter runs, and the commit is not signed.
+    The work tree is not read. No hook and no filter runs, and the commit is not signed.
 
     Args:
         tree: the work tree, as it was when the compile began.
@@ -161,7 +161,7 @@ def _text(message: str) -> bytes:
 
 
 def advance(tree: WorkTree, made: str, entries: Mapping[PurePosixPath, str | None], tracking: str | None) -> None:
-    """Move the branch on to a commit that is there, and the index with it; the work tree is not looked at.
+    """Move the branch on to a commit that is there, and the index with it; the work tree is not read.
 
     Args:
         tree: the work tree.
@@ -206,7 +206,7 @@ def commit_to_branch(tree: WorkTree, branch: str, files: Mapping[PurePosixPath, 
 
     Raises:
         PathEscapes: when a path leads out of the root or into ``.git``.
-        CannotCommit: when the name is none, the branch exists and holds something else, there is no commit to start
+        CannotCommit: the name is not valid, the branch exists and holds something else, there is no commit to start
             at, or git does not know who commits.
         GitFailed: when git fails; there is no branch then.
         Busy: when another scepsy process works in the repository.
@@ -247,7 +247,7 @@ def check_branch(tree: WorkTree, branch: str) -> None:
         branch: the branch's name; it may exist.
 
     Raises:
-        CannotCommit: when the name is none, another branch is in its way, there is no commit to start at, or git does
+        CannotCommit: the name is not valid, another branch is in its way, there is no commit to start at, or git does
             not know who commits.
         GitFailed: when git fails.
     """
@@ -295,7 +295,7 @@ def holders(
     Args:
         tree: the work tree.
         files: the content of each path.
-        references: where to look; HEAD, local branches and those of remotes if None.
+        references: which to search; HEAD, local branches and those of remotes if None.
 
     Raises:
         GitFailed: when git fails.
@@ -333,7 +333,7 @@ def _publish(
     except FileExistsError:
         raise _locked(tree) from None
     try:
-        _check_index(tree, files)  # again: from here on nobody can stage anything
+        _check_index(tree, files)  # again: from here on nothing can be staged by others
         if index.exists():
             shutil.copy2(index, draft)  # with its time: git compares it with the files' to notice late edits
         _edit_index(tree, edits, draft)
@@ -364,7 +364,7 @@ def _put_in_place(lock: Path, index: Path, made: str) -> None:
 def _move_head(tree: WorkTree, made: str, reason: str) -> None:
     reference = f"refs/heads/{tree.branch}" if tree.branch else "HEAD"
     try:
-        # The old value makes git refuse when somebody else moved it; empty means that it must not exist.
+        # The old value makes git refuse when another process moved it; empty means that it must not exist.
         git(tree.root, "update-ref", "--no-deref", "-m", reason, reference, made, tree.head or "")
     except GitFailed as error:
         _check_head(tree)
@@ -379,7 +379,7 @@ def _head_is(tree: WorkTree, made: str) -> bool:
 
 
 def _edits(tree: WorkTree, files: Mapping[PurePosixPath, bytes | None]) -> bytes:
-    """Store the new contents, and say in the words of ``update-index --index-info`` what differs from HEAD."""
+    """Store the new contents, and return as ``update-index --index-info`` what differs from HEAD."""
     head, lines = entries_at_head(tree), []
     for path, data in sorted(files.items()):
         old = head.get(path)

@@ -87,12 +87,12 @@ def describe(tree: WorkTree) -> dict[str, str]:
         GitFailed: when git fails.
     """
     fields = "%x00".join(("%an", "%ae", "%H", "%s", "%b", "%aI"))
-    said = git(
+    output = git(
         tree.root,
         *("log", "-1", "--no-color", "--no-notes", "--no-mailmap", "--encoding=UTF-8", f"--format={fields}"),
         tree.head or "HEAD",
     )
-    name, email, sha, subject, body, date = said.decode(errors="replace").removesuffix("\n").split("\0")
+    name, email, sha, subject, body, date = output.decode(errors="replace").removesuffix("\n").split("\0")
     return {
         "author": _address(one_line(name), one_line(email)),
         "sha": sha,

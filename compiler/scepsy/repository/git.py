@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from scepsy.errors import ScepsyError
 
-# Of the GIT_* variables only these reach git: who commits and where the person's own settings are. The others (GIT_DIR,
+# Of the GIT_* variables only these reach git: who commits and where the user's settings are. The others (GIT_DIR,
 # GIT_INDEX_FILE, GIT_WORK_TREE, GIT_GLOB_PATHSPECS ...) are set inside hooks and aliases and would point us elsewhere.
 _KEPT_VARIABLES = (
     "GIT_AUTHOR_",
@@ -31,7 +31,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 _ENVIRONMENT = {
     "LC_ALL": "C",  # messages are matched below
-    "GIT_OPTIONAL_LOCKS": "0",  # looking must not refresh the index of whoever works in the tree
+    "GIT_OPTIONAL_LOCKS": "0",  # looking must not refresh the index of the user's tree
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_ALLOW_PROTOCOL": "none",  # a partial clone must not fetch behind our back: that runs ssh and helpers
     "GIT_NO_LAZY_FETCH": "1",
@@ -67,13 +67,13 @@ _NETWORK_OPTIONS = (
 
 
 class GitFailed(ScepsyError):
-    """A git command failed; the message carries git's own words.
+    """A git command failed; the message is git's stderr.
 
     Args:
         message: what failed.
         hint: what to do next.
         status: git's exit status; 0 when git did not run.
-        stderr: what git said.
+        stderr: git's standard error.
     """
 
     def __init__(self, message: str, hint: str = "", status: int = 0, stderr: str = "") -> None:
@@ -136,13 +136,13 @@ def git(where: Path, *arguments: str, stdin: bytes = b"", variables: Mapping[str
             done.returncode,
             stderr,
         )
-    said = stderr or f"exit status {done.returncode}"
-    raise GitFailed(f"git {arguments[0]} failed in {where}: {said}", "", done.returncode, stderr)
+    detail = stderr or f"exit status {done.returncode}"
+    raise GitFailed(f"git {arguments[0]} failed in {where}: {detail}", "", done.returncode, stderr)
 
 
 @dataclass(frozen=True)
 class RemoteOutput:
-    """What git said when it talked to a remote.
+    """Git's output from talking to a remote.
 
     Attributes:
         status: its exit status; None when it took too long and was ended.
@@ -158,7 +158,7 @@ class RemoteOutput:
 def network(
     where: Path, *arguments: str, protocols: str, settings: Iterable[tuple[str, str]] = (), seconds: float
 ) -> RemoteOutput:
-    """Run git where it talks to a remote, with the person's credentials.
+    """Run git where it talks to a remote, with the user's credentials.
 
     Args:
         where: a repository of ours: whatever its configuration names is run.
@@ -174,7 +174,7 @@ def network(
     variables = network_only | configured(settings) | {"GIT_ALLOW_PROTOCOL": protocols}
     command = ["git", *_NETWORK_OPTIONS, "-C", str(where), *arguments]
     try:
-        # A session of its own: nothing in it can ask on the terminal, and it ends with all its children.
+        # A new session: nothing in it can ask on the terminal, and it ends with all its children.
         process = subprocess.Popen(  # noqa: S603 - a fixed program, arguments never seen by a shell
             command,
             stdin=subprocess.DEVNULL,
@@ -261,7 +261,7 @@ def no_filters(where: Path) -> dict[str, str]:
     """Return variables that keep git from running the clean filters that are configured.
 
     Whatever writes an index may compare files that changed in the same instant as the old index with their entries, and
-    for that runs their filters. Without them git takes such a file for changed until somebody looks again: harmless.
+    for that runs their filters. Without them git takes such a file for changed until the next refresh: harmless.
 
     Args:
         where: the directory git will run in.

@@ -21,7 +21,7 @@ Workflows, clusters and profiles that [scepsy](https://scepsy.dev) compiles into
 
     scepsy compile            compile into plans/ and rendered/
     scepsy compile --commit   the same, and commit it; Argo CD syncs rendered/
-    scepsy explain            why the allocation is as it is
+    scepsy explain            the reasons for the allocation
 """
 
 _EMPTY = """\
@@ -50,7 +50,7 @@ def create(directory: Path, example: str | None) -> list[str]:
         example: name of an example to fill it with.
 
     Returns:
-        lines that say what was done and what to do next.
+        lines for the user: what was done, what to do next.
 
     Raises:
         ScepsyError: the directory holds something, or there is no such example.
@@ -120,7 +120,7 @@ def _create_repository(directory: Path, subject: str | None) -> list[str]:
     new repository gets its own identity, so that an example works on a fresh machine.
 
     Returns:
-        lines that say what was done.
+        lines for the user: what was done.
 
     Raises:
         GitFailed: git is not installed, or failed.

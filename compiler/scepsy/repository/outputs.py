@@ -61,7 +61,7 @@ def output_of(workspace: Workspace, plan: Plan, manifests: Mapping[str, bytes]) 
     """Lay out a plan and its manifests in the repository.
 
     Args:
-        workspace: says where.
+        workspace: has the paths.
         plan: the plan.
         manifests: content by file name.
 
@@ -80,7 +80,7 @@ def output_of(workspace: Workspace, plan: Plan, manifests: Mapping[str, bytes]) 
 
 
 EARLIER = 2
-"""So many plans before HEAD's are looked at, in case Argo CD never applied HEAD's."""
+"""So many plans before HEAD's are read, in case Argo CD never applied HEAD's."""
 
 
 def previous_plans(workspace: Workspace, tree: WorkTree | None, cluster: str) -> list[Plan]:
@@ -236,7 +236,7 @@ def documents_of(workspace: Workspace, root: Path) -> set[PurePosixPath]:
     """Return the files in a work tree that the project would read as documents or templates.
 
     Args:
-        workspace: says where they lie.
+        workspace: has the paths.
         root: the work tree, which need not be the one that the workspace was read from.
 
     Raises:
@@ -311,7 +311,7 @@ def check_commit(tree: WorkTree, outputs: Iterable[Output]) -> None:
 
 
 def committed_files(tree: WorkTree, outputs: list[Output]) -> dict[PurePosixPath, bytes | None]:
-    """Return what the commit changes: every output, and None for files that HEAD's plans own and nobody wants now."""
+    """Return what the commit changes: every output, and None for files of HEAD's plans that are no longer needed."""
     files: dict[PurePosixPath, bytes | None] = dict(_together(outputs))
     for output in outputs:
         data = read_at_head(tree, output.path)

@@ -1,4 +1,4 @@
-"""Single files that a command writes where its user says."""
+"""Single files that a command writes to the path that the user gives."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def open_worktree(path: Path) -> WorkTree:
         NotAWorkTree: when the path does not exist, or is not inside a work tree.
         GitFailed: when git is not installed, or refuses the repository.
     """
-    if not os.path.exists(path):  # also where we may not look
+    if not os.path.exists(path):  # also where we lack permission
         raise NotAWorkTree(f"{path} does not exist", "name a directory inside a Git repository")
     start = Path(os.path.realpath(path if os.path.isdir(path) else path.parent))
     try:
@@ -220,7 +220,7 @@ def history(tree: WorkTree, path: PurePosixPath, most: int = 20) -> Iterator[byt
     Args:
         tree: the work tree.
         path: the file, relative to the root.
-        most: so many commits that changed it are looked at.
+        most: so many commits that changed it are read.
 
     Raises:
         GitFailed: when git fails.

@@ -30,7 +30,7 @@ _OBSTACLE = "a directory (or another thing that is no file) is where a file must
 
 
 class WouldOverwrite(ScepsyError):
-    """Writing would destroy what somebody else wrote.
+    """Writing would destroy what another program or person wrote.
 
     Args:
         changes: what was about to be written.
@@ -123,7 +123,7 @@ def write(root: Path, files: Mapping[PurePosixPath, bytes], changes: Changes, *,
     """Bring the files to what is wanted: all of them, or none.
 
     Every new file is first written to the side and synced; then each is renamed into place, removals last; then the
-    directories that the removals emptied go. On a failure, what was already done is undone. A kill in the midst leaves
+    directories that the removals emptied go. On a failure, what was already done is undone. A kill during this leaves
     each file whole, old or new, and the next :func:`plan_changes` and ``write`` carry on from there.
 
     Args:
@@ -294,7 +294,7 @@ def _failure(root: Path, error: OSError, not_undone: list[str]) -> WriteFailed:
 
 
 def _ours(root: Path, files: Mapping[PurePosixPath, bytes], changes: Changes) -> dict[PurePosixPath, frozenset[str]]:
-    """List the bytes that are ours in each file to be touched: the old ones, unless somebody else's, and the new."""
+    """List the bytes that are ours in each file to be touched: the old ones, unless written by others, and the new."""
     others = {*changes.edited, *changes.foreign}
     ours = {}
     for path in (*changes.added, *changes.changed, *changes.removed):

@@ -209,7 +209,10 @@ def test_a_workflow_that_is_not_there_is_compared_with_those_that_are(estimate: 
         ((QWEN, "--product", "H100"), 'no estimates for the product "H100"; there are for: NVIDIA-A100-SXM4-80GB'),
         ((QWEN, "--product", H100, "--tp", "3"), '--tp "3" is not a list of 1, 2, 4 and 8'),
         ((QWEN, "--product", H100, "--mix", "lots"), '--mix "lots" is not a mix of tokens'),
-        ((QWEN, "--product", H100, "--mix", "1/2", "--workflow", "w"), "--mix and --workflow say twice"),
+        (
+            (QWEN, "--product", H100, "--mix", "1/2", "--workflow", "w"),
+            "--mix and --workflow both select the calls to estimate for",
+        ),
         ((QWEN, "--product", H100, "--llm", "writer"), "--trace and --llm belong together"),
         (("--product", H100), "no model is named"),
         (("Qwen/Qwen9", "--product", H100), 'the tool does not know "Qwen/Qwen9"'),

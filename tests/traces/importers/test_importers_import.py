@@ -162,7 +162,7 @@ def test_models_that_match_nothing_are_all_listed(scepsy: Scepsy, project: Path,
         "  gpt-4o                 2 calls\n"
         "  Llama-3.1-8B-Instruct  1 calls  served by writer and critic\n"
         "  my model               1 calls\n"
-        "  hint: say which they are: --llm gpt-4o=planner|writer|critic"
+        "  hint: map each model to an LLM: --llm gpt-4o=planner|writer|critic"
         " --llm Llama-3.1-8B-Instruct=planner|writer|critic --llm 'my model'=planner|writer|critic\n",
     )
 

@@ -133,7 +133,7 @@ def _check_choice(
 ) -> None:
     given = [name for name, value in (("--mix", mixes), ("--workflow", workflow), ("--trace", trace)) if value]
     if len(given) > 1:
-        raise ScepsyError(f"{' and '.join(given)} say twice what calls to estimate for", "give one of them")
+        raise ScepsyError(f"{' and '.join(given)} both select the calls to estimate for", "pass only one of them")
     if (trace is None) != (llm is None):
         raise ScepsyError("--trace and --llm belong together: a trace, and the LLM in it whose calls to take")
     if not models and workflow is None:
@@ -203,8 +203,8 @@ def _workflow_mixes(workspace: Workspace, loaded: Loaded[Workflow]) -> tuple[dic
 def _recorded(trace: Trace, llm: str) -> Mix:
     if llm not in trace.llms:
         raise ScepsyError(f'no call of the trace goes to "{llm}"', did_you_mean(llm, list(trace.llms)))
-    own = np.flatnonzero(trace.llm == trace.llms.index(llm))
-    return recorded_calls(trace.input[own], trace.output[own])
+    calls = np.flatnonzero(trace.llm == trace.llms.index(llm))
+    return recorded_calls(trace.input[calls], trace.output[calls])
 
 
 def _target(output: Path | None, project: Path) -> Path:

@@ -19,7 +19,6 @@ from scepsy.documents.profile_plan_result import (
     StaleProfile,
     WorkflowLlm,
 )
-from scepsy.errors import ScepsyError
 from scepsy.profiling.planning import ProfilePlan, Sweep, plan_profiles
 from scepsy.report.profile_plan_terminal import show_profile_plan
 from scepsy.repository.project import open_project
@@ -44,13 +43,7 @@ def command(cluster: str | None, project: Path, output: str) -> None:
 
 def _planned(project: Path, cluster: str | None) -> ProfilePlanResult:
     workspace, _ = open_project(project, needs_profiles=False)
-    if cluster is None:
-        if len(workspace.clusters) > 1:
-            raise ScepsyError(
-                "the project has several clusters", f"name one with --cluster: {', '.join(workspace.clusters)}"
-            )
-        cluster = next(iter(workspace.clusters))
-    return result_of(workspace, plan_profiles(workspace, cluster))
+    return result_of(workspace, plan_profiles(workspace, workspace.one_cluster(cluster)))
 
 
 def result_of(workspace: Workspace, plan: ProfilePlan) -> ProfilePlanResult:

@@ -15,7 +15,7 @@ from scepsy.documents.cluster import Sharing
 
 
 class _Run(click.Command):
-    """`run` as a job gives it: an empty value means that the option is not given, and mistakes are told in `--job`."""
+    """`run` as a job gives it: an empty value means that the option is not given, and errors name `--job`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the command line without what is empty."""
@@ -132,7 +132,7 @@ def command(tp: str, **options: Any) -> None:
     """
     from scepsy.profiling.measuring.session import run as measure  # noqa: PLC0415 - needs aiohttp
 
-    with measuring() as (say, status):
-        code = measure({"tp": int(tp), **options}, say, status)
+    with measuring() as (report, status):
+        code = measure({"tp": int(tp), **options}, report, status)
     if code:
         sys.exit(code)

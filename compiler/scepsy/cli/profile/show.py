@@ -30,7 +30,7 @@ from scepsy.repository.partial_project import Part, read_part
 from scepsy.repository.single_file import checked_target, write_at_once
 
 _PIPE = 100
-"""Columns where nobody says how many there are."""
+"""Columns where the terminal's width is unknown."""
 
 
 @click.command("show")
@@ -107,9 +107,9 @@ def _groups(home: Part[Profile], profiles: Sequence[Profile]) -> dict[str, Group
             called = [llm.name for llm in workflow.document.spec.llms if llm.model == profile.spec.model]
             # The runner notes whose calls it replayed, in its command at least; of one alone there is no doubt.
             words = (profile.spec.provenance.command or "").split()
-            told = [llm for llm, option in zip(words[1:], words, strict=False) if option == "--llm"]
-            said = [llm for llm in (profile.spec.provenance.llm, *told) if llm in called]
-            llm = (said or called)[0] if said or len(called) == 1 else None
+            given = [llm for llm, option in zip(words[1:], words, strict=False) if option == "--llm"]
+            candidates = [llm for llm in (profile.spec.provenance.llm, *given) if llm in called]
+            llm = (candidates or called)[0] if candidates or len(called) == 1 else None
             if profile.spec.provenance.trace_digest in files.values() and llm in demand.llms:
                 found.setdefault(name, demand.llms[llm].groups)
     return found

@@ -36,13 +36,13 @@ from scepsy.traces.trace_reader import read_trace
 def command(file: Path, html: Path | None, summary: Path | None, output: str) -> None:
     """Show the demand per execution in FILE, its confidence intervals, and how much executions differ."""
     try:
-        figures = _examined(file, html, summary, output)
+        statistics = _examined(file, html, summary, output)
     except ScepsyError as error:
         if output == "json":
             _print_json(TraceStatistics(api_version=API_VERSION, error=failure_of(error)))
         raise
     if output == "json":
-        _print_json(figures)
+        _print_json(statistics)
 
 
 def _examined(file: Path, html: Path | None, summary: Path | None, output: str) -> TraceStatistics:
@@ -61,7 +61,7 @@ def _examined(file: Path, html: Path | None, summary: Path | None, output: str) 
         show_trace(_console(), examined)
         for line in written:
             click.echo(line)
-    return examined.figures
+    return examined.statistics
 
 
 def _summary(trace: Trace, target: Path, file: Path, digest: str) -> bytes:
@@ -82,7 +82,7 @@ def _summary(trace: Trace, target: Path, file: Path, digest: str) -> bytes:
 
 
 def _console() -> Console:
-    # A picture that is cut or stretched says something else: at most WIDTH columns, and those always in a pipe.
+    # A plot that is cut or stretched is misleading: at most WIDTH columns, and those always in a pipe.
     console = Console(highlight=False)
     return Console(highlight=False, width=min(console.width, WIDTH) if sys.stdout.isatty() else WIDTH)
 

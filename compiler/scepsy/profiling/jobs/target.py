@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scepsy.documents import Workspace
-from scepsy.errors import ScepsyError
 from scepsy.profiling.jobs.argo_client import Jobs, connect
 from scepsy.profiling.jobs.output import Print
 
@@ -42,14 +41,7 @@ class Target:
         Raises:
             ScepsyError: there is no such cluster, or none is given and the project has several.
         """
-        if self.cluster is not None:
-            return workspace.cluster(self.cluster).document.metadata.name
-        if len(workspace.clusters) > 1:
-            raise ScepsyError(
-                "the project has several clusters, and jobs run on one",
-                f"name one: --cluster {'|'.join(workspace.clusters)}",
-            )
-        return next(iter(workspace.clusters))
+        return workspace.one_cluster(self.cluster)
 
     def connect(self, notice: Print) -> Jobs:
         """Connect to the cluster; `notice` gets a line when that takes long.

@@ -3,7 +3,7 @@
 One file is one session, which is one execution. A request has `t`, its start in seconds from the session's beginning,
 `api_time`, its duration, `in` and `out` tokens, and `hash_ids`, one id per `block_size` tokens of the prompt. An entry
 of `type: "subagent"` stands where the sub-agent reported back: `t` is then, `duration_ms` before that it began, and the
-`t` of its own requests count from there; one that was launched in the background (`async_launched`) has no duration,
+`t` of its requests count from there; one that was launched in the background (`async_launched`) has no duration,
 and stands where it began. The agent waits for its sub-agents, which run side by side.
 
 Two things are not recorded, and estimated: the end of a request without `api_time`, from the seconds per output token
@@ -27,7 +27,7 @@ FALLBACK = 0.03
 RESOLUTION = 1.0
 """Seconds: `t` is written in whole seconds, rounded down, `api_time` in hundredths."""
 MAX_DEPTH = 50
-"""Deepest nesting of sub-agents; those that were seen have none of their own."""
+"""Deepest nesting of sub-agents; recorded sessions have one level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class _Entry:
     Attributes:
         id: its place in the session: `3` is the fourth entry, `3.0` the first one of the sub-agent that stands there.
         agent: id of the agent whose entry it is, empty for the first.
-        item: what the file says.
+        item: the entry in the file.
         start: seconds from the session's beginning.
         end: seconds; None if not recorded.
     """
@@ -54,8 +54,8 @@ def matches(record: dict[str, Any]) -> bool:
     requests = record.get("requests")
     if not isinstance(requests, list):
         return False
-    told = any(key in record for key in ("block_size", "hash_id_scope", "tool_tokens"))
-    return told or any(isinstance(item, dict) and {"t", "in", "out"} <= item.keys() for item in requests[:50])
+    distinctive = any(key in record for key in ("block_size", "hash_id_scope", "tool_tokens"))
+    return distinctive or any(isinstance(item, dict) and {"t", "in", "out"} <= item.keys() for item in requests[:50])
 
 
 def spans(record: Any, name: str) -> Iterator[Span | Skipped]:
@@ -82,7 +82,7 @@ def spans(record: Any, name: str) -> Iterator[Span | Skipped]:
     for entry in sorted(entries, key=lambda e: e.start):
         agents[entry.agent].append(entry)
     starts: dict[str, float] = {}
-    # An agent's own entries are placed after the agent itself: ids grow downwards.
+    # An agent's entries are placed after the agent itself: ids grow downwards.
     for agent in sorted(agents, key=lambda a: a.count(".") + bool(a)):
         yield from _agent(session, agents[agent], cached, rates, starts)
 
@@ -143,7 +143,7 @@ def _entries(requests: list[Any]) -> Iterator[_Entry | Skipped]:
     while todo:
         items, agent, began, depth = todo.pop()
         for number, item in enumerate(items):
-            own = f"{agent}.{number}" if agent else str(number)
+            id_ = f"{agent}.{number}" if agent else str(number)
             if not isinstance(item, dict):
                 yield Skipped(FOREIGN)
                 continue
@@ -154,9 +154,9 @@ def _entries(requests: list[Any]) -> Iterator[_Entry | Skipped]:
             elif nested:
                 span = values.seconds(item.get("duration_ms"))
                 start = began + at - (max(0.0, span) / 1000 if span is not None else 0.0)
-                yield _Entry(own, agent, item, start, began + at if span is not None else None)
+                yield _Entry(id_, agent, item, start, began + at if span is not None else None)
                 if depth < MAX_DEPTH:
-                    todo.append((values.sequence(item.get("requests")), own, start, depth + 1))
+                    todo.append((values.sequence(item.get("requests")), id_, start, depth + 1))
             elif values.text(item.get("model")) is None:
                 yield Skipped(NO_MODEL)
             else:
@@ -164,7 +164,7 @@ def _entries(requests: list[Any]) -> Iterator[_Entry | Skipped]:
                 if took is not None and took < 0:
                     yield Skipped(BACKWARDS)
                 else:
-                    yield _Entry(own, agent, item, began + at, None if took is None else began + at + took)
+                    yield _Entry(id_, agent, item, began + at, None if took is None else began + at + took)
 
 
 def _rates(entries: list[_Entry]) -> dict[str, float]:
@@ -185,7 +185,7 @@ def _cached(record: dict[str, Any], entries: list[_Entry]) -> dict[str, float]:
     """Return the tokens of each request's leading blocks that an earlier request to the same model had.
 
     With the scope `local` or `global` all agents of a session name the same block alike; without one, each agent
-    counts for itself. What another session left in the cache is not told.
+    counts for itself. What another session left in the cache is unknown.
     """
     size = values.tokens(record.get("block_size"))
     if not size:
@@ -198,9 +198,9 @@ def _cached(record: dict[str, Any], entries: list[_Entry]) -> dict[str, float]:
         if not isinstance(blocks, list) or entry.item.get("type") == "subagent":
             continue
         blocks = list(takewhile(lambda block: isinstance(block, int | str), blocks))
-        seen = known["" if shared else entry.agent, values.text(entry.item.get("model")) or ""]
-        result[entry.id] = size * sum(1 for _ in takewhile(seen.__contains__, blocks))
-        seen.update(blocks)
+        cached = known["" if shared else entry.agent, values.text(entry.item.get("model")) or ""]
+        result[entry.id] = size * sum(1 for _ in takewhile(cached.__contains__, blocks))
+        cached.update(blocks)
     return result
 
 

@@ -34,7 +34,7 @@ class _Node:
         span: the span; None around the whole trace.
         low: when it began, or the first span inside it.
         high: when it ended, or the last span inside it.
-        own: whether it is a call that others can wait for.
+        is_call: whether it is a call that others can wait for.
         calls: how many such calls there are, itself included.
         inside: the nodes of its children that hold calls, by their end.
         ends: their ends and beginnings.
@@ -48,7 +48,7 @@ class _Node:
     span: Span | None
     low: float
     high: float
-    own: bool
+    is_call: bool
     calls: int = 0
     inside: list[_Node] = field(default_factory=list)
     ends: list[tuple[float, float]] = field(default_factory=list)
@@ -67,7 +67,7 @@ class _Node:
     def loose(self) -> int:
         """How many calls nothing inside waited for."""
         low, high = self.last
-        return self.own + self.left[high] - self.left[low]
+        return self.is_call + self.left[high] - self.left[low]
 
 
 def waits(spans: Sequence[Span]) -> dict[str, tuple[str, ...] | None]:
@@ -93,7 +93,7 @@ def waits(spans: Sequence[Span]) -> dict[str, tuple[str, ...] | None]:
             count = bisect_left(node.ends, edge)
             child.after = (node, _latest(node, count), count) if count else node.after
             child.before = node.before + node.called[count]
-    return _named([node for node in nodes if node.own])
+    return _named([node for node in nodes if node.is_call])
 
 
 def _named(calls: Sequence[_Node]) -> dict[str, tuple[str, ...] | None]:
@@ -134,7 +134,7 @@ def _loose(nodes: Sequence[_Node]) -> list[Span]:
     found, todo = [], list(nodes)
     while todo:
         node = todo.pop()
-        if node.own and node.span is not None:
+        if node.is_call and node.span is not None:
             found.append(node.span)
         low, high = node.last
         todo += node.inside[low:high]
@@ -181,4 +181,4 @@ def _close(node: _Node) -> None:
     node.peaks = list(accumulate(((n.low, n.high) for n in node.inside), max))
     node.called = [0, *accumulate(n.calls for n in node.inside)]
     node.left = [0, *accumulate(n.loose for n in node.inside)]
-    node.calls = node.own + node.called[-1]
+    node.calls = node.is_call + node.called[-1]

@@ -29,10 +29,10 @@ def records(path: Path) -> Iterator[Any]:
     """Yield what a file holds: the value of each line, or the one JSON document; of an array, each element.
 
     Args:
-        path: the file; gzip is told by its first bytes (RFC 1952), JSONL by its first line being a whole value.
+        path: the file; gzip is detected by its first bytes (RFC 1952), JSONL by its first line being a whole value.
 
     Yields:
-        JSON values, and a `Skipped` for each line that is none.
+        JSON values, and a `Skipped` for each invalid line.
 
     Raises:
         ScepsyError: the file cannot be read, is empty, is not UTF-8, is no JSON at all, or is larger than the limits.

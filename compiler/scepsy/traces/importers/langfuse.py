@@ -121,7 +121,7 @@ def _tokens(value: Any) -> dict[str, float]:
 
 
 def _summed(usage: dict[str, float]) -> tuple[float | None, float | None, float]:
-    """Add up types of tokens: those whose names say `input` or `output`, as Langfuse's own UI does."""
+    """Add up types of tokens: those whose names contain `input` or `output`, as Langfuse's UI does."""
     total = usage.pop("total", usage.pop("total_tokens", usage.pop("totaltokens", None)))
     cached = sum(n for key, n in usage.items() if "cache" in key and "creation" not in key and "write" not in key)
     given = {key: n for key, n in usage.items() if "input" in key or "prompt" in key or "cache" in key}

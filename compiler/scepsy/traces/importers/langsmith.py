@@ -38,21 +38,21 @@ def spans(record: Any) -> Iterator[Span | Skipped]:
         elif isinstance(item.get("runs"), list) and "run_type" not in item:
             todo += [(run, None, None) for run in reversed(item["runs"])]
         elif "run_type" in item:
-            own = values.identifier(item.get("id"))
+            id_ = values.identifier(item.get("id"))
             # <start>Z<id>, joined by dots from the root to the run itself.
             order = [part[-_UUID:] for part in (values.text(item.get("dotted_order")) or "").split(".") if part]
             parent = values.identifier(item.get("parent_run_id")) or parent or (order[-2] if len(order) > 1 else None)
-            trace = values.identifier(item.get("trace_id")) or trace or (order[0] if order else own)
-            yield _span(item, trace, own, parent)
-            todo += [(run, trace, own) for run in reversed(values.sequence(item.get("child_runs")))]
+            trace = values.identifier(item.get("trace_id")) or trace or (order[0] if order else id_)
+            yield _span(item, trace, id_, parent)
+            todo += [(run, trace, id_) for run in reversed(values.sequence(item.get("child_runs")))]
         else:
             yield Skipped(FOREIGN)
 
 
-def _span(item: dict[str, Any], trace: str | None, own: str | None, parent: str | None) -> Span | Skipped:
+def _span(item: dict[str, Any], trace: str | None, id_: str | None, parent: str | None) -> Span | Skipped:
     kind = values.text(item.get("run_type")) or ""
     times = values.time(item.get("start_time")), values.time(item.get("end_time"))
-    return span(trace, own, parent, times, _request(item, _CALLS[kind]) if kind in _CALLS else None)
+    return span(trace, id_, parent, times, _request(item, _CALLS[kind]) if kind in _CALLS else None)
 
 
 def _request(item: dict[str, Any], operation: str | None) -> Request | Skipped:
@@ -132,7 +132,7 @@ def _generated(outputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first_token(item: dict[str, Any]) -> float | None:
-    """Return when the first token came: a field of its own, or the first `new_token` event of a streamed run."""
+    """Return when the first token came: a field of its id_, or the first `new_token` event of a streamed run."""
     events = [values.mapping(event) for event in values.sequence(item.get("events"))]
     streamed = [event.get("time") for event in events if event.get("name") == "new_token"]
     points = (values.time(value) for value in (item.get("first_token_time"), *streamed[:1]))

@@ -38,7 +38,7 @@ def parse_renames(options: Sequence[str], llms: Sequence[Llm] | None) -> dict[st
 def names_of(models: Mapping[str, int], llms: Sequence[Llm] | None, renames: Mapping[str, str]) -> dict[str, str]:
     """Return the name of the LLM that each model of a trace stands for.
 
-    A model is what `renames` says; or else the LLM of that name; or the only one that serves it, which its id tells,
+    A model is what `renames` says; or else the LLM of that name; or the only one that serves it, which its id shows,
     or the id's last part, whatever the case.
 
     Args:
@@ -66,7 +66,7 @@ def names_of(models: Mapping[str, int], llms: Sequence[Llm] | None, renames: Map
     options = " ".join(f"--llm {_quoted(model)}={names if len(llms) < 4 else 'NAME'}" for model in unknown[:_SHOWN])
     listed = "" if len(llms) < 4 else f" (NAME is one of {', '.join(llm.name for llm in llms)})"
     message = "models that are no LLM of the workflow, by name or by model id:\n" + "\n".join(lines)
-    raise ScepsyError(message, f"say which they are: {options}{listed}")
+    raise ScepsyError(message, f"map each model to an LLM: {options}{listed}")
 
 
 def _serving(model: str, llms: Sequence[Llm]) -> list[str]:

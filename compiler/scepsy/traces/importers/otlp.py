@@ -143,7 +143,7 @@ def _request(
 
 
 def _operation(attributes: dict[str, Any]) -> str | None:
-    """Return the operation of a span that is an LLM call, empty if that is not said; None for any other span."""
+    """Return the operation of a span that is an LLM call, empty if unknown; None for any other span."""
 
     def named(key: str) -> str:
         return (values.text(_plain(attributes.get(key))) or "").lower()
@@ -197,7 +197,7 @@ def _time(value: Any) -> tuple[float, str] | None:
 
 
 def _id(value: Any, size: int) -> str | None:
-    """Return an id as lower-case hexadecimal, whatever it was written as; an id of zeros is none."""
+    """Return an id as lower-case hexadecimal, whatever it was written as; None for an id of zeros."""
     name = values.text(value)
     if name is None:
         return None

@@ -80,7 +80,7 @@ class Skipped:
 
 def span(
     trace: str | None,
-    own: str | None,
+    id_: str | None,
     parent: str | None,
     times: tuple[tuple[float, str] | None, tuple[float, str] | None],
     request: Request | Skipped | None,
@@ -89,19 +89,19 @@ def span(
 
     Args:
         trace: the trace's id.
-        own: the span's id.
+        id_: the span's id.
         parent: its parent's id.
         times: start and end, as `values.time` reads them.
         request: the LLM call that it is, if it is one.
     """
-    if trace is None or own is None:
+    if trace is None or id_ is None:
         return Skipped(NO_ID)
     start, end = times
     unit = (start or end or (0.0, ""))[1]
     if request is None:
         if start and end and end[0] < start[0]:
             end = None
-        return Span(trace, own, parent, start[0] if start else None, end[0] if end else None, None, unit)
+        return Span(trace, id_, parent, start[0] if start else None, end[0] if end else None, None, unit)
     if isinstance(request, Skipped):
         return request
     if start is None or end is None:
@@ -115,11 +115,11 @@ def span(
         # Cached tokens are part of the prompt everywhere here, so more of them means that the prompt was counted
         # without them, as Anthropic's API does.
         request = replace(request, input=request.input + request.cached)
-    return Span(trace, own, parent, start[0], end[0], request, unit)
+    return Span(trace, id_, parent, start[0], end[0], request, unit)
 
 
 def counts(prompt: object, completion: object, total: object) -> tuple[float | None, float | None]:
-    """Return input and output tokens, one of which may have to be told from their sum."""
+    """Return input and output tokens, one of which may have to be derived from their sum."""
     given, made, both = values.tokens(prompt), values.tokens(completion), values.tokens(total)
     if both is not None and both > 0:
         if given is None and made is not None and made <= both:
