@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cluster.kubernetes_api import World
+from tests.cluster.kubernetes_api import FakeKubernetes
 from tests.profiling.jobs.conftest import write_kubeconfig
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
+def world() -> Iterator[FakeKubernetes]:
+    made = FakeKubernetes()
     yield made
     made.close()
 
 
 @pytest.fixture
-def kubeconfig(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def kubeconfig(world: FakeKubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A kubeconfig with two contexts: `here` is the server, `elsewhere` nothing."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)

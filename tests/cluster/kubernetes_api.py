@@ -16,7 +16,7 @@ Object = dict[str, Any]
 KINDS = {"Node": NODES, "ResourceSlice": SLICES, "DeviceClass": CLASSES}
 
 
-class World(jobs.World):
+class FakeKubernetes(jobs.World):
     """A cluster: objects by the path of their list."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class World(jobs.World):
         self.before_page = lambda: None
         self.server.RequestHandlerClass = type("Handler", (_Handler,), {"world": self})
 
-    def have(self, *items: Object) -> World:
+    def have(self, *items: Object) -> FakeKubernetes:
         for item in items:
             self.objects[KINDS[item["kind"]].path()].append(item)
         return self
@@ -44,7 +44,7 @@ class World(jobs.World):
 
 
 class _Handler(jobs._Handler):
-    world: World
+    world: FakeKubernetes
 
     def _found(self, path: str, query: dict[str, str], body: dict[str, Any]) -> tuple[int, Any]:
         if jobs._KUBERNETES.fullmatch(path):

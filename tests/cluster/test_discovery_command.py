@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.cluster.kubernetes_api import World, objects_of
+from tests.cluster.kubernetes_api import FakeKubernetes, objects_of
 from tests.conftest import Scepsy
 from tests.profiling.jobs.argo_api import TOKEN
 from tests.profiling.jobs.conftest import Waits, write_kubeconfig
@@ -38,7 +38,7 @@ def example(path: Path = EXAMPLE) -> Cluster:
 
 
 @pytest.fixture
-def there(world: World, kubeconfig: Path) -> World:
+def there(world: FakeKubernetes, kubeconfig: Path) -> FakeKubernetes:
     """A server that has what the example says."""
     world.have(*objects_of(example()))
     return world
@@ -71,7 +71,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
 
 
 def test_without_a_project_it_prints_a_document(
-    there: World, scepsy: Scepsy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    there: FakeKubernetes, scepsy: Scepsy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ran = scepsy("cluster", "discover", "prod")
@@ -100,7 +100,9 @@ spec:
     ]
 
 
-def test_it_prints_what_would_change_and_writes_only_when_told_to(there: World, scepsy: Scepsy, project: Path) -> None:
+def test_it_prints_what_would_change_and_writes_only_with_write(
+    there: FakeKubernetes, scepsy: Scepsy, project: Path
+) -> None:
     path = project / "clusters/two-gpus.yaml"
     before = path.read_bytes()
     there.slice("gpu-a")["spec"]["devices"].pop(0)
@@ -132,7 +134,7 @@ def test_it_prints_what_would_change_and_writes_only_when_told_to(there: World, 
 
 
 def test_a_new_cluster_becomes_a_file_that_a_compile_accepts(
-    there: World, scepsy: Scepsy, project: Path, tmp_path: Path
+    there: FakeKubernetes, scepsy: Scepsy, project: Path, tmp_path: Path
 ) -> None:
     (project / "clusters/two-gpus.yaml").unlink()
     links = tmp_path / "topology.txt"
@@ -147,7 +149,7 @@ def test_a_new_cluster_becomes_a_file_that_a_compile_accepts(
 
 
 def test_a_topology_file_replaces_the_domains_of_its_nodes(
-    there: World, scepsy: Scepsy, project: Path, tmp_path: Path
+    there: FakeKubernetes, scepsy: Scepsy, project: Path, tmp_path: Path
 ) -> None:
     links = tmp_path / "topology.txt"
     links.write_text("node: gpu-a\n\tGPU0\tGPU1\nGPU0\t X \tSYS\nGPU1\tSYS\t X \nnode: gpu-z\n GPU0\nGPU0 X\n")
@@ -157,7 +159,7 @@ def test_a_topology_file_replaces_the_domains_of_its_nodes(
     assert "note: the topology file has node gpu-z, but the cluster has no such node with GPUs\n" in ran.err
 
 
-def test_other_documents_of_the_file_stay(there: World, scepsy: Scepsy, project: Path) -> None:
+def test_other_documents_of_the_file_stay(there: FakeKubernetes, scepsy: Scepsy, project: Path) -> None:
     path = project / "clusters/two-gpus.yaml"
     other = EXAMPLE.read_text().replace("name: two-gpus", "name: other").replace("GPU-aaaaaaaa", "GPU-cccccccc")
     path.write_text(other + "---\n" + EXAMPLE.read_text().replace("80Gi}", "79Gi}"))
@@ -180,7 +182,7 @@ def test_other_documents_of_the_file_stay(there: World, scepsy: Scepsy, project:
     ],
 )
 def test_mistakes_are_named(
-    arguments: list[str], said: str, there: World, waits: Waits, scepsy: Scepsy, project: Path
+    arguments: list[str], said: str, there: FakeKubernetes, waits: Waits, scepsy: Scepsy, project: Path
 ) -> None:
     given = arguments if "--project" in arguments else [*arguments, "--project", str(project)]
     ran = scepsy("cluster", "discover", *given)
@@ -189,7 +191,9 @@ def test_mistakes_are_named(
     assert "Traceback" not in ran.err
 
 
-def test_a_project_with_several_clusters_or_none_needs_a_name(there: World, scepsy: Scepsy, project: Path) -> None:
+def test_a_project_with_several_clusters_or_none_needs_a_name(
+    there: FakeKubernetes, scepsy: Scepsy, project: Path
+) -> None:
     (project / "clusters/b.yaml").write_text(EXAMPLE.read_text().replace("name: two-gpus", "name: b"))
     assert "name one: scepsy cluster discover b|two-gpus" in scepsy("cluster", "discover", "--project", project).err
     for path in (project / "clusters").iterdir():
@@ -198,7 +202,7 @@ def test_a_project_with_several_clusters_or_none_needs_a_name(there: World, scep
 
 
 def test_a_file_of_the_name_that_holds_something_else_is_not_replaced(
-    there: World, scepsy: Scepsy, project: Path
+    there: FakeKubernetes, scepsy: Scepsy, project: Path
 ) -> None:
     path = project / "clusters/two-gpus.yaml"
     path.rename(project / "clusters/prod.yaml")
@@ -209,7 +213,7 @@ def test_a_file_of_the_name_that_holds_something_else_is_not_replaced(
 
 
 def test_a_document_that_is_wrong_is_named_before_the_cluster_is_asked(
-    there: World, scepsy: Scepsy, project: Path
+    there: FakeKubernetes, scepsy: Scepsy, project: Path
 ) -> None:
     (project / "clusters/two-gpus.yaml").write_text(EXAMPLE.read_text().replace("memory: 80Gi}", "memry: 80Gi}", 1))
     ran = scepsy("cluster", "discover", "--project", project)
@@ -217,12 +221,16 @@ def test_a_document_that_is_wrong_is_named_before_the_cluster_is_asked(
     assert there.asked == []
 
 
-def test_write_needs_a_project(there: World, scepsy: Scepsy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_needs_a_project(
+    there: FakeKubernetes, scepsy: Scepsy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert "there is no scepsy.yaml in ." in scepsy("cluster", "discover", "prod", "--write").err
 
 
-def test_a_file_that_is_edited_meanwhile_is_not_overwritten(there: World, scepsy: Scepsy, project: Path) -> None:
+def test_a_file_that_is_edited_meanwhile_is_not_overwritten(
+    there: FakeKubernetes, scepsy: Scepsy, project: Path
+) -> None:
     path = project / "clusters/two-gpus.yaml"
     there.slice("gpu-a")["spec"]["devices"].pop()
     there.before_answer = lambda _: path.write_text("# mine\n" + EXAMPLE.read_text())  # type: ignore[assignment]
@@ -233,7 +241,7 @@ def test_a_file_that_is_edited_meanwhile_is_not_overwritten(there: World, scepsy
 
 
 def test_a_disk_that_cannot_be_written_leaves_the_file_as_it_was(
-    there: World, scepsy: Scepsy, project: Path, monkeypatch: pytest.MonkeyPatch
+    there: FakeKubernetes, scepsy: Scepsy, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there.slice("gpu-a")["spec"]["devices"].pop()
 
@@ -250,7 +258,7 @@ def test_a_disk_that_cannot_be_written_leaves_the_file_as_it_was(
 # ---- the server
 
 
-def many(world: World, count: int) -> None:
+def many(world: FakeKubernetes, count: int) -> None:
     world.of(NODES).extend({"metadata": {"name": f"node-{i:04}"}} for i in range(count))
 
 
@@ -258,13 +266,13 @@ def names(found: list[dict[str, Any]]) -> list[str]:
     return [item["metadata"]["name"] for item in found]
 
 
-def test_lists_are_read_page_by_page(world: World, kubeconfig: Path) -> None:
+def test_lists_are_read_page_by_page(world: FakeKubernetes, kubeconfig: Path) -> None:
     many(world, 1203)
     assert names(Kubernetes().objects(NODES)) == [f"node-{i:04}" for i in range(1203)]
     assert world.asked == [f"GET /api/v1/nodes?limit=500{more}" for more in ("", "&continue=500", "&continue=1000")]
 
 
-def test_a_list_that_expires_while_it_is_read_is_read_anew(world: World, kubeconfig: Path) -> None:
+def test_a_list_that_expires_while_it_is_read_is_read_again(world: FakeKubernetes, kubeconfig: Path) -> None:
     many(world, 600)
     world.fail(410, match="continue=500")
     assert len(Kubernetes().objects(NODES)) == 600
@@ -275,7 +283,7 @@ def test_a_list_that_expires_while_it_is_read_is_read_anew(world: World, kubecon
 
 
 @pytest.mark.parametrize("kind", ["half", "reset"])
-def test_half_a_page_is_no_page(kind: str, world: World, kubeconfig: Path, waits: Waits) -> None:
+def test_half_a_page_is_no_page(kind: str, world: FakeKubernetes, kubeconfig: Path, waits: Waits) -> None:
     many(world, 600)
     world.fail(kind=kind, match="continue=500")
     assert len(Kubernetes().objects(NODES)) == 600
@@ -286,7 +294,7 @@ def test_half_a_page_is_no_page(kind: str, world: World, kubeconfig: Path, waits
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_a_server_that_fails_for_a_while_is_asked_again_within_bounds(
-    status: int, world: World, kubeconfig: Path, waits: Waits
+    status: int, world: FakeKubernetes, kubeconfig: Path, waits: Waits
 ) -> None:
     many(world, 3)
     world.fail(status, times=3)
@@ -301,7 +309,7 @@ def test_a_server_that_fails_for_a_while_is_asked_again_within_bounds(
 
 
 def test_a_server_that_says_when_to_come_back_is_left_alone_until_then(
-    world: World, kubeconfig: Path, waits: Waits
+    world: FakeKubernetes, kubeconfig: Path, waits: Waits
 ) -> None:
     world.fail(429, Retry_After="7")
     Kubernetes().objects(NODES)
@@ -312,7 +320,9 @@ DEEP = "[" * 200_000
 
 
 @pytest.mark.parametrize("body", ["<html>login</html>", "[]", "null", "7", "", DEEP], ids=lambda body: body[:9])
-def test_an_answer_that_is_no_object_is_an_error(body: str, world: World, kubeconfig: Path, waits: Waits) -> None:
+def test_an_answer_that_is_no_object_is_an_error(
+    body: str, world: FakeKubernetes, kubeconfig: Path, waits: Waits
+) -> None:
     world.fail(200, times=99, body=body or " ")
     with pytest.raises(ScepsyError, match=r"sends responses that are not JSON objects \(request: \"list nodes\"\)"):
         Kubernetes().objects(NODES)
@@ -333,7 +343,7 @@ def test_an_answer_that_is_no_object_is_an_error(body: str, world: World, kubeco
     ],
 )
 def test_a_server_that_is_no_kubernetes_is_not_an_empty_cluster(
-    match: str, body: str, wish: str, there: World, waits: Waits, scepsy: Scepsy, project: Path
+    match: str, body: str, wish: str, there: FakeKubernetes, waits: Waits, scepsy: Scepsy, project: Path
 ) -> None:
     there.fail(200, times=99, match=match, body=body)
     ran = scepsy("cluster", "discover", "--project", project)
@@ -347,12 +357,12 @@ def test_a_server_that_is_no_kubernetes_is_not_an_empty_cluster(
 
 
 @pytest.mark.parametrize("body", ['{"kind": "NodeList", "items": null}', '{"items": [], "metadata": null}'])
-def test_a_list_of_nothing_may_be_written_as_go_writes_it(body: str, world: World, kubeconfig: Path) -> None:
+def test_a_list_of_nothing_may_be_written_as_go_writes_it(body: str, world: FakeKubernetes, kubeconfig: Path) -> None:
     world.fail(200, match="/nodes", body=body)
     assert Kubernetes().objects(NODES) == []
 
 
-def test_an_object_without_a_name_is_no_object(world: World, kubeconfig: Path) -> None:
+def test_an_object_without_a_name_is_no_object(world: FakeKubernetes, kubeconfig: Path) -> None:
     world.fail(200, body='{"status": "success", "data": {}}')
     with pytest.raises(
         ScepsyError, match=r"is not a Kubernetes API server \(unexpected response to \"get applications"
@@ -370,7 +380,7 @@ def test_an_object_without_a_name_is_no_object(world: World, kubeconfig: Path) -
     ],
 )  # fmt: skip
 def test_a_refusal_names_what_is_missing(
-    status: int, said: str, match: str, there: World, scepsy: Scepsy, project: Path
+    status: int, said: str, match: str, there: FakeKubernetes, scepsy: Scepsy, project: Path
 ) -> None:
     there.fail(status, match=match)
     ran = scepsy("cluster", "discover", "--project", project)
@@ -386,7 +396,9 @@ def test_a_refusal_names_what_is_missing(
     assert TOKEN not in ran.err
 
 
-def test_a_cluster_without_dynamic_resource_allocation_is_told_so(there: World, scepsy: Scepsy, project: Path) -> None:
+def test_a_cluster_without_dynamic_resource_allocation_is_told_so(
+    there: FakeKubernetes, scepsy: Scepsy, project: Path
+) -> None:
     del there.objects[SLICES.path()]
     ran = scepsy("cluster", "discover", "--project", project)
     assert "cannot list resourceslices.resource.k8s.io (404)" in ran.err
@@ -403,8 +415,8 @@ def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
             Kubernetes().objects(NODES)
 
 
-def test_a_redirect_is_not_followed_with_the_token(world: World, kubeconfig: Path) -> None:
-    other = World()
+def test_a_redirect_is_not_followed_with_the_token(world: FakeKubernetes, kubeconfig: Path) -> None:
+    other = FakeKubernetes()
     world.fail(302, Location=f"{other.url}/api/v1/nodes")
     with pytest.raises(ScepsyError, match=r"cannot list nodes \(302\)"):
         Kubernetes().objects(NODES)
@@ -461,7 +473,7 @@ def role(kind: str, name: str) -> set[tuple[str, str, str]]:
     }
 
 
-def asked(world: World) -> dict[str, set[tuple[str, str, str]]]:
+def asked(world: FakeKubernetes) -> dict[str, set[tuple[str, str, str]]]:
     """What was asked of a server, by namespace, in the words of a role; `/version` is everybody's."""
     result: dict[str, set[tuple[str, str, str]]] = {}
     for request in world.asked:
@@ -478,7 +490,7 @@ def asked(world: World) -> dict[str, set[tuple[str, str, str]]]:
 
 
 def test_discover_asks_for_what_the_role_allows_and_the_role_allows_no_more(
-    there: World, scepsy: Scepsy, project: Path
+    there: FakeKubernetes, scepsy: Scepsy, project: Path
 ) -> None:
     assert scepsy("cluster", "discover", "--write", "--project", project).code == 0
     watching = {("watch", "", "nodes")}  # is for `drift --watch`
@@ -486,7 +498,7 @@ def test_discover_asks_for_what_the_role_allows_and_the_role_allows_no_more(
     assert there.authorizations == {f"Bearer {TOKEN}"}
 
 
-def test_drift_asks_for_what_the_roles_allow_and_the_roles_allow_no_more(there: World) -> None:
+def test_drift_asks_for_what_the_roles_allow_and_the_roles_allow_no_more(there: FakeKubernetes) -> None:
     reader = Kubernetes()
     inventory.read(reader)
     objects.read(reader, "llm-serving", ("argocd", "scepsy-prod"))
@@ -498,6 +510,6 @@ def test_drift_asks_for_what_the_roles_allow_and_the_roles_allow_no_more(there: 
     }
 
 
-def test_pods_of_other_namespaces_are_not_read(there: World) -> None:
+def test_pods_of_other_namespaces_are_not_read(there: FakeKubernetes) -> None:
     there.of(PODS).extend({"metadata": {"name": n, "namespace": n}} for n in ("llm-serving", "other"))
     assert names(Kubernetes().objects(PODS, "llm-serving")) == ["llm-serving"]

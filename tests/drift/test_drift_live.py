@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 from tests import published_schemas as published
-from tests.cluster.kubernetes_api import World, objects_of
+from tests.cluster.kubernetes_api import FakeKubernetes, objects_of
 from tests.conftest import Demo, Scepsy
 
 from scepsy.cluster.kubernetes import NODES, SLICES
@@ -24,7 +24,7 @@ def project(tmp_path: Path, demo: Demo) -> Path:
 
 
 @pytest.fixture
-def there(project: Path, world: World, kubeconfig: Path) -> World:
+def there(project: Path, world: FakeKubernetes, kubeconfig: Path) -> FakeKubernetes:
     """A cluster that has what its document says."""
     data = (project / "clusters" / "two-nodes.yaml").read_bytes()
     return world.have(*objects_of(validate(parse(SourceFile("c", data))[0], Cluster)))
@@ -37,7 +37,7 @@ def looked(scepsy: Scepsy, project: Path, *more: object) -> tuple[int, dict, str
     return ran.code, document, ran.err
 
 
-def test_a_cluster_as_documented_is_no_drift(scepsy: Scepsy, project: Path, there: World) -> None:
+def test_a_cluster_as_documented_is_no_drift(scepsy: Scepsy, project: Path, there: FakeKubernetes) -> None:
     code, document, _ = looked(scepsy, project)
     assert (code, document.get("findings")) == (0, None), document
     areas = {j["area"] for j in document["checks"] if j["checked"]}
@@ -45,7 +45,7 @@ def test_a_cluster_as_documented_is_no_drift(scepsy: Scepsy, project: Path, ther
 
 
 def test_a_node_that_is_gone_says_what_is_left_and_what_compiling_again_would_give(
-    scepsy: Scepsy, project: Path, there: World
+    scepsy: Scepsy, project: Path, there: FakeKubernetes
 ) -> None:
     plan = YAML(typ="safe", pure=True).load(project / "plans" / "two-nodes.yaml")["spec"]
     lost = there.of(NODES)[-1]["metadata"]["name"]
@@ -68,7 +68,7 @@ def test_a_node_that_is_gone_says_what_is_left_and_what_compiling_again_would_gi
 
 
 def test_a_cluster_out_of_reach_is_an_error_and_never_no_drift(
-    scepsy: Scepsy, project: Path, there: World, monkeypatch: pytest.MonkeyPatch
+    scepsy: Scepsy, project: Path, there: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scepsy.cluster.kubernetes.UNREACHED_DEADLINE", 0.0)
     ran = scepsy("drift", "--project", project, "--context", "elsewhere", "--output", "json")
@@ -76,6 +76,6 @@ def test_a_cluster_out_of_reach_is_an_error_and_never_no_drift(
     assert json.loads(ran.out)["error"]["message"]
 
 
-def test_without_a_context_no_cluster_is_asked(scepsy: Scepsy, project: Path, there: World) -> None:
+def test_without_a_context_no_cluster_is_asked(scepsy: Scepsy, project: Path, there: FakeKubernetes) -> None:
     assert scepsy("drift", "--project", project).code == 0
     assert there.asked == []

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 from tests import published_schemas as published
-from tests.cluster.kubernetes_api import World, objects_of
+from tests.cluster.kubernetes_api import FakeKubernetes, objects_of
 from tests.conftest import Demo, Ran, Scepsy, git
 from tests.drift.prometheus_server import Fake, answering
 from tests.drift.replayed_traffic import DAY, Engine, gateway
@@ -53,7 +53,7 @@ class Site:
     scepsy: Scepsy
     directory: Path
     remote: Path
-    world: World
+    world: FakeKubernetes
     prometheus: Fake
 
     def plan(self) -> Plan:
@@ -121,7 +121,7 @@ class Site:
 
 @pytest.fixture
 def site(
-    tmp_path: Path, scepsy: Scepsy, demo: Demo, server: GitServer, world: World, kubeconfig: Path
+    tmp_path: Path, scepsy: Scepsy, demo: Demo, server: GitServer, world: FakeKubernetes, kubeconfig: Path
 ) -> Iterator[Site]:
     """Two workflows on two nodes, compiled and pushed two days ago; the cluster is as its document says."""
     (server.root / "acme").mkdir()
