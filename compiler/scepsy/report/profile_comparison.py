@@ -259,8 +259,8 @@ def _lettered(group: Sequence[Curve], estimates: Sequence[Profile], groups: Mapp
             letter = next(free, "")
             if letter:
                 twins.setdefault(curve.shape, letter)
-            own = replace(curve, letter=letter, compared=_compared(curve, estimates))
-            curves.append(_open_loop(own, groups.get(curve.profile.metadata.name, ())))
+            lettered = replace(curve, letter=letter, compared=_compared(curve, estimates))
+            curves.append(_open_loop(lettered, groups.get(curve.profile.metadata.name, ())))
         else:
             # The first estimate of a shape is the small letter of the first real curve of that shape.
             letter = twins.pop(curve.shape, "") or next(free, "")

@@ -59,11 +59,11 @@ def text_plot(
         return round((high - y) / (high - low) * (height - 1)), column
 
     points = [[(math.log2(x), math.log2(y)) for x, y in zip(line.x, line.y, strict=True)] for line in lines]
-    for line, own in zip(lines, points, strict=True):
-        for x, y in own:
+    for line, line_points in zip(lines, points, strict=True):
+        for x, y in line_points:
             cells.setdefault(place(x, y), (line.mark, line.style))
-    for line, own in zip(lines, points, strict=True):
-        for (x0, y0), (x1, y1) in itertools.pairwise(own):
+    for line, line_points in zip(lines, points, strict=True):
+        for (x0, y0), (x1, y1) in itertools.pairwise(line_points):
             # Two dots per cell that is crossed, so that none is missed.
             steps = 2 * (1 + math.ceil(max(columns * (x1 - x0) / (right - left), height * abs(y1 - y0) / (high - low))))
             for step in range(1, steps):

@@ -89,7 +89,7 @@ def series_of(runs: Sequence[Closed | Open], origin: Origin) -> Imported:
                 reason = f"no run of these calls ({name}) has so many in flight at all times: R(k) is not known"
                 left += [Left(run.result.name, reason, failed=True) for run in group]
                 continue
-            points = [_point(k, own, mix) for k, own in sorted(closed.items())]
+            points = [_point(k, closed_runs, mix) for k, closed_runs in sorted(closed.items())]
             open_loop, undecided = _rates(rates, points, mix)
             left += undecided
             gone = {one.name for one in undecided}

@@ -89,7 +89,7 @@ def bytes_per_weight(config: Mapping[str, Any]) -> float:
     bits = 8 if quantized.get("quant_method") == "fp8" else quantized.get("bits")
     if not isinstance(bits, int) or bits not in (4, 8):
         raise ScepsyError(
-            f"--config: how many bits has a weight with {quantized.get('quant_method')!r}? it is not said"
+            f"--config: how many bits has a weight with {quantized.get('quant_method')!r}? it is not stated"
         )
     return bits / 8
 

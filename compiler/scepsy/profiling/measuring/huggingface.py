@@ -29,11 +29,11 @@ def fetched(model: str, revision: str | None, name: str) -> Path:
         TryAgain: the hub does not answer.
         ScepsyError: there is no such model or file, or the package huggingface_hub is missing.
     """
-    own = Path(model) / name
-    if own.parent.is_dir():
-        if not own.is_file():
-            raise ScepsyError(f"{own} is not there")
-        return own
+    local = Path(model) / name
+    if local.parent.is_dir():
+        if not local.is_file():
+            raise ScepsyError(f"{local} is not there")
+        return local
     try:
         hub = import_module("huggingface_hub")
     except ModuleNotFoundError as missing:

@@ -150,7 +150,7 @@ def workload_of(trace: Trace, llm: str, prefixes: Sequence[Blocks] = ()) -> Work
         offset = float(trace.start[first] - trace.began[execution])
         by_execution.setdefault(execution, []).append(Group(tuple(calls[p] for p in positions), offset))
     executions = tuple(tuple(sorted(g, key=lambda group: group.offset)) for _, g in sorted(by_execution.items()))
-    span = float(np.mean([own[-1].offset for own in executions]))
+    span = float(np.mean([calls[-1].offset for calls in executions]))
     return Workload(executions, max(span, 1e-3), _tokens_per_block(calls), float(trace.cached[mine].mean()))
 
 
