@@ -109,7 +109,7 @@ def _files(place: _Place, url: str) -> dict[PurePosixPath, str]:
         else:
             for cluster in place.clusters:
                 name = f"{place.project.metadata.name}-{cluster}"
-                values = {
+                settings = {
                     "name": name,
                     "path": f"{rendered}/{cluster}/{spec.namespace}",
                     "driftNamespace": f"{spec.namespace}-drift",
@@ -119,7 +119,7 @@ def _files(place: _Place, url: str) -> dict[PurePosixPath, str]:
                 }
                 # One folder deeper than the example.
                 deeper = text.replace("../", "../../")
-                made[PurePosixPath("environments", cluster, path.name)] = _filled(deeper, common | values)
+                made[PurePosixPath("environments", cluster, path.name)] = _filled(deeper, common | settings)
     return made
 
 
