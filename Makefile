@@ -14,9 +14,9 @@ demo: $(STAMP)
 	@echo "Why this allocation: $(BIN)/scepsy explain --project .demo"
 
 # Two workers per core: many tests wait for processes and sockets. Each begins with whole files and, once it has none,
-# takes tests from another.
+# takes tests from another. With bytecode, whatever the environment says: hundreds of processes import the same modules.
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN))) --dist worksteal
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN))) --dist worksteal
 
 # Builds a real Kubernetes and Argo CD from Go modules, once per version, and runs them on loopback. Needs Go, git and
 # redis-server; SCEPSY_TEST_KUBECONFIG names a cluster to use instead.
