@@ -35,12 +35,15 @@ same factor.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from scepsy.errors import ScepsyError
 from scepsy.profiling.estimating.correction import FITTED, Correction, corrected
-from scepsy.profiling.estimating.estimator import Ask, Load, Steps
+from scepsy.profiling.estimating.estimator import Ask, Estimator, Load, Steps
 from scepsy.profiling.estimating.mixes import Kind, Mix
+from scepsy.profiling.estimating.products import Product
 
 CONCURRENCIES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """The k at which R(k) is taken."""
@@ -200,3 +203,35 @@ def spread(curve: Curve, equal: Curve) -> tuple[float, float] | None:
         return None
     ratios = [a.latency / b.latency - 1 for a, b in zip(curve.points, equal.points, strict=True)]
     return min(ratios), max(ratios)
+
+
+def curves_of(
+    tool: Estimator, model: str, product: Product, degrees: Sequence[int], mixes: Sequence[Mix]
+) -> tuple[list[Curve], list[tuple[float, float]]]:
+    """Return the curves that have points, and how far calls of several sizes differ from calls of the mean size.
+
+    Raises:
+        ScepsyError: the model fits at none of the degrees.
+    """
+    architecture = tool.architecture(model)
+    curves, spreads = [], []
+    for tp in (tp for tp in degrees if architecture.attention_heads % tp == 0):
+        ask = tool.instance(model, product, tp)
+        for mix in mixes:
+            one, equal = (curve(ask, tp, m, product.budget, architecture.layers) for m in (mix, mix.mean))
+            curves += [one] if one.points else []
+            between = spread(one, equal)
+            spreads += [between] if between else []
+    if not curves:
+        raise ScepsyError(f"{model} does not fit into the memory of {product.name} at any of these degrees")
+    return curves, spreads
+
+
+def summary(curves: Sequence[Curve], spreads: Sequence[tuple[float, float]]) -> str:
+    """Return one line on curves: their degrees, their points, and how far sizes of calls matter."""
+    degrees = ", ".join(str(tp) for tp in dict.fromkeys(one.tp for one in curves))
+    text = f"{len(curves)} series (TP {degrees}), {sum(len(one.points) for one in curves)} points"
+    if spreads:
+        least, most = min(low for low, _ in spreads), max(high for _, high in spreads)
+        text += f"; the sizes of the recorded calls change latencies by {least:+.1%} to {most:+.1%} against their means"
+    return text

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from scepsy.documents import Architecture
 from scepsy.documents.units import significant
+from scepsy.errors import ScepsyError
 from scepsy.profiling.estimating.aiconfigurator import MEMORY_FRACTION
 from scepsy.profiling.estimating.correction import CROSS_VALIDATED, FITTED, LEFT_OUT, POINTS, UNCORRECTED, Errors
 from scepsy.profiling.estimating.curves import Curve, Point
@@ -144,3 +147,28 @@ def _duration(seconds: float) -> str:
     """Write a duration with four significant digits, in ms below one second and in s from there on."""
     rounded = float(f"{seconds * 1e3:.4g}")
     return f"{rounded:.4g}ms" if rounded < 1000 else f"{rounded / 1000:.4g}s"
+
+
+def regenerating_command(model: str, product: Product, degrees: str | None, options: Sequence[str]) -> str:
+    """Return the command that regenerates a document, without paths of this machine."""
+    words = ["scepsy", "profile", "estimate", model, "--product", product.name]
+    return shlex.join([*words, *(["--tp", degrees] if degrees else []), *options])
+
+
+def check_replaceable(path: Path) -> None:
+    """Check that a file is an estimate, if it exists: measurements are never replaced.
+
+    Raises:
+        ScepsyError: it is something else, or cannot be read.
+    """
+    if not path.exists():
+        return
+    try:
+        first = path.read_bytes()[: len(HEADER.encode())]
+    except OSError as error:
+        raise ScepsyError(f"cannot read {path}: {error.strerror or error}") from error
+    if first != HEADER.encode():
+        raise ScepsyError(
+            f"{path} exists and was not written by this command: it may hold measurements",
+            "move it away, or name another directory with -o",
+        )
