@@ -69,7 +69,7 @@ class AiConfigurator:
         """Return the shape of a model.
 
         Raises:
-            ScepsyError: the tool does not know the model, or its figures for such models cannot be trusted.
+            ScepsyError: the tool does not know the model, or its numbers for such models cannot be trusted.
         """
         return architecture_of(_config(model)[1])
 
@@ -180,7 +180,7 @@ def aliases(model: str) -> list[str]:
 
 
 def _obstacle(config: Mapping[str, Any]) -> str | None:
-    """Say why figures for a model cannot be trusted; None if they can."""
+    """Say why numbers for a model cannot be trusted; None if they can."""
     if config.get("model_type") not in _DENSE:
         return "only dense models of the shape of Llama and Qwen3 can; errors for others are not known, or large"
     if config.get("quantization_config"):

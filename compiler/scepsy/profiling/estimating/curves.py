@@ -123,7 +123,7 @@ def duration(steps: Steps) -> float:
 
 def wait_for_prompts(load: Load, steps: Steps) -> float:
     """Return the seconds that a call waits for the prompts before it (point 3 of the module's docstring)."""
-    if load.batch == load.prompts or load.output == 1:  # nobody else runs
+    if load.batch == load.prompts or load.output == 1:  # no other call runs
         return 0.0
     prompt = max(0.0, steps.mixed - steps.decode)
     busy = min(MOST_BUSY, steps.mixed_steps * prompt / duration(steps))
@@ -154,7 +154,7 @@ def curve(ask: Ask, tp: int, mix: Mix, budget: int, layers: int, correction: Cor
     Args:
         ask: the tool, bound to an instance.
         tp: tensor-parallel degree of that instance.
-        mix: the calls; of several kinds the mean over calls is taken, and memory is judged by calls of the mean size.
+        mix: the calls; of several kinds the mean over calls is taken, and memory is checked for the mean size.
         budget: tokens per engine step.
         layers: layers of the model.
         correction: what the steps of the tool leave out.

@@ -67,15 +67,15 @@ class Estimator(Protocol):
         """Return the shape of a model.
 
         Raises:
-            ScepsyError: the tool does not know the model, or its figures for such models cannot be trusted.
+            ScepsyError: the tool does not know the model, or its numbers for such models cannot be trusted.
         """
 
     def table(self, product: Product) -> str:
-        """Return the name of the tool's figures for a product, as profiles record it."""
+        """Return the name of the tool's tables for a product, as profiles record it."""
 
     def instance(self, model: str, product: Product, tp: int) -> Ask:
         """Bind the tool to one instance: a model on `tp` GPUs of a product.
 
         Raises:
-            ScepsyError: the tool does not know the model, or has no figures for the product.
+            ScepsyError: the tool does not know the model, or has no tables for the product.
         """

@@ -1,4 +1,4 @@
-"""A Profile document of estimated curves; the same figures give the same bytes.
+"""A Profile document of estimated curves; the same numbers give the same bytes.
 
 Points are written one per line, so that a table of R(k) can be read and reviewed.
 """
@@ -58,7 +58,7 @@ def render_profile(
         product: the GPU product.
         architecture: the model's shape.
         tool: name and version of the tool.
-        table: its figures for the product.
+        table: its tables for the product.
         command: what regenerates the document.
         curves: none of them empty.
         trace_digest: digest of the trace whose calls were estimated for.
@@ -100,7 +100,7 @@ def render_profile(
 
 
 def notes_on(product: Product, curves: Sequence[Curve]) -> str:
-    """Say in a few sentences how the figures came about and how far to trust them."""
+    """Say in a few sentences how the numbers were obtained and how far to trust them."""
     raised = [by for one in curves for by in one.raised]
     points = sum(len(one.points) for one in curves)
     extent = (

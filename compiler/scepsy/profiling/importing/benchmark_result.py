@@ -36,7 +36,7 @@ class Result:
         name: where it stands, for messages.
         digest: of its file.
         identity: the same for two copies of one run.
-        day: YYYY-MM-DD, as the machine of the benchmark had it; None if it is not said.
+        day: YYYY-MM-DD, as the machine of the benchmark had it; None if the result does not have it.
         served: the model's name on the server.
         version: the engine's, where `--metadata version=…` says it.
         tp: tensor-parallel degree, where a sweep or the metadata say it.

@@ -56,7 +56,7 @@ class Imported:
         series: by degree and mix.
         left: runs that are in none of them, and why.
         used: those that are, in the order in which they were given.
-        notes: how the figures came about and what limits them, one sentence each.
+        notes: how the numbers were obtained and what limits them, one sentence each.
         thin: descriptions of series with a single closed-loop point.
     """
 

@@ -14,7 +14,7 @@ from scepsy.profiling.measuring.architecture import bytes_per_weight, is_countab
 from scepsy.profiling.measuring.failures import TryAgain
 
 _NOT_THERE = {"RepositoryNotFoundError", "RevisionNotFoundError", "RemoteEntryNotFoundError", "HFValidationError"}
-"""Errors of huggingface_hub that another attempt does not mend."""
+"""Errors of huggingface_hub that another attempt does not fix."""
 
 
 def fetched(model: str, revision: str | None, name: str) -> Path:
@@ -47,8 +47,8 @@ def fetched(model: str, revision: str | None, name: str) -> Path:
         # Its classes are of several bases, which differ from version to version; their names do not.
         names = {kind.__name__ for kind in type(error).__mro__}
         at = f" at the revision {revision}" if revision else ""
-        said = printable(" ".join(str(error).split())[:300])
-        message = f"cannot fetch {name} of {model}{at}: {said or type(error).__name__}"
+        reason = printable(" ".join(str(error).split())[:300])
+        message = f"cannot fetch {name} of {model}{at}: {reason or type(error).__name__}"
         if names & _NOT_THERE:
             raise ScepsyError(message, "is it the model's id? a gated model needs HF_TOKEN") from error
         raise TryAgain(message, "the hub must be reachable, or the model be in the cache (HF_HOME)") from error

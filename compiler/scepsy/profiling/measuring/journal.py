@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from scepsy.documents.profile import Point, RatePoint
 from scepsy.errors import ScepsyError
 
-_BEGIN_ANEW = "use the same arguments to continue, name another file with -o, or delete it to start over"
+_HOW_TO_CONTINUE = "use the same arguments to continue, name another file with -o, or delete it to start over"
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,16 @@ class Journal:
             earlier, self.date = head["arguments"], str(head["date"])
             self.entries = [_entry(json.loads(line)) for line in lines[1:]]
         except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
-            raise OtherJournal(f"{self._path} is no journal of `scepsy profile run`", _BEGIN_ANEW) from error
+            raise OtherJournal(f"{self._path} is no journal of `scepsy profile run`", _HOW_TO_CONTINUE) from error
         keys = sorted(earlier.keys() | arguments.keys())
         other = [key for key in keys if earlier.get(key) != arguments.get(key)]
         if other:
-            said = "; ".join(
+            differences = "; ".join(
                 f"{key} was {_shown(earlier.get(key))} and is {_shown(arguments.get(key))}" for key in other
             )
-            raise OtherJournal(f"{self._path} is of a measurement with other arguments: {said}", _BEGIN_ANEW)
+            raise OtherJournal(
+                f"{self._path} is of a measurement with other arguments: {differences}", _HOW_TO_CONTINUE
+            )
 
     def add(self, entry: Entry) -> None:
         """Append an entry; it is on disk when this returns."""
@@ -126,7 +128,7 @@ class Journal:
         line: dict[str, Any] = {kind: at, "seconds": round(entry.seconds, 3)}
         line |= {"reason": entry.reason} if entry.point is None else {"point": entry.point.plain()}
         self._write(line)
-        # What goes on later reads figures as documents have them; so does what goes on now.
+        # Rounded as in the file, so that a resumed run sees the same numbers.
         self.entries.append(_entry(line))
 
     def close(self) -> None:
@@ -135,7 +137,7 @@ class Journal:
 
     def remove(self) -> None:
         """Remove the file: what it was for is done."""
-        # Removed while it is locked: nobody else's journal is.
+        # Removed while it is locked: no other process writes to it.
         if not self._file.closed:
             self._path.unlink(missing_ok=True)
         self._file.close()
@@ -147,10 +149,10 @@ class Journal:
 
 
 def check_free(path: Path) -> None:
-    """Check that nobody writes to a journal, before anything takes time; `Journal` checks again.
+    """Check that no process writes to a journal, before anything takes time; `Journal` checks again.
 
     Raises:
-        TakenJournal: somebody does.
+        TakenJournal: one does.
     """
     if path.exists():
         _alone(path).close()

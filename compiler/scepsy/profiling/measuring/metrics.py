@@ -1,4 +1,4 @@
-"""The few figures of an engine's `/metrics` that measuring needs.
+"""The few metrics of an engine's `/metrics` that measuring needs.
 
 vLLM writes the Prometheus text format, where a sample is `name{labels} value [timestamp]` on a line of its own. Only
 plain counters and gauges are read, so a regular expression does what a parser would: labels may hold anything but a
@@ -83,7 +83,7 @@ class Usage:
 def usage_of(snapshots: list[Snapshot], since: float) -> Usage:
     """Sum up the snapshots from a time on; the last one counts in any case.
 
-    A counter that fell belongs to a server that was started anew: then nothing is said of the prefix cache.
+    A counter that fell belongs to a server that was restarted: then the prefix cache is not reported.
     """
     chosen = [s for s in snapshots if s.at >= since] or snapshots[-1:]
     waiting = [s.waiting for s in chosen if s.waiting is not None]
