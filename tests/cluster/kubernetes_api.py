@@ -16,7 +16,7 @@ Object = dict[str, Any]
 KINDS = {"Node": NODES, "ResourceSlice": SLICES, "DeviceClass": CLASSES}
 
 
-class FakeKubernetes(jobs.World):
+class FakeKubernetes(jobs.FakeArgo):
     """A cluster: objects by the path of their list."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class FakeKubernetes(jobs.World):
         }
         self.version: Any = {"major": "1", "minor": "36", "gitVersion": "v1.36.3"}
         self.before_page = lambda: None
-        self.server.RequestHandlerClass = type("Handler", (_Handler,), {"world": self})
+        self.server.RequestHandlerClass = type("Handler", (_Handler,), {"api": self})
 
     def have(self, *items: Object) -> FakeKubernetes:
         for item in items:
@@ -44,27 +44,27 @@ class FakeKubernetes(jobs.World):
 
 
 class _Handler(jobs._Handler):
-    world: FakeKubernetes
+    api: FakeKubernetes
 
     def _found(self, path: str, query: dict[str, str], body: dict[str, Any]) -> tuple[int, Any]:
         if jobs._KUBERNETES.fullmatch(path):
             return super()._found(path, query, body)
         assert self.command == "GET"
         if path == "/version":
-            return 200, self.world.version
+            return 200, self.api.version
         *front, resource = path.split("/")
         namespace = ""
         if "namespaces" in front:
             at = front.index("namespaces")
             namespace = front[at + 1]
             front = [*front[:at], *front[at + 2 :]]
-        listed = self.world.objects.get("/".join([*front, resource]))
+        listed = self.api.objects.get("/".join([*front, resource]))
         if listed is not None:
             found = [i for i in listed if not namespace or i["metadata"].get("namespace") == namespace]
             at, limit = int(query.get("continue", "0")), int(query.get("limit", "500"))
             following = {"continue": str(at + limit)} if at + limit < len(found) else {}
             return 200, {"kind": "List", "items": found[at : at + limit], "metadata": following}
-        listed = self.world.objects.get("/".join(front))
+        listed = self.api.objects.get("/".join(front))
         for item in listed or []:
             if item["metadata"]["name"] == resource and item["metadata"].get("namespace", "") == namespace:
                 return 200, item

@@ -28,7 +28,7 @@ from tests.end_to_end.profiling import (
     start_controller,
 )
 from tests.end_to_end.project import ScepsyProject
-from tests.profiling.jobs import argo_api as world
+from tests.profiling.jobs import argo_api
 
 pytestmark = pytest.mark.skipif(not has_schemas(), reason="no CRDs of Argo Workflows")
 
@@ -86,12 +86,12 @@ def test_compile_profile_measures_on_the_reserved_gpu_commits_and_compiles(
         workflow = argo.workflow(labels[WORKFLOW])
         attempts[f"{workflow['metadata']['name']} {labels[POINT]}"] += 1
         if attempts.total() == 1:
-            return End(75, world.outputs(workflow, labels[POINT], "interrupted", "SIGTERM"))
+            return End(75, argo_api.outputs(workflow, labels[POINT], "interrupted", "SIGTERM"))
         # The job gets the calls that the workflow describes.
         data = (argo.api.get("v1", "ConfigMap", f"{workflow['metadata']['name']}-inputs", argo.namespace) or {})["data"]
         calls = [json.loads(line) for line in unpack(data["calls"], "calls").splitlines()]
         assert {call["model"] for call in calls} <= {"generator", "reranker"}
-        return End(0, world.outputs(workflow, labels[POINT]))
+        return End(0, argo_api.outputs(workflow, labels[POINT]))
 
     command = [sys.executable, "-m", "scepsy", "compile", "--profile", "--commit", "--timeout", "5min"]
     environment = {**os.environ, "KUBECONFIG": str(argo.profiling.kubeconfig("scepsy-submit")), "HOME": str(git_home)}

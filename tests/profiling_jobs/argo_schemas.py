@@ -34,7 +34,7 @@ class _Loader(yaml.CSafeLoader):
     pass
 
 
-# CRDs hold bare `=`, which YAML 1.1 gives a meaning that nobody wants.
+# CRDs hold bare `=`, which YAML 1.1 gives a special meaning.
 _Loader.add_constructor("tag:yaml.org,2002:value", yaml.CSafeLoader.construct_yaml_str)
 
 

@@ -77,8 +77,8 @@ def unknown(found: Any, where: str = "") -> list[str]:
     if not hasattr(found, "_data_store"):
         return []
     known = set(getattr(found, "openapi_types", {}))
-    own = [f"{where}.{key}" for key in found._data_store if known and key not in known]
-    return own + [name for key, value in found._data_store.items() for name in unknown(value, f"{where}.{key}")]
+    fields = [f"{where}.{key}" for key in found._data_store if known and key not in known]
+    return fields + [name for key, value in found._data_store.items() for name in unknown(value, f"{where}.{key}")]
 
 
 def test_argo_3_6_to_4_know_every_form_that_is_used() -> None:
@@ -177,7 +177,7 @@ def test_what_is_parsed_is_made_by_to_json() -> None:
         values = [tag for tag in re.findall(r"\{\{(.*?)\}\}", text, re.DOTALL) if "parameters" in tag]
         assert values
         assert all(tag.startswith("=toJson(") for tag in values)
-    # The Workflow's own name is a Kubernetes name already.
+    # The Workflow's name is a Kubernetes name already.
     assert re.findall(r"\{\{([^=].*?)\}\}", "\n".join(parsed)) == ["workflow.name"]
 
 
@@ -186,7 +186,7 @@ def test_resource_templates_apply_and_nothing_else() -> None:
         resource = parts()[name]["resource"]
         assert resource["action"] == "apply"
         assert resource["setOwnerReference"] is True
-        # Never over what somebody else owns.
+        # Never over files of another owner.
         assert resource["flags"] == ["--server-side", "--field-manager=scepsy"]
 
 

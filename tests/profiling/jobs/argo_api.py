@@ -1,6 +1,6 @@
 """A small server with what the clients need of the Kubernetes API and of an argo-server, and faults to be injected.
 
-Its controller "measures" at once when it is asked to; the figures are made up here.
+Its controller "measures" at once when it is asked to; the numbers are made up here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Fault:
     times: int = 1
 
 
-class World:
+class FakeArgo:
     """The cluster: Workflows by name, faults, and what was asked."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class World:
         self.authorizations: set[str] = set()
         self.before_answer: Callable[[str], None] = lambda what: None
         self.lock = threading.Lock()
-        handler = type("Handler", (_Handler,), {"world": self})
+        handler = type("Handler", (_Handler,), {"api": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
@@ -83,7 +83,7 @@ class World:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    world: World
+    api: FakeArgo
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *args: Any) -> None:
@@ -99,12 +99,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         address = urlsplit(self.path)
         what = f"{self.command} {unquote(self.path)}"
-        world = self.world
-        with world.lock:
-            world.asked.append(what)
-            world.authorizations.add(self.headers.get("Authorization", ""))
-        world.before_answer(what)
-        fault = world.take_fault(what)
+        argo = self.api
+        with argo.lock:
+            argo.asked.append(what)
+            argo.authorizations.add(self.headers.get("Authorization", ""))
+        argo.before_answer(what)
+        fault = argo.take_fault(what)
         if fault is not None and fault.kind == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
@@ -121,16 +121,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(401, {"kind": "Status", "message": "Unauthorized"})
             return
         query = {key: values[0] for key, values in parse_qs(address.query).items()}
-        with world.lock:
+        with argo.lock:
             status, answer = self._found(address.path, query, json.loads(body) if body else {})
         self._send(status, answer, half=fault is not None and fault.kind == "half")
 
     def _found(self, path: str, query: dict[str, str], body: dict[str, Any]) -> tuple[int, Any]:
-        kubernetes, argo = _KUBERNETES.fullmatch(path), _ARGO.fullmatch(path)
+        kubernetes, argo_server = _KUBERNETES.fullmatch(path), _ARGO.fullmatch(path)
         if kubernetes:
             namespace, kind, name = kubernetes.groups()
-        elif argo:
-            kind, namespace, name = argo.groups()
+        elif argo_server:
+            kind, namespace, name = argo_server.groups()
             query = {key.removeprefix("listOptions."): value for key, value in query.items()}
             if self.command == "POST":
                 query = {"dryRun": "All"} if body.get("serverDryRun") else {}
@@ -139,10 +139,10 @@ class _Handler(BaseHTTPRequestHandler):
             return 404, "404 page not found\n"
         assert namespace == NAMESPACE
         if kind != "workflows":
-            if self.world.installed and name == "scepsy-profile":
+            if self.api.installed and name == "scepsy-profile":
                 return 200, {"kind": "WorkflowTemplate", "metadata": {"name": name}}
             return 404, {"kind": "Status", "message": f'workflowtemplates.argoproj.io "{name}" not found'}
-        workflows = self.world.workflows
+        workflows = self.api.workflows
         if self.command == "POST":
             name = body["metadata"]["name"]
             if name in workflows:
@@ -200,7 +200,7 @@ def points(workflow: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def profile(workflow: dict[str, Any], point: str, unusable: str = "", **changes: Any) -> dict[str, Any]:
-    """A Profile such as a pod would write; figures made up: R(k) = 20 ms per token at k = 1, rising with k."""
+    """A Profile such as a pod would write; with made-up numbers: R(k) = 20 ms per token at k = 1, rising with k."""
     given, asked = parameters(workflow), points(workflow)[point]
     request = json.loads(workflow["metadata"]["annotations"]["scepsy.dev/request"])
     calls = [json.loads(line) for line in unpack(given["calls"], "calls").splitlines()]
@@ -320,12 +320,12 @@ def over(
     return {**copy.deepcopy(workflow), "status": status}
 
 
-def measure(world: World, **failures: str) -> None:
+def measure(argo: FakeArgo, **failures: str) -> None:
     """Let every Workflow that is not over end: points with a reason fail, the others are measured."""
-    with world.lock:
-        for name, workflow in list(world.workflows.items()):
+    with argo.lock:
+        for name, workflow in list(argo.workflows.items()):
             if "status" not in workflow:
-                world.workflows[name] = measured(workflow, **failures)
+                argo.workflows[name] = measured(workflow, **failures)
 
 
 def measured(workflow: dict[str, Any], **failures: str) -> dict[str, Any]:

@@ -7,25 +7,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.profiling.jobs.argo_api import TOKEN, World
+from tests.profiling.jobs.argo_api import TOKEN, FakeArgo
 
 from scepsy.profiling.jobs import argo_client as clients
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
+def argo() -> Iterator[FakeArgo]:
+    made = FakeArgo()
     yield made
     made.close()
 
 
 @pytest.fixture
-def kubeconfig(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def kubeconfig(argo: FakeArgo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A kubeconfig with two contexts: `here` is the server, `elsewhere` nothing."""
     for name in ("ARGO_SERVER", "ARGO_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
     path = tmp_path / "kubeconfig"
-    write_kubeconfig(path, world.url)
+    write_kubeconfig(path, argo.url)
     monkeypatch.setenv("KUBECONFIG", str(path))
     return path
 
@@ -49,7 +49,7 @@ def write_kubeconfig(path: Path, url: str, token: str = TOKEN) -> None:
 
 
 @pytest.fixture(params=["kubernetes", "argo-server"])
-def jobs(request: pytest.FixtureRequest, world: World, kubeconfig: Path) -> clients.Jobs:
+def jobs(request: pytest.FixtureRequest, argo: FakeArgo, kubeconfig: Path) -> clients.Jobs:
     """Both clients, with a clock that does not wait."""
     waits = Waits()
     clock = clients.Clock(waits.now, waits.sleep)
@@ -57,13 +57,13 @@ def jobs(request: pytest.FixtureRequest, world: World, kubeconfig: Path) -> clie
     if request.param == "kubernetes":
         made = clients.KubernetesJobs(clock=clock)
     else:
-        made = clients.ArgoJobs(world.url, TOKEN, clock=clock)
+        made = clients.ArgoJobs(argo.url, TOKEN, clock=clock)
     made.waits = waits  # type: ignore[attr-defined]
     return made
 
 
 class Waits(list[float]):
-    """A clock that only passes when somebody waits, and notes how long."""
+    """A clock that only passes when a caller waits, and notes how long."""
 
     def now(self) -> float:
         return sum(self)

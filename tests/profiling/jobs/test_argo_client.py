@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.profiling.jobs.argo_api import NAMESPACE, TOKEN, World
+from tests.profiling.jobs.argo_api import NAMESPACE, TOKEN, FakeArgo
 from tests.profiling.jobs.conftest import Waits, write_kubeconfig
 
 from scepsy.cluster.connection import Unreachable
@@ -34,7 +34,7 @@ def waits(jobs: Jobs) -> list[float]:
     return jobs.waits  # type: ignore[attr-defined, no-any-return]
 
 
-def test_what_is_created_is_found_again(jobs: Jobs, world: World) -> None:
+def test_what_is_created_is_found_again(jobs: Jobs, argo: FakeArgo) -> None:
     assert jobs.find(NAMESPACE, "scepsy.dev/sweep=0123456789") == []
     assert jobs.get(NAMESPACE, "profile-x-0123456789") is None
     assert jobs.create(NAMESPACE, workflow())
@@ -43,24 +43,24 @@ def test_what_is_created_is_found_again(jobs: Jobs, world: World) -> None:
     jobs.create(NAMESPACE, workflow("profile-y-aaaaaaaaaa", "aaaaaaaaaa"))
     assert jobs.find(NAMESPACE, "scepsy.dev/sweep=0123456789") == [workflow()]
     assert len(jobs.find(NAMESPACE, "scepsy.dev/sweep in (0123456789,aaaaaaaaaa)")) == 2
-    assert world.authorizations == {f"Bearer {TOKEN}"}
+    assert argo.authorizations == {f"Bearer {TOKEN}"}
 
 
-def test_a_dry_run_creates_nothing(jobs: Jobs, world: World) -> None:
+def test_a_dry_run_creates_nothing(jobs: Jobs, argo: FakeArgo) -> None:
     assert jobs.create(NAMESPACE, workflow(), dry_run=True)
-    assert world.workflows == {}
+    assert argo.workflows == {}
 
 
-def test_long_lists_are_read_page_by_page_and_again_when_they_expire(jobs: Jobs, world: World) -> None:
-    world.workflows = {f"w{n:03d}": workflow(f"w{n:03d}") for n in range(120)}
-    world.fail(410, match="continue=50", body='{"message": "The provided continue parameter is too old"}')
+def test_long_lists_are_read_page_by_page_and_again_when_they_expire(jobs: Jobs, argo: FakeArgo) -> None:
+    argo.workflows = {f"w{n:03d}": workflow(f"w{n:03d}") for n in range(120)}
+    argo.fail(410, match="continue=50", body='{"message": "The provided continue parameter is too old"}')
     found = jobs.find(NAMESPACE, "scepsy.dev/sweep=0123456789")
-    assert [item["metadata"]["name"] for item in found] == sorted(world.workflows)
-    assert len(world.asked) == 2 + 3
+    assert [item["metadata"]["name"] for item in found] == sorted(argo.workflows)
+    assert len(argo.asked) == 2 + 3
 
 
-def test_a_list_that_expires_for_ever_is_an_error(jobs: Jobs, world: World) -> None:
-    world.fail(410, times=99)
+def test_a_list_that_expires_for_ever_is_an_error(jobs: Jobs, argo: FakeArgo) -> None:
+    argo.fail(410, times=99)
     with pytest.raises(ScepsyError, match="the list expires while it is read"):
         jobs.find(NAMESPACE, "a=b")
 
@@ -72,34 +72,34 @@ def test_a_list_that_expires_for_ever_is_an_error(jobs: Jobs, world: World) -> N
     {"kind": "reset", "times": 2},
     {"kind": "half", "times": 1},
 ], ids=lambda fault: str(fault.get("status", fault.get("kind"))))  # fmt: skip
-def test_what_fails_for_a_moment_is_tried_again(jobs: Jobs, world: World, fault: dict[str, Any]) -> None:
-    world.workflows["w"] = workflow("w")
-    world.fail(**fault)
+def test_what_fails_for_a_moment_is_tried_again(jobs: Jobs, argo: FakeArgo, fault: dict[str, Any]) -> None:
+    argo.workflows["w"] = workflow("w")
+    argo.fail(**fault)
     assert jobs.get(NAMESPACE, "w") == workflow("w")
-    assert len(world.asked) == 1 + fault["times"]
+    assert len(argo.asked) == 1 + fault["times"]
     assert len(waits(jobs)) == fault["times"]
     if "Retry_After" in fault:
         assert waits(jobs) == [7.0]
 
 
-def test_an_absence_that_lasts_is_told_once(jobs: Jobs, world: World) -> None:
-    told: list[str] = []
-    jobs.say = told.append
-    world.fail(503, times=5, body='{"message": "etcd is down"}')
+def test_an_absence_that_lasts_is_reported_once(jobs: Jobs, argo: FakeArgo) -> None:
+    reported: list[str] = []
+    jobs.say = reported.append
+    argo.fail(503, times=5, body='{"message": "etcd is down"}')
     assert jobs.get(NAMESPACE, "w") is None
-    assert told == [f"{jobs.place} answers 503: etcd is down; trying again"]
+    assert reported == [f"{jobs.place} answers 503: etcd is down; retrying"]
     assert waits(jobs) == [0.5, 1.0, 2.0, 4.0, 8.0]
 
 
-def test_an_answer_lost_on_its_way_does_not_create_twice(jobs: Jobs, world: World) -> None:
-    world.fail(kind="half", match="^POST")
+def test_an_answer_lost_on_its_way_does_not_create_twice(jobs: Jobs, argo: FakeArgo) -> None:
+    argo.fail(kind="half", match="^POST")
     assert jobs.create(NAMESPACE, workflow()) in (True, False)
-    assert list(world.workflows) == ["profile-x-0123456789"]
+    assert list(argo.workflows) == ["profile-x-0123456789"]
 
 
-def test_a_server_that_keeps_failing_is_given_up(jobs: Jobs, world: World) -> None:
+def test_a_server_that_keeps_failing_is_given_up(jobs: Jobs, argo: FakeArgo) -> None:
     jobs.patience = 0.0
-    world.fail(503, times=99, body='{"message": "etcd is down"}')
+    argo.fail(503, times=99, body='{"message": "etcd is down"}')
     with pytest.raises(Unreachable, match="keeps failing with 503: etcd is down") as error:
         jobs.get(NAMESPACE, "w")
     assert "re-run the command later" in complaint(error)
@@ -107,21 +107,21 @@ def test_a_server_that_keeps_failing_is_given_up(jobs: Jobs, world: World) -> No
 
 @pytest.mark.parametrize(("fault", "message", "hint"), [
     ({"status": 401, "body": '{"message": "Unauthorized"}'}, "rejected the credentials (401): Unauthorized", ("log in again", "ARGO_TOKEN")),
-    ({"status": 403, "body": '{"message": "workflows.argoproj.io is forbidden"}'}, f"does not allow to create workflows.argoproj.io in namespace {NAMESPACE} (403): workflows.argoproj.io is forbidden", ("Role scepsy-submit in gitops/profiling",)),
+    ({"status": 403, "body": '{"message": "workflows.argoproj.io is forbidden"}'}, f"forbidden: the credentials cannot create workflows.argoproj.io in namespace {NAMESPACE} on {{place}} (403): workflows.argoproj.io is forbidden", ("Role scepsy-submit in gitops/profiling",)),
     ({"status": 404, "body": "404 page not found\n"}, "Argo Workflows is not installed on", ("gitops/README.md",)),
     ({"status": 404, "body": '{"message": "namespaces \\"scepsy-profiling\\" not found"}'}, "(404): namespaces", ("gitops/README.md",)),
     ({"status": 422, "body": '{"message": "spec is invalid"}'}, f"does not create workflows.argoproj.io in namespace {NAMESPACE} (422): spec is invalid", ("",)),
     ({"status": 400, "body": "<html>proxy</html>"}, "(400)", ("",)),
     ({"status": 302, "body": "", "Location": "http://127.0.0.1:1/login"}, "(302)", ("",)),
 ])  # fmt: skip
-def test_what_fails_for_good_says_what_is_missing(jobs: Jobs, world: World, fault: dict[str, Any], message: str, hint: tuple[str, ...]) -> None:  # fmt: skip
-    world.fail(**fault)
+def test_what_fails_for_good_says_what_is_missing(jobs: Jobs, argo: FakeArgo, fault: dict[str, Any], message: str, hint: tuple[str, ...]) -> None:  # fmt: skip
+    argo.fail(**fault)
     with pytest.raises(ScepsyError) as error:
         jobs.create(NAMESPACE, workflow())
-    assert message in complaint(error)
+    assert message.replace("{place}", jobs.place) in complaint(error)
     assert any(words in error.value.hint for words in hint)
     assert "<html>" not in str(error.value)
-    assert len(world.asked) == 1
+    assert len(argo.asked) == 1
     assert waits(jobs) == []
 
 
@@ -131,30 +131,30 @@ FOREIGN = '{"status": "success", "data": {}}'
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (FOREIGN, "the response is no list"),
-        ('{"items": {}}', "the response is no list"),
-        ('{"items": [], "metadata": 5}', "the response is no list"),
-        ('{"items": [{"metadata": null}]}', "the response is no list"),
-        ("<html>login</html>", "the response is no JSON object"),
-        ("[" * 200_000, "the response is no JSON object"),
+        (FOREIGN, "the response is not a list"),
+        ('{"items": {}}', "the response is not a list"),
+        ('{"items": [], "metadata": 5}', "the response is not a list"),
+        ('{"items": [{"metadata": null}]}', "the response is not a list"),
+        ("<html>login</html>", "the response is not a JSON object"),
+        ("[" * 200_000, "the response is not a JSON object"),
     ],
     ids=lambda body: body[:32],
 )
 def test_what_answers_in_place_of_the_server_is_not_taken_for_one_without_workflows(
-    body: str, reason: str, jobs: Jobs, world: World
+    body: str, reason: str, jobs: Jobs, argo: FakeArgo
 ) -> None:
-    world.fail(200, times=99, body=body)
+    argo.fail(200, times=99, body=body)
     with pytest.raises(Unreachable) as error:
         jobs.find(NAMESPACE, "a=b")
-    kind = "Kubernetes" if isinstance(jobs, KubernetesJobs) else "an argo-server"
+    kind = "a Kubernetes API server" if isinstance(jobs, KubernetesJobs) else "an argo-server"
     wish = f"list workflows.argoproj.io in namespace {NAMESPACE}"
-    assert error.value.message == f"{jobs.place} does not answer as {kind} does, asked to {wish}: {reason}"
+    assert error.value.message == f'{jobs.place} is not {kind} (unexpected response to "{wish}"): {reason}'
     assert error.value.hint.startswith("is the address right? a proxy, a login page")
 
 
-def test_what_answers_in_place_of_the_server_creates_nothing_and_has_nothing(jobs: Jobs, world: World) -> None:
-    world.fail(201, match="^POST", body=FOREIGN)
-    world.fail(200, times=99, match="^GET", body=FOREIGN)
+def test_what_answers_in_place_of_the_server_creates_nothing_and_has_nothing(jobs: Jobs, argo: FakeArgo) -> None:
+    argo.fail(201, match="^POST", body=FOREIGN)
+    argo.fail(200, times=99, match="^GET", body=FOREIGN)
     for ask in (
         lambda: jobs.create(NAMESPACE, workflow()),
         lambda: jobs.get(NAMESPACE, "w"),
@@ -164,9 +164,9 @@ def test_what_answers_in_place_of_the_server_creates_nothing_and_has_nothing(job
             ask()
 
 
-def test_a_missing_template_is_told_before_a_workflow_fails_for_it(jobs: Jobs, world: World) -> None:
+def test_a_missing_template_is_reported_before_a_workflow_fails_for_it(jobs: Jobs, argo: FakeArgo) -> None:
     jobs.check_installed(NAMESPACE)
-    world.installed = False
+    argo.installed = False
     with pytest.raises(
         ScepsyError, match=f"there is no WorkflowTemplate scepsy-profile in namespace {NAMESPACE}"
     ) as error:
@@ -174,20 +174,20 @@ def test_a_missing_template_is_told_before_a_workflow_fails_for_it(jobs: Jobs, w
     assert "kubectl apply --server-side -k" in error.value.hint
 
 
-def test_a_missing_permission_to_look_at_the_template_is_named(jobs: Jobs, world: World) -> None:
-    world.fail(403)
+def test_a_missing_permission_to_look_at_the_template_is_named(jobs: Jobs, argo: FakeArgo) -> None:
+    argo.fail(403)
     with pytest.raises(ScepsyError, match=f"get workflowtemplates.argoproj.io in namespace {NAMESPACE}"):
         jobs.check_installed(NAMESPACE)
 
 
-def test_a_wrong_token_is_not_repeated(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_kubeconfig(tmp_path / "config", world.url, token="wr0ng-t0ken")
+def test_a_wrong_token_is_not_repeated(argo: FakeArgo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_kubeconfig(tmp_path / "config", argo.url, token="wr0ng-t0ken")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
-    for jobs in (KubernetesJobs(), ArgoJobs(world.url, "Bearer wr0ng-t0ken")):
+    for jobs in (KubernetesJobs(), ArgoJobs(argo.url, "Bearer wr0ng-t0ken")):
         with pytest.raises(ScepsyError, match="rejected the credentials") as error:
             jobs.get(NAMESPACE, "w")
         assert "wr0ng" not in str(error.value)
-    assert world.authorizations == {"Bearer wr0ng-t0ken"}
+    assert argo.authorizations == {"Bearer wr0ng-t0ken"}
 
 
 def test_a_server_that_nobody_reached_yet_is_given_up_soon(kubeconfig: Path) -> None:
@@ -247,28 +247,28 @@ def test_a_server_with_a_foreign_certificate_is_refused_at_once(
 # ------------------------------------------------------------------------------------------------------- connecting
 
 
-def test_the_current_context_is_taken_or_the_one_that_is_named(kubeconfig: Path, world: World) -> None:
-    assert connect().place == world.url.removeprefix("http://")
+def test_the_current_context_is_taken_or_the_one_that_is_named(kubeconfig: Path, argo: FakeArgo) -> None:
+    assert connect().place == argo.url.removeprefix("http://")
     assert connect("elsewhere").place == "127.0.0.1:1"
 
 
-def test_an_unknown_context_is_told_with_a_suggestion(kubeconfig: Path) -> None:
+def test_an_unknown_context_is_reported_with_a_suggestion(kubeconfig: Path) -> None:
     with pytest.raises(ScepsyError, match='the kubeconfig has no context "hear"') as error:
         connect("hear")
     assert error.value.hint == 'did you mean "here"?'
 
 
-def test_argo_server_comes_from_the_option_or_from_the_environment(kubeconfig: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_argo_server_comes_from_the_option_or_from_the_environment(kubeconfig: Path, argo: FakeArgo, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setenv("ARGO_TOKEN", f"Bearer {TOKEN}")
-    place = f"argo-server {world.url.removeprefix('http://')}"
-    assert connect(argo_server=world.url).place == place
-    monkeypatch.setenv("ARGO_SERVER", world.url)
+    place = f"argo-server {argo.url.removeprefix('http://')}"
+    assert connect(argo_server=argo.url).place == place
+    monkeypatch.setenv("ARGO_SERVER", argo.url)
     assert connect().place == place
     assert connect().get(NAMESPACE, "w") is None
     # A context that is asked for is meant.
-    assert connect("here").place == world.url.removeprefix("http://")
+    assert connect("here").place == argo.url.removeprefix("http://")
     with pytest.raises(ScepsyError, match="exclude each other"):
-        connect("here", world.url)
+        connect("here", argo.url)
 
 
 @pytest.mark.parametrize(("url", "message"), [
@@ -321,7 +321,7 @@ def test_kubeconfigs_that_are_none(content: str | None, message: str, hint: str,
     assert error.value.hint.startswith(hint)
 
 
-def test_no_kubeconfig_at_all_is_told_with_the_place_where_it_is_looked_for(
+def test_no_kubeconfig_at_all_is_reported_with_the_place_where_it_is_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("KUBECONFIG", "ARGO_SERVER", "KUBERNETES_SERVICE_HOST"):

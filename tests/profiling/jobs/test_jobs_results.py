@@ -92,12 +92,12 @@ def test_made_up_calls_are_never_called_recorded() -> None:
     made = copy.deepcopy(WORKFLOW)
     annotations = made["metadata"]["annotations"]
     annotations["scepsy.dev/request"] = json.dumps({**json.loads(annotations["scepsy.dev/request"]), "calls": "made", "replayed": 500, "of": 500})  # fmt: skip
-    said = (
+    notes = (
         "Closed loop of k recorded calls in flight, then groups of them at Poisson times; prompts are random tokens of "
         "the recorded lengths. Prompts begin alike as recorded, 64 tokens per prefix hash (estimated). "
         "The 95 % interval of the mean is wider than 5% at 0.5 calls/s. 3 in flight: failed."
     )
-    provenance = {"tool": "x", "traceDigest": "sha256:" + "ab" * 32, "notes": said}
+    provenance = {"tool": "x", "traceDigest": "sha256:" + "ab" * 32, "notes": notes}
     found = point(over(made, node(made, "tp1-s10", outputs=outputs(made, "tp1-s10", provenance=provenance)))).profile
     assert found is not None
     assert found.spec.provenance.notes == (
@@ -166,8 +166,8 @@ def test_workflows_as_real_controllers_left_them_are_read(version: str) -> None:
     does not run, one that was interrupted once; then a second attempt at what failed."""
     workflows = json.loads((Path(__file__).parent / "argo" / f"{version}.json").read_text())
     (first,), (both,) = outcomes_of(workflows[:1]), outcomes_of(workflows)
-    told = {found.name: (found.state, found.reason) for found in first.points}
-    assert told == {
+    reported = {found.name: (found.state, found.reason) for found in first.points}
+    assert reported == {
         "tp1-s10": ("measured", ""),
         "tp1-s5": ("failed", "no such model"),
         "tp1-s2": ("measured", ""),
@@ -205,9 +205,9 @@ def repacked(**changes: Any) -> dict[str, str]:
     ({**good(), "profile": pack("a: [b")}, "its result is damaged"),
     ({**good(), "profile": pack(unpack(good()["profile"], "") + "---\n" + unpack(good()["profile"], ""))}, "2 documents in place of one Profile"),
     ({**good(), "profile": pack(unpack(good()["profile"], "").replace("concurrency: 4", "concurrency: 0"))}, "its result is damaged"),
-    ({**good(), "outcome": '{"outcome": "meas'}, "its result is damaged: the outcome is no JSON object"),
-    ({**good(), "outcome": "[" * 200_000}, "its result is damaged: the outcome is no JSON object"),
-    ({**good(), "outcome": '{"outcome": "splendid"}'}, 'its result is damaged: "splendid" is no outcome'),
+    ({**good(), "outcome": '{"outcome": "meas'}, "its result is damaged: the outcome is not a JSON object"),
+    ({**good(), "outcome": "[" * 200_000}, "its result is damaged: the outcome is not a JSON object"),
+    ({**good(), "outcome": '{"outcome": "splendid"}'}, 'its result is damaged: "splendid" is not an outcome'),
     ({**good(), "outcome": '{"outcome": "unusable", "reason": "x"}'}, "its result is not what was requested: 0 unusable shapes and 1 series"),
     ({**outputs(WORKFLOW, "tp1-s10", "unusable", "x"), "outcome": '{"outcome": "measured"}'}, "its result is not what was requested: 0 series and 1 unusable shapes"),
     (outputs(WORKFLOW, "tp1-s5"), "share is 5, requested was 10"),
@@ -256,7 +256,7 @@ def test_a_pod_that_was_killed_says_why_and_keeps_its_journal() -> None:
     ("main: Error (exit code 75)", "it was killed"),
     ("", "it was killed"),
 ])  # fmt: skip
-def test_what_argo_says_of_a_pod_is_told_where_it_says_more(message: str, reason: str) -> None:
+def test_what_argo_says_of_a_pod_is_reported_where_it_says_more(message: str, reason: str) -> None:
     killed = ended("Failed", message, given={"outcome": '{"outcome": "failed", "reason": "it was killed"}'})
     assert point(killed).reason == reason
 
@@ -294,7 +294,7 @@ def test_a_workflow_that_was_stopped_leaves_running_points_failed() -> None:
 
 
 @pytest.mark.parametrize("change", [
-    {"metadata": {"name": "somebody-elses"}},
+    {"metadata": {"name": "other-workflow"}},
     {"metadata": {**WORKFLOW["metadata"], "annotations": {}}},
     {"metadata": {**WORKFLOW["metadata"], "annotations": {"scepsy.dev/request": "[]"}}},
     {"metadata": None},

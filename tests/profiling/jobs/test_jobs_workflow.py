@@ -1,4 +1,4 @@
-"""A sweep becomes a Workflow: on GPUs that nobody uses, under a name that says what is measured, in the same bytes."""
+"""A sweep becomes a Workflow: on GPUs that no instance uses, under a name that says what is measured, in the same bytes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def node(name: str = "a", gpus: int = 4, domains: Sequence[Sequence[int]] = ((0,
 
 
 def plan(*used: str) -> Plan:
-    """A plan as far as it is looked at: instances on GPUs."""
+    """A plan as far as jobs read it: instances on GPUs."""
     instances = [type("Instance", (), {"gpus": (uuid,)}) for uuid in used]
     return type("Plan", (), {"spec": type("Spec", (), {"instances": instances})})  # type: ignore[return-value]
 
@@ -200,7 +200,7 @@ def test_the_workflow_of_a_sweep() -> None:
 def test_shares_of_a_gpu_have_busy_neighbours_where_that_is_set_and_can_be(sharing: Sharing, half: tuple[str, str]) -> None:  # fmt: skip
     made = job(Shape(1, 5), Shape(1, 10), on=cluster(node(), sharing=sharing), settings={"neighbours": "busy"})
     points = json.loads(parameters(workflow_of(made))["points"])
-    # A neighbour has a core of its own.
+    # A neighbour has a separate core.
     assert [(point["neighbours"], point["cpu"]) for point in points] == [half, ("idle", "3")]
 
 
@@ -209,7 +209,8 @@ def test_under_hami_a_point_claims_a_part_of_each_of_its_gpus() -> None:
     claims = json.loads(parameters(workflow_of(job(Shape(1, 5), Shape(2, 10), on=there)))["claims"])
     requests = [json.loads(claim["manifest"])["spec"]["spec"]["devices"]["requests"] for claim in claims]
     parts = [
-        [(r["name"], r["exactly"]["count"], r["exactly"]["capacity"]["requests"]) for r in own] for own in requests
+        [(r["name"], r["exactly"]["count"], r["exactly"]["capacity"]["requests"]) for r in request]
+        for request in requests
     ]
     assert parts == [
         [("gpu-0", 1, {"cores": "50", "memory": "40Gi"})],
@@ -282,7 +283,7 @@ def test_another_attempt_measures_only_what_lacks_and_takes_journals_along() -> 
     assert workflow["metadata"]["name"] == f"{made.name}-r2"
     assert workflow["metadata"]["labels"]["scepsy.dev/sweep"] == made.digest
     points = json.loads(parameters(workflow)["points"])
-    # A journal that is too long for an object is left behind: that point begins anew.
+    # A journal that is too long for an object is left behind: that point starts from the beginning.
     assert [(point["name"], point["claim"], point["resume"]) for point in points] == [
         ("tp1-s5", f"{made.name}-r2-tp1-s5", "journal"),
         ("tp2-s10", f"{made.name}-r2-tp2-s10", ""),
@@ -305,6 +306,6 @@ def test_without_an_image_nothing_can_be_submitted() -> None:
 
 
 @pytest.mark.parametrize("name", ["tp3-s10", "tp1-s0", "tp1-s11", "tp1", "TP1-S10", "tp1-s10\n", ""])
-def test_names_that_are_no_points_are_told(name: str) -> None:
+def test_names_that_are_no_points_are_reported(name: str) -> None:
     assert shape_of(name) is None
     assert shape_of("tp8-s3") == Shape(8, 3)

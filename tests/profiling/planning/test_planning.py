@@ -57,7 +57,7 @@ def cluster(*nodes: Tree, sharing: str = "dra-exclusive") -> Tree:
 def profile(
     name: str = "p", source: str = "measured", version: str = "0.24.0", unusable: tuple[Tree, ...] = (), **spec: Any
 ) -> Tree:
-    """One series of TP 1 on a whole GPU of product P for calls of 512/64 tokens, unless something else is said."""
+    """One series of TP 1 on a whole GPU of product P for calls of 512/64 tokens, unless given otherwise."""
     given = {key: spec.pop(key) for key in ("tp", "share", "neighbours", "mix") if key in spec}
     point = {"concurrency": 1, "latency": "1s", "ttft": "100ms"}
     series = {"tp": 1, "share": 1.0, "mix": {"input": 512, "output": 64}, **given, "points": [point]}

@@ -1,1 +1,1 @@
-"""Profiles measured on the cluster: calls and shapes → Argo Workflows, and what became of them → Profile documents."""
+"""Profiles measured on the cluster: calls and shapes → Argo Workflows, and their results → Profile documents."""

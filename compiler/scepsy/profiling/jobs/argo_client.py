@@ -1,7 +1,7 @@
 """The cluster as far as profiling jobs need it: create, get and list Workflows, through Kubernetes or an argo-server.
 
-Both clients are imported only here and only when they are needed. Transient failures are tried again within bounds; all
-others become errors that say what was wanted of whom. No token is ever part of a message.
+Both clients are imported only here and only when they are needed. Transient failures are retried within bounds; all
+others become errors with the request and the server. No token is ever part of a message.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scepsy.remote_api.retry import CLOCK, UNREACHED_DEADLINE, Backoff, Clock, i
 
 GROUP, VERSION = "argoproj.io", "v1alpha1"
 INSTALL = "a cluster's administrator installs it as gitops/README.md says: kubectl apply --server-side -k FOLDER"
-"""What to do where Argo's objects, the namespace or our template are missing."""
+"""What to do where Argo's objects, the namespace or the template of profiling jobs are missing."""
 
 PATIENCE = 60.0
 """Seconds for which a server that was reached before is tried: jobs run for hours, and outlive a restart of it."""
@@ -41,10 +41,10 @@ class _Fault:
 
     Attributes:
         status: the HTTP status; 0 where there was no answer.
-        message: what the server, or the network, said.
-        after: seconds after which the server wants to be asked again.
-        transient: whether it may be otherwise soon.
-        foreign: whether what came is no answer of such a server.
+        message: text from the server or the network.
+        after: seconds after which the server asks for a retry.
+        transient: whether a retry may succeed.
+        foreign: whether the response is not from such a server.
     """
 
     status: int
@@ -69,7 +69,7 @@ class Jobs(ABC):
 
     Args:
         place: the server.
-        clock: tells the time, and waits.
+        clock: gives the time, and waits.
     """
 
     kind: str
@@ -90,7 +90,7 @@ class Jobs(ABC):
             dry_run: the server checks it, and creates nothing.
 
         Returns:
-            Whether it was created; False if there is one of that name.
+            Whether it was created; False if one of that name exists.
 
         Raises:
             ScepsyError: the server refuses it, or cannot be reached.
@@ -99,7 +99,7 @@ class Jobs(ABC):
         return self._one(wish, lambda: self._create(namespace, workflow, dry_run), expected=409) is not None
 
     def get(self, namespace: str, name: str) -> Object | None:
-        """Return a Workflow; None if there is none of that name.
+        """Return a Workflow; None if no such Workflow exists.
 
         Raises:
             ScepsyError: the server refuses, or cannot be reached.
@@ -114,19 +114,19 @@ class Jobs(ABC):
         """
         wish = _Wish("list", "workflows", namespace)
         for _ in range(5):
-            found: list[Object] = []
+            workflows: list[Object] = []
             following = ""
             while True:
                 answer = self._ask(wish, lambda at=following: self._list(namespace, selector, at), expected=410)  # type: ignore[misc]
                 if answer is None:
-                    break  # it took too long to read all pages: from the beginning
+                    break  # reading all pages took too long: start again
                 page = page_of(answer)
                 if page is None:
-                    raise self._error(wish, _Fault(0, "the response is no list", foreign=True))
+                    raise self._error(wish, _Fault(0, "the response is not a list", foreign=True))
                 items, following = page
-                found += items
+                workflows += items
                 if not following:
-                    return sorted(found, key=lambda item: str(item["metadata"]["name"]))
+                    return sorted(workflows, key=lambda item: str(item["metadata"]["name"]))
         raise Unreachable(f"{self.place} cannot list Workflows: the list expires while it is read", "try again")
 
     def check_installed(self, namespace: str) -> None:
@@ -178,7 +178,7 @@ class Jobs(ABC):
                 if isinstance(answer, dict):
                     self._reached = True
                     return answer
-                fault = _Fault(0, "the response is no JSON object", transient=True, foreign=True)
+                fault = _Fault(0, "the response is not a JSON object", transient=True, foreign=True)
             except Exception as error:
                 fault = _fault(error)
                 if fault is None:
@@ -191,43 +191,43 @@ class Jobs(ABC):
             if not fault.transient or delay is None:
                 raise self._error(wish, fault)
             if backoff.failed == _REPORTED:
-                self.say(f"{self.place} {fault}; trying again")
+                self.say(f"{self.place} {fault}; retrying")
             self._clock.sleep(delay)
 
     def _error(self, wish: _Wish, fault: _Fault) -> ScepsyError:
-        said = f": {fault.message}" if fault.message else ""
+        detail = f": {fault.message}" if fault.message else ""
         if fault.foreign:
             return Unreachable(
-                f"{self.place} does not answer as {self.kind} does, asked to {wish}{said}",
+                f'{self.place} is not {self.kind} (unexpected response to "{wish}"){detail}',
                 "is the address right? a proxy, a login page or another service may answer in its place",
             )
         match fault.status:
             case 401:
-                return ScepsyError(f"{self.place} rejected the credentials (401){said}", self._refused())
+                return ScepsyError(f"{self.place} rejected the credentials (401){detail}", self._refused())
             case 403:
                 return ScepsyError(
-                    f"{self.place} does not allow to {wish} (403){said}",
+                    f"forbidden: the credentials cannot {wish} on {self.place} (403){detail}",
                     f"ask for the permission to {wish}; the Role scepsy-submit in gitops/profiling has all that are "
                     "needed",
                 )
             case 404:
                 missing = "Argo Workflows is not installed" if _is_foreign(fault) else "something is missing"
-                return ScepsyError(f"{missing} on {self.place}, at least not for {wish} (404){said}", INSTALL)
+                return ScepsyError(f"{missing} on {self.place}, at least not for {wish} (404){detail}", INSTALL)
         if fault.transient:
             return Unreachable(
-                f"{self.place} cannot be reached{said}"
+                f"{self.place} cannot be reached{detail}"
                 if not fault.status
-                else f"{self.place} keeps failing with {fault.status}{said}",
+                else f"{self.place} keeps failing with {fault.status}{detail}",
                 "check the address and the network (VPN, port-forward), then re-run the command"
                 if not fault.status
                 else "re-run the command later: submitted jobs continue",
             )
-        return ScepsyError(f"{self.place} does not {wish}" + (f" ({fault.status})" if fault.status else "") + said)
+        return ScepsyError(f"{self.place} does not {wish}" + (f" ({fault.status})" if fault.status else "") + detail)
 
 
 @dataclass(frozen=True)
 class _Wish:
-    """What is asked for, in the words of a Role."""
+    """A request, in the terms of a Role."""
 
     verb: str
     resource: str
@@ -247,7 +247,7 @@ def _fault(error: Exception) -> _Fault | None:
     """Return what an exception of a client means; None if it is not about the request."""
     import urllib3  # noqa: PLC0415 - with the clients
 
-    # argo-workflows looks for the body of an answer where there was none.
+    # argo-workflows reads the body of a response that has none.
     if isinstance(error, AttributeError) and error.__context__ is not None and hasattr(error.__context__, "status"):
         error = error.__context__  # type: ignore[assignment]
     status = getattr(error, "status", None)
@@ -259,7 +259,7 @@ def _fault(error: Exception) -> _Fault | None:
     if isinstance(error, urllib3.exceptions.HTTPError):
         return _Fault(0, describe(error), transient=not is_tls(error))
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
-        return _Fault(0, "the response is no JSON object", transient=True, foreign=True)
+        return _Fault(0, "the response is not a JSON object", transient=True, foreign=True)
     if isinstance(error, OSError):
         return _Fault(0, describe(error), transient=True)
     return None
@@ -269,14 +269,14 @@ class KubernetesJobs(Jobs):
     """Workflows through the Kubernetes API alone.
 
     Args:
-        context: a context of the kubeconfig; its current one if None, or a pod's own account where there is no file.
-        clock: tells the time, and waits.
+        context: a context of the kubeconfig; None for its current one, or the pod's account without a file.
+        clock: gives the time, and waits.
 
     Raises:
         ScepsyError: there is no such context, or no configuration.
     """
 
-    kind = "Kubernetes"
+    kind = "a Kubernetes API server"
 
     def __init__(self, context: str | None = None, clock: Clock = CLOCK) -> None:
         from kubernetes import client  # noqa: PLC0415 - slow to import
@@ -284,7 +284,7 @@ class KubernetesJobs(Jobs):
         settings = configuration(
             context, "set KUBECONFIG, or name an argo-server with --argo-server and its token in ARGO_TOKEN"
         )
-        settings.retries = False  # tried again here, for both clients alike
+        settings.retries = False  # retried here, for both clients alike
         super().__init__(place(settings.host), clock)
         self._api = client.CustomObjectsApi(client.ApiClient(settings))
 
@@ -327,7 +327,7 @@ class ArgoJobs(Jobs):
     Args:
         url: its address; https if it has no scheme.
         token: as `argo auth token` prints it; None for none.
-        clock: tells the time, and waits.
+        clock: gives the time, and waits.
 
     Raises:
         ScepsyError: the address or the token is invalid, or the token would be sent over plain HTTP.
@@ -344,7 +344,7 @@ class ArgoJobs(Jobs):
 
         checked = _checked_url(url, token)
         configuration = Configuration(host=checked)
-        configuration.retries = False  # tried again here, for both clients alike
+        configuration.retries = False  # retried here, for both clients alike
         super().__init__(f"argo-server {place(checked)}", clock)
         client = ApiClient(configuration)
         if token:
@@ -382,7 +382,7 @@ class ArgoJobs(Jobs):
 
 
 def _parsed(body: bytes) -> Any:
-    """Return what a text of JSON says; None if it is none, or nested too deeply to be read."""
+    """Return the value of a JSON text; None if it is invalid, or nested too deeply to be read."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -414,7 +414,7 @@ def connect(context: str | None = None, argo_server: str | None = None) -> Jobs:
     Args:
         context: a context of the kubeconfig.
         argo_server: address of an argo-server; its token is in the environment variable ARGO_TOKEN. Without either,
-            ARGO_SERVER names one, as for Argo's own command.
+            ARGO_SERVER names one, as for the command `argo`.
 
     Raises:
         ScepsyError: there is no such context or address.

@@ -85,7 +85,7 @@ def allowed_gpus(cluster: Cluster, product: str, tp: int, plan: Plan | None) -> 
 
 
 def _domains(node: Node) -> Iterator[tuple[int, ...]]:
-    """Yield the NVLink domains of a node; a GPU in none is one of its own."""
+    """Yield the NVLink domains of a node; a GPU outside all domains is a domain by itself."""
     connected = {i for domain in node.nvlink_domains for i in domain}
     alone = [(i,) for i in range(len(node.gpus)) if i not in connected]
     yield from sorted(tuple(sorted(members)) for members in [*node.nvlink_domains, *alone])

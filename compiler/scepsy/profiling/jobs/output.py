@@ -18,7 +18,7 @@ class Output:
 
     Attributes:
         result: prints a line of the result.
-        notice: prints a line that is no part of the result.
+        notice: prints a line that is not part of the result.
         progress: context in which a function shows the states of all points.
     """
 

@@ -1,4 +1,4 @@
-"""What became of a Workflow: per point its state, its Profile, or why there is none.
+"""The results of a Workflow: per point its state, and its Profile or why it has none.
 
 Everything here comes from outside. A result counts only if it is whole, is a Profile, and says what was asked for; any
 other is a failure with a reason.
@@ -43,7 +43,7 @@ class Point:
 
     Attributes:
         name: such as `tp2-s10`.
-        state: what has become of it.
+        state: its state.
         reason: why it failed, is unusable, or what it waits for; may be empty.
         profile: its Profile, if it is measured or unusable.
         partial: a packed journal with which another attempt can go on; may be empty.
@@ -95,7 +95,7 @@ class _Asked:
 
 
 def read_run(workflow: Mapping[str, Any]) -> Run | None:
-    """Return what became of a Workflow; None if it is not one of ours.
+    """Return the results of a Workflow; None if it is not a profiling job of Scepsy.
 
     A point that cannot be read has failed; nothing of it is taken over.
     """
@@ -162,15 +162,15 @@ def _point(name: str, nodes: Sequence[Mapping[str, Any]], asked: _Asked, finishe
 
 def _attempts(name: str, nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the nodes of a point's pods, in the order in which they were tried."""
-    own = [node for node in nodes if _is_of(node, name)]
-    pods = [node for node in own if node.get("type") == "Pod"]
-    children = [node.get("children") for node in own if node.get("type") == "Retry"]
+    of_point = [node for node in nodes if _is_of(node, name)]
+    pods = [node for node in of_point if node.get("type") == "Pod"]
+    children = [node.get("children") for node in of_point if node.get("type") == "Retry"]
     order = [str(child) for listed in children if isinstance(listed, list) for child in listed]
     place = {child: number for number, child in enumerate(order)}
-    # A retried point's children are in order; where there is none, the start tells.
+    # A retried point's children are in order; without retries, the start time decides.
     pods.sort(key=lambda node: (place.get(str(node.get("id")), -1), str(node.get("startedAt") or "~")))
     # Before its first pod there is only the node of the retries, which then says what it waits for.
-    return pods or [node for node in own if node.get("type") == "Retry"]
+    return pods or [node for node in of_point if node.get("type") == "Retry"]
 
 
 def _is_of(node: Mapping[str, Any], name: str) -> bool:
@@ -198,19 +198,19 @@ def _result(name: str, outputs: Mapping[str, str], asked: _Asked, message: str, 
         ScepsyError: its result is damaged, or contradicts the request.
     """
     if not outputs.get("outcome", "").strip():
-        # Killed, evicted, out of time: it had no time to say anything.
+        # Killed, evicted, out of time: it had no time to write an outcome.
         return Point(name, "failed", message or ended)
     try:
         outcome = _mapping(json.loads(outputs["outcome"]))
     except (ValueError, RecursionError) as error:
-        raise ScepsyError("its result is damaged: the outcome is no JSON object") from error
-    said, reason = str(outcome.get("outcome")), _text(outcome.get("reason"))
-    if said in ("failed", "interrupted"):
+        raise ScepsyError("its result is damaged: the outcome is not a JSON object") from error
+    result, reason = str(outcome.get("outcome")), _text(outcome.get("reason"))
+    if result in ("failed", "interrupted"):
         # An exit code says no more than the reason; that it was killed, or out of time, does.
         more = f" ({message})" if message and not _EXIT_CODE.fullmatch(message) else ""
-        return Point(name, "failed", (reason or said) + more)
-    if said not in DONE:
-        raise ScepsyError(f'its result is damaged: "{printable(said[:40])}" is no outcome')
+        return Point(name, "failed", (reason or result) + more)
+    if result not in DONE:
+        raise ScepsyError(f'its result is damaged: "{printable(result[:40])}" is not an outcome')
     packed = outputs.get("profile", "").strip()
     if not packed:
         raise ScepsyError("its result is damaged: there is no Profile")
@@ -220,11 +220,11 @@ def _result(name: str, outputs: Mapping[str, str], asked: _Asked, message: str, 
         raise ScepsyError(f"its result is damaged: {error.message.partition(chr(10))[0]}") from error
     shape = shape_of(name)
     assert shape is not None  # noqa: S101 - names of points were checked
-    contradiction = _contradiction(profile, shape, asked, said)
+    contradiction = _contradiction(profile, shape, asked, result)
     if contradiction:
         raise ScepsyError(f"its result is not what was requested: {contradiction}")
     named = _named(profile, f"{asked.base}-{name}", asked.request)
-    if said == "unusable":
+    if result == "unusable":
         return Point(name, "unusable", profile.spec.unusable[0].reason, named)
     return Point(name, "measured", reason, named)
 
@@ -272,11 +272,11 @@ def _contradiction(profile: Profile, shape: Shape, asked: _Asked, outcome: str) 
 def _named(profile: Profile, name: str, request: Request) -> Profile:
     """Return a Profile under its name among others, with what the request knows of the calls."""
     provenance, note = profile.spec.provenance, note_of(request.plain())
-    said = _SENTENCE.split(provenance.notes or "")
+    sentences = _SENTENCE.split(provenance.notes or "")
     if request.calls == "made":
         # The runner cannot know it.
-        said = [sentence for sentence in said if "recorded" not in sentence]
-    notes = " ".join(sentence for sentence in (note, *said) if sentence)
+        sentences = [sentence for sentence in sentences if "recorded" not in sentence]
+    notes = " ".join(sentence for sentence in (note, *sentences) if sentence)
     provenance = provenance.model_copy(update={"notes": notes or None, "llm": request.llm})
     spec = profile.spec.model_copy(update={"provenance": provenance})
     return profile.model_copy(update={"metadata": FileMetadata(name=name), "spec": spec})
@@ -311,7 +311,7 @@ class Outcome:
         base: the name of the first attempt; also that of the file with its Profiles.
         request: what was asked for.
         runs: the attempts, by number.
-        points: per point the best that any attempt came to: a Profile once there is one, else what the last one says.
+        points: per point the best result of all attempts: a Profile if there is one, else that of the last attempt.
     """
 
     base: str
@@ -347,7 +347,7 @@ def _order(point: Point) -> tuple[int, int]:
 
 
 def outcomes_of(workflows: Iterable[Mapping[str, Any]]) -> list[Outcome]:
-    """Return what became of sweeps, by name; Workflows that are not ours are left out."""
+    """Return the outcomes of sweeps, by name; other Workflows are left out."""
     by_base: dict[str, list[Run]] = {}
     for workflow in workflows:
         run = read_run(workflow)
@@ -375,9 +375,9 @@ def file_of(outcome: Outcome, existing: Iterable[Profile] = ()) -> bytes:
         outcome: the sweep.
         existing: what the file holds now. What is not measured here stays: its Workflow may be gone from the cluster.
     """
-    ours = {profile.metadata.name: profile for profile in outcome.profiles}
+    measured = {profile.metadata.name: profile for profile in outcome.profiles}
     kept = {profile.metadata.name: profile for profile in existing}
-    return emit(*(profile.plain() for profile in sorted({**kept, **ours}.values(), key=_place)))
+    return emit(*(profile.plain() for profile in sorted({**kept, **measured}.values(), key=_place)))
 
 
 def _place(profile: Profile) -> tuple[int, float, str]:

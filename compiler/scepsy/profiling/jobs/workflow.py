@@ -29,15 +29,15 @@ TEMPLATE = "scepsy-profile"
 LABELS = {"app.kubernetes.io/part-of": "scepsy", "app.kubernetes.io/component": "profiling"}
 """Labels of everything that a job makes."""
 SWEEP = "scepsy.dev/sweep"
-"""Label with the digest of what is measured, whatever the points: where one has got to, another can go on."""
+"""Label with the digest of what is measured, without the points: a job can resume from the journals of another."""
 REQUEST = "scepsy.dev/request"
 """Annotation with the request, so that results can be checked against it."""
 UNKNOWN_WEIGHTS = 140 * GIB
-"""Bytes of weights of a model of which no profile is known, as far as its engine's start is waited for."""
+"""Bytes of weights of a model without a profile, to compute how long to wait for the engine's start."""
 MARGIN = 900
 """Seconds that a pod may take beside the engine's start and the budget: rehearsal, the last point, the end."""
 RESUME = 24 * 1024
-"""Characters of a packed journal that another attempt takes; the measurement begins anew where it is longer."""
+"""Characters of a packed journal that another attempt takes; with a longer one, the measurement starts again."""
 RESUME_ALL = 32 * 1024
 """The same for all points of a sweep together: with the calls they go into one ConfigMap, and through one pod."""
 
@@ -246,7 +246,7 @@ def _point(shape: Shape, claim: str, job: Job, journal: str) -> dict[str, str]:
         "share": f"{shape.share:.1f}",
         "claim": claim,
         "neighbours": "busy" if busy else "idle",
-        # A busy neighbour mostly waits, but looks for the next copy on time.
+        # A busy neighbour mostly waits, but must start each copy on time.
         "cpu": str(2 + shape.tp + busy),
         "host-memory": format_memory((4 + 2 * shape.tp) * GIB),
         **({"shm": format_memory(SHM)} if shape.tp > 1 and not backend.mounts_shm(shape.share) else {}),
@@ -292,7 +292,7 @@ def point_name(shape: Shape) -> str:
 
 
 def shape_of(name: str) -> Shape | None:
-    """Return the shape of a point's name; None if it is none."""
+    """Return the shape of a point's name; None if the name is invalid."""
     match = _POINT.fullmatch(name)
     return Shape(int(match[1]), int(match[2])) if match else None
 
@@ -303,7 +303,7 @@ def attempt_name(base: str, attempt: int) -> str:
 
 
 def parsed_name(name: str) -> tuple[str, int] | None:
-    """Return the name of the first attempt and the number of this one; None if it is no name of a job."""
+    """Return the name of the first attempt and the number of this one; None if it is not the name of a job."""
     match = _NAME.fullmatch(name)
     return (match["base"], int(match["attempt"] or 1)) if match else None
 

@@ -20,7 +20,7 @@ ONLY_ESTIMATED = "only estimated"
 
 @dataclass(frozen=True)
 class Evidence:
-    """All profiles of a project, looked at for one version of the engine.
+    """All profiles of a project, evaluated for one version of the engine.
 
     Attributes:
         profiles: the profiles.
@@ -45,10 +45,10 @@ class Evidence:
         shape: Shape,
         neighbours: Neighbours = "idle",
     ) -> tuple[list[str], str | None]:
-        """Return the names of the profiles with measured figures of a shape, and why it must be measured nevertheless.
+        """Return the names of the profiles with measured values of a shape, and why it must be measured nevertheless.
 
         Args:
-            roles: of one model, at least one; the figures must hold for each of them.
+            roles: of one model, at least one; the values must hold for each of them.
             others: further roles of the model; calls that were measured for them have not moved away from `roles`.
             product: GPU product.
             shape: the shape.

@@ -120,7 +120,7 @@ class _Question:
                 parts = self.inventory.fractions and (tp == 1 or self.inventory.shared_groups)
                 for tenths in self.tenths if parts else (10,):
                     yield from self._decided(Shape(tp, tenths))
-            elif tp in asked:  # that the other degrees end somewhere is no news
+            elif tp in asked:  # degrees that were not asked for are not reported
                 yield RuledOut(llm.model, self.product, Shape(tp, 10), llm.name, impossible)
 
     def _impossible(self, tp: int) -> str | None:
@@ -145,7 +145,7 @@ class _Question:
             yield Missing(shape, why, self._gpu_hours(shape))
 
     def _too_big(self, shape: Shape) -> str | None:
-        """Return why memory rules a shape out, by the rule of a compile; of an unknown model nothing is said."""
+        """Return why memory rules a shape out, by the rule of a compile; empty for an unknown model."""
         llm = self.roles[0].llm
         architecture = self.evidence.architectures.get(llm.model)
         if architecture is None:

@@ -55,7 +55,7 @@ class Sweep:
         workflow: the workflow that makes them.
         mix: mean tokens of these calls.
         max_num_seqs: most calls that run at once, of all that the measurement serves.
-        max_model_len: longest call in tokens; None for the model's own limit.
+        max_model_len: longest call in tokens; None for the model's limit.
         points: the shapes, smallest degree and largest share first.
         roles: (workflow, LLM) of all that the measurement serves, the one that is replayed first.
         trace_digest: digest of the calls, as Profiles note it.
@@ -119,11 +119,11 @@ class RuledOut:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """A measured or imported profile of a called model that serves nobody any longer.
+    """A measured or imported profile of a called model that no workflow uses any longer.
 
     Attributes:
         profile: its name.
-        reason: why, with the figures.
+        reason: why, with the numbers.
     """
 
     profile: str
