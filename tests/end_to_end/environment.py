@@ -218,8 +218,8 @@ class Environment:
                 self.api.delete(installed)
         eventually(
             lambda: not self.api.list(CLAIM, "ResourceClaim", self.namespace),
-            within=60,
-            why=f"the claims of {self.namespace} do not go",
+            within=180,
+            why=f"the claims of {self.namespace} are not deleted",
         )
         self.api.delete({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
 
