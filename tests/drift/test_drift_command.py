@@ -257,9 +257,9 @@ def test_without_a_prometheus_traffic_is_not_judged_and_that_is_said(scepsy: Sce
         ([Answer(503)] * 3, "keeps failing with 503"),
         (
             [success({"resultType": "scalar", "result": [NOW, str(NOW)]}), success({}, warnings=["a store is down"])],
-            "only in part",
+            "partial data",
         ),
-        ([Answer(200, b"<html>")], "does not answer as a Prometheus does"),
+        ([Answer(200, b"<html>")], "is not a Prometheus"),
     ],
     ids=["401", "503", "partial", "no Prometheus"],
 )
@@ -290,7 +290,7 @@ def test_drift_elsewhere_is_told_though_prometheus_is_down(scepsy: Scepsy, proje
     fake.answers = [Answer(403)]
     ran = drift(scepsy, project, fake)
     assert ran.code == 2
-    assert "does not allow to read metrics (403)" in ran.out
+    assert "forbidden: the credentials cannot read metrics" in ran.out
 
 
 def test_a_prometheus_that_knows_nothing_of_the_plan_is_an_error(scepsy: Scepsy, project: Path, fake: Fake) -> None:
@@ -372,7 +372,7 @@ def test_calls_that_arrive_and_do_not_end_are_no_lack_of_load(
         (("--match", "namespace"), "is not LABEL=VALUE"),
         (("--cluster", "nowhere"), "nowhere"),
         (("--prometheus", "ftp://x"), "is not the address of a Prometheus"),
-        (("--prometheus", f"https://me:{SECRET}@x"), "must not hold credentials"),
+        (("--prometheus", f"https://me:{SECRET}@x"), "must not contain credentials"),
         (("--application", "x"), "--application needs a cluster"),
     ],
 )

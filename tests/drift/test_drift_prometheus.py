@@ -95,32 +95,32 @@ def test_selectors_quote_what_they_are_given() -> None:
     ("answer", "message", "hint"),
     [
         (Answer(401, b"Unauthorized"), "rejected the credentials (401)", "PROMETHEUS_TOKEN"),
-        (Answer(403, b'{"status":"error","error":"no"}'), "does not allow to read metrics (403): no", "permission"),
-        (Answer(404, b"<html>"), "there is no Prometheus API (404)", "path prefix"),
-        (Answer(302, b"", {"Location": "http://elsewhere/"}), "sends elsewhere (302)", "https://"),
+        (Answer(403, b'{"status":"error","error":"no"}'), "(403): no", "permission"),
+        (Answer(404, b"<html>"), "has no Prometheus API (404)", "path prefix"),
+        (Answer(302, b"", {"Location": "http://elsewhere/"}), "redirects (302)", "https://"),
         (
             Answer(
                 422,
                 b'{"status":"error","errorType":"execution","error":"query processing would load too many samples"}',
             ),
-            "refuses the query (422): query processing would load too many samples",
+            "rejected the query (422): query processing would load too many samples",
             "",
         ),
-        (Answer(200, b"<html>welcome</html>"), "does not answer as a Prometheus does (no JSON)", "address"),
-        (Answer(200, b'{"status":"success","data":[]}'), "refuses the query (200)", "is it a Prometheus"),
-        (Answer(200, b"[" * 200_000), "does not answer as a Prometheus does (no JSON)", "address"),
-        (Answer(422, b"[" * 200_000), "does not answer as a Prometheus does (no JSON)", "address"),
-        (success({"resultType": "matrix", "result": []}, warnings=5), "answers only in part: 5", "all its stores"),
-        (success({"resultType": "vector", "result": []}), "(no matrix)", "address"),
-        (success({"resultType": "matrix", "result": [{"values": 3}]}), "(no samples)", "address"),
+        (Answer(200, b"<html>welcome</html>"), "is not a Prometheus (unexpected response: no JSON)", "address"),
+        (Answer(200, b'{"status":"success","data":[]}'), "rejected the query (200)", "is it a Prometheus"),
+        (Answer(200, b"[" * 200_000), "is not a Prometheus (unexpected response: no JSON)", "address"),
+        (Answer(422, b"[" * 200_000), "is not a Prometheus (unexpected response: no JSON)", "address"),
+        (success({"resultType": "matrix", "result": []}, warnings=5), "returned partial data: 5", "all its stores"),
+        (success({"resultType": "vector", "result": []}), "unexpected response: no matrix", "address"),
+        (success({"resultType": "matrix", "result": [{"values": 3}]}), "unexpected response: no samples", "address"),
         (
             success({"resultType": "matrix", "result": [{"metric": {}, "values": [[10**400, "1"]]}]}),
-            "(no samples)",
+            "unexpected response: no samples",
             "address",
         ),
         (
             success({"resultType": "matrix", "result": [{"metric": {}, "values": [[1, "x"]]}]}),
-            "(no samples)",
+            "unexpected response: no samples",
             "address",
         ),
     ],
@@ -166,7 +166,7 @@ def test_an_answer_that_is_not_whole_is_none(fake: Fake) -> None:
 
 def test_an_answer_that_says_it_is_partial_is_none_either(fake: Fake) -> None:
     fake.answers = [success(RECORDED, warnings=["No StoreAPIs matched for this query"])]
-    with pytest.raises(Partial, match="answers only in part: No StoreAPIs matched"):
+    with pytest.raises(Partial, match="returned partial data: No StoreAPIs matched"):
         ask(fake)
 
 
@@ -201,7 +201,7 @@ def test_the_token_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "environment", "message"),
     [
-        (f"https://me:{SECRET}@prometheus", {}, "must not hold credentials"),
+        (f"https://me:{SECRET}@prometheus", {}, "must not contain credentials"),
         (
             "http://prometheus.example.com",
             {"PROMETHEUS_TOKEN": SECRET},

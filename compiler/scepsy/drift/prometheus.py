@@ -74,7 +74,7 @@ def access_of(url: str, environment: Mapping[str, str] = os.environ) -> Access:
         )
     if parts.username or parts.password or parts.query or parts.fragment:
         raise PrometheusError(
-            "the address of Prometheus must not hold credentials, nor a query",
+            "the address of Prometheus must not contain credentials or a query",
             f"put the token into {TOKEN}, or its file's path into {TOKEN_FILE}",
         )
     token = read_token(environment, TOKEN, TOKEN_FILE)
@@ -201,7 +201,9 @@ class Prometheus:
         except urllib3.exceptions.HTTPError as error:
             raise self._network(error) from None
         if len(body) > _MOST:
-            raise PrometheusError(f"{self.place} answers with more than {_MOST >> 20} MiB", "choose a shorter --window")
+            raise PrometheusError(
+                f"the response of {self.place} has more than {_MOST >> 20} MiB", "choose a shorter --window"
+            )
         said = _said(body)
         match status:
             case 401:
@@ -211,21 +213,21 @@ class Prometheus:
                 )
             case 403:
                 raise PrometheusError(
-                    f"{self.place} does not allow to read metrics (403){said}",
+                    f"forbidden: the credentials cannot read metrics on {self.place} (403){said}",
                     "ask for the permission to query it; behind kube-rbac-proxy that is get on the service's proxy",
                 )
             case 404:
                 raise PrometheusError(
-                    f"{self.place}: there is no Prometheus API (404)",
-                    "does its address have a path prefix, such as /prometheus?",
+                    f"{self.place} has no Prometheus API (404)",
+                    "check for a path prefix, such as /prometheus",
                 )
         if is_transient(status):
             message = f"{self.place} keeps failing with {status}{said}"
             raise _Transient(message, "try again later", retry_after(headers))
         if 300 <= status < 400:
             raise PrometheusError(
-                f"{self.place} sends elsewhere ({status}), where the token must not go",
-                "give the address that it names: often https:// instead of http://, or a login page",
+                f"{self.place} redirects ({status}); tokens are not sent along redirects",
+                "use the address that it redirects to: often https:// instead of http://, or a login page",
             )
         return self._document(status, body, said)
 
@@ -236,11 +238,13 @@ class Prometheus:
             raise self._strange("no JSON") from None
         answered = isinstance(answer, dict) and answer.get("status") == "success"
         if not answered or not isinstance(answer.get("data"), dict):
-            raise PrometheusError(f"{self.place} refuses the query ({status}){said}", "is it a Prometheus?")
+            raise PrometheusError(
+                f"{self.place} rejected the query ({status}){said}", "check that the address is that of a Prometheus"
+            )
         warnings = answer.get("warnings")
         if warnings:
             first = _shown(str(warnings[0] if isinstance(warnings, list) else warnings))
-            raise Partial(f"{self.place} answers only in part: {first}", "wait until all its stores answer")
+            raise Partial(f"{self.place} returned partial data: {first}", "wait until all its stores respond")
         data: dict[str, Any] = answer["data"]
         return data
 
@@ -254,7 +258,7 @@ class Prometheus:
         return _Transient(f"cannot connect to {self.place}: {describe(error)}", hint)
 
     def _strange(self, what: str) -> PrometheusError:
-        return PrometheusError(f"{self.place} does not answer as a Prometheus does ({what})", "is the address right?")
+        return PrometheusError(f"{self.place} is not a Prometheus (unexpected response: {what})", "check the address")
 
 
 class _Transient(Exception):
