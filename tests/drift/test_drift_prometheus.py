@@ -107,7 +107,7 @@ def test_selectors_quote_what_they_are_given() -> None:
             "",
         ),
         (Answer(200, b"<html>welcome</html>"), "is not a Prometheus (unexpected response: no JSON)", "address"),
-        (Answer(200, b'{"status":"success","data":[]}'), "rejected the query (200)", "is it a Prometheus"),
+        (Answer(200, b'{"status":"success","data":[]}'), "rejected the query (200)", "address is that of a Prometheus"),
         (Answer(200, b"[" * 200_000), "is not a Prometheus (unexpected response: no JSON)", "address"),
         (Answer(422, b"[" * 200_000), "is not a Prometheus (unexpected response: no JSON)", "address"),
         (success({"resultType": "matrix", "result": []}, warnings=5), "returned partial data: 5", "all its stores"),
