@@ -208,7 +208,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 def test_its_own_words_are_passed_on_when_it_refuses(tmp_path: Path) -> None:
     with prometheus(tmp_path / "prometheus") as url:
-        with pytest.raises(PrometheusError, match=r"refuses the query \(400\).*parse error"):
+        with pytest.raises(PrometheusError, match=r"rejected the query \(400\).*parse error"):
             Prometheus(Access(url)).raw("{", time.time(), 60)
         with pytest.raises(PrometheusError, match=r"no Prometheus API \(404\)"):
             Prometheus(Access(url + "/elsewhere")).now()

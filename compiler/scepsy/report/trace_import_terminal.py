@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-
-import click
 
 from scepsy.documents import Llm
 from scepsy.documents.diagnostics import did_you_mean, printable
@@ -41,10 +39,10 @@ class TraceProject:
     traces: str | None
 
 
-def show_import(
+def import_lines(
     imported: Imported, calls: Sequence[Call], target: Path, workflow: str, project: TraceProject | None
-) -> None:
-    """Print what was read, what was not, and what to do next.
+) -> Iterator[str]:
+    """Yield what was read, what was not, and what to do next, line by line.
 
     Args:
         imported: what was imported from the files.
@@ -63,7 +61,7 @@ def show_import(
         )
         for f in imported.files
     ]
-    _table("Read", rows)
+    yield from _table("Read", rows)
     tokens: dict[str, list[float]] = {}
     for call in calls:
         sums = tokens.setdefault(call.model, [0, 0, 0, 0])
@@ -73,20 +71,20 @@ def show_import(
     by_llm = [
         (printable(m), *(f"{n:.0f} {w}" for n, w in zip(s, units, strict=True))) for m, s in sorted(tokens.items())
     ]
-    _table("LLMs", by_llm)
-    _table("Skipped", [(f"{count}", printable(reason)) for reason, count in by_count(imported.skipped)])
+    yield from _table("LLMs", by_llm)
+    yield from _table("Skipped", [(f"{count}", printable(reason)) for reason, count in by_count(imported.skipped)])
     for note in (*imported.notes, *_notes(calls, workflow, project)):
-        click.echo(f"note: {printable(note)}")
+        yield f"note: {printable(note)}"
     executions = len({call.execution for call in calls})
-    click.echo(f"Wrote {target}: {many(len(calls), 'call')} of {many(executions, 'execution')}")
-    click.echo(f"Next: {_next_step(target, workflow, project)}")
+    yield f"Wrote {target}: {many(len(calls), 'call')} of {many(executions, 'execution')}"
+    yield f"Next: {_next_step(target, workflow, project)}"
 
 
-def _table(title: str, rows: Sequence[tuple[str, ...]]) -> None:
-    """Print rows with aligned columns; numbers at the beginning of a cell are aligned by their last digit."""
+def _table(title: str, rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Yield rows with aligned columns; numbers at the beginning of a cell are aligned by their last digit."""
     if not rows:
         return
-    click.echo(f"{title}:")
+    yield f"{title}:"
     digits = [
         max(len(cell.split(" ")[0]) if cell[:1].isdigit() else 0 for cell in column)
         for column in zip(*rows, strict=True)
@@ -100,7 +98,7 @@ def _table(title: str, rows: Sequence[tuple[str, ...]]) -> None:
     ]
     widths = [max(len(cell) for cell in column) for column in zip(*lined, strict=True)]
     for row in lined:
-        click.echo("  " + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        yield "  " + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _period(first: float | None, last: float | None) -> str:

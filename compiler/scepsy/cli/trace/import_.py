@@ -17,7 +17,7 @@ from scepsy.documents.diagnostics import printable
 from scepsy.documents.model import KubernetesName
 from scepsy.documents.paths import output_path
 from scepsy.errors import ScepsyError
-from scepsy.report.trace_import_terminal import TraceProject, by_count, many, show_import
+from scepsy.report.trace_import_terminal import TraceProject, by_count, import_lines, many
 from scepsy.repository.partial_project import read_part
 from scepsy.repository.single_file import write_at_once
 from scepsy.traces.call import Call, Execution, encoded
@@ -71,7 +71,9 @@ def command(
     calls = renamed(imported.calls, names_of(models, known, renames))
     write_at_once(target, _text(calls, imported.executions), replace=force)
     unused = [f"--llm {model}=…: no call has that model" for model in sorted(renames.keys() - models.keys())]
-    show_import(replace(imported, notes=(*imported.notes, *unused)), calls, target, workflow, context)
+    noted = replace(imported, notes=(*imported.notes, *unused))
+    for line in import_lines(noted, calls, target, workflow, context):
+        click.echo(line)
 
 
 def _check_name(workflow: str) -> None:
