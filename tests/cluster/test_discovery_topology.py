@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scepsy.cluster.topology import Links, read_topology
+from scepsy.cluster.nvlink_topology import Links, read_topology
 from scepsy.errors import ScepsyError
 
 # As printed on a terminal: with tabs, an underlined heading, network cards, and a legend.

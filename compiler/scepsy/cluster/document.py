@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from scepsy.cluster.differences import Difference, compare
 from scepsy.cluster.discovery import LiveCluster, LiveNode
-from scepsy.cluster.topology import Links
+from scepsy.cluster.nvlink_topology import Links
 from scepsy.cluster.yaml_layout import new_indices, shown
 from scepsy.documents import API_VERSION, Cluster, Node
 from scepsy.documents.cluster import KubernetesVersion

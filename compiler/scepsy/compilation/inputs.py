@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scepsy.demand import Demand, as_observed, demand_of, length_problem, quantile_factors
+from scepsy.compilation.profile_checks import length_problems, model_problems
+from scepsy.demand import Demand, as_observed, demand_of, quantile_factors
 from scepsy.demand.replay import replayed_as
 from scepsy.documents import (
     Cluster,
@@ -15,16 +16,12 @@ from scepsy.documents import (
     ObservedWorkflow,
     Workflow,
     Workspace,
-    did_you_mean,
 )
 from scepsy.documents.units import Si
 from scepsy.documents.workflow import OBSERVED, Target
 from scepsy.performance import Catalog
 from scepsy.performance.mix import Calls
 from scepsy.placement import Inventory, inventory_of
-
-WHAT_TO_MEASURE = "scepsy profile plan lists what to measure"
-"""Hint of every message about a stale profile."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def collect_inputs(workspace: Workspace, cluster: str) -> Inputs:
         hint = f"free a GPU{f', or delete {missing.source.file.name} if the GPUs are back' if missing else ''}"
         raise DocumentError([target.problem(("spec", "nodes"), what, hint)])
     for name, workflow in workspace.workflows.items():
-        problems.extend(_check_models(workflow, target.document, catalog, inventory))
+        problems.extend(model_problems(workflow, target.document, catalog, inventory))
         try:
             stated, read = demand_of(workspace, workflow)
             observation = observed.get(name)
@@ -84,7 +81,7 @@ def collect_inputs(workspace: Workspace, cluster: str) -> Inputs:
             trace = next(iter(read.values())) if workflow.document.spec.demand.traces is not None else None
             llms = [llm for llm in workflow.document.spec.llms if llm.model in replayed]
             calls.extend(replayed_as(llm, demands[name].llms[llm.name], trace) for llm in llms)
-            problems.extend(_check_lengths(workflow, demands[name], catalog))
+            problems.extend(length_problems(workflow, demands[name], catalog))
             workflows[name] = _at_rate(workflow, stated, observation)
         except DocumentError as error:
             problems.extend(error.diagnostics)
@@ -163,51 +160,3 @@ def _relevant_digests(workspace: Workspace, cluster: Loaded[Cluster], inventory:
     every += [m.source.file.name for m in workspace.missing.values()]
     left_out = {workspace.relative(workspace.directory / name) for name in set(every) - relevant}
     return {path: value for path, value in workspace.inputs.items() if path not in left_out}
-
-
-def _check_models(
-    workflow: Loaded[Workflow], cluster: Cluster, catalog: Catalog, inventory: Inventory
-) -> list[Diagnostic]:
-    """Check that every LLM has a usable profile for the cluster, at an allowed degree that divides its heads."""
-    problems = []
-    for index, llm in enumerate(workflow.document.spec.llms):
-        where = ("spec", "llms", index)
-        if llm.model not in catalog.models:
-            hint = did_you_mean(llm.model, catalog.models) + "; or add a Profile of the model"
-            problems.append(
-                workflow.problem((*where, "model"), f"no profile for the model {llm.model}", hint.strip("; "))
-            )
-            continue
-        architecture = catalog.architecture(llm.model)
-        for i, tp in enumerate(llm.tensor_parallel):
-            if architecture.attention_heads % tp:
-                heads = architecture.attention_heads
-                message = f"tensor parallelism {tp} does not divide the model's {heads} attention heads"
-                problems.append(workflow.problem((*where, "tensorParallel", i), message))
-        if llm.max_model_len and llm.max_model_len > architecture.context_length:
-            message = f"maxModelLen exceeds the model's context length of {architecture.context_length:,} tokens"
-            problems.append(workflow.problem((*where, "maxModelLen"), message))
-        degrees = {tp for product in inventory.products for tp in catalog.degrees(llm.model, product, llm.revision)}
-        if not degrees:
-            outdated = catalog.outdated(llm.model, llm.revision, inventory.products)
-            stale = "; ".join(f"profile {name} is stale: {reason}" for name, reason in outdated)
-            message = f"no usable profile of {llm.model} on a GPU of cluster {cluster.metadata.name}"
-            has = ", ".join(catalog.products(llm.model, llm.revision)) or "no GPU"
-            hint = f"profiled on: {has}; the cluster has: {', '.join(inventory.products)}"
-            if stale:
-                hint = f"{hint}; {stale}; {WHAT_TO_MEASURE}"
-            problems.append(workflow.problem((*where, "model"), message, hint))
-        elif llm.tensor_parallel and not degrees & set(llm.tensor_parallel):
-            message = f"no profile of these tensor-parallel degrees; profiled: {sorted(degrees)}"
-            problems.append(workflow.problem((*where, "tensorParallel"), message))
-    return problems
-
-
-def _check_lengths(workflow: Loaded[Workflow], demand: Demand, catalog: Catalog) -> list[Diagnostic]:
-    """Check that the longest call of the demand is within the limit; models without profiles are reported elsewhere."""
-    checked = (
-        length_problem(workflow, index, demand, catalog.architecture(llm.model).context_length)
-        for index, llm in enumerate(workflow.document.spec.llms)
-        if llm.model in catalog.models
-    )
-    return [problem for problem in checked if problem]

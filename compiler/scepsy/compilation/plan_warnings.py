@@ -1,11 +1,15 @@
-"""The warnings of a Plan: what is estimated, not pinned, not enforced, observed, or beyond what was profiled."""
+"""The warnings of a Plan: what is estimated, not pinned, not enforced, observed, or beyond what was profiled.
+
+The texts about unstable demand are those of `demand.stability`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from scepsy.allocation import Solution
-from scepsy.compilation.inputs import WHAT_TO_MEASURE, Inputs
+from scepsy.compilation.inputs import Inputs
+from scepsy.compilation.profile_checks import WHAT_TO_MEASURE
 from scepsy.demand import Demand
 from scepsy.demand.stability import stability_of
 from scepsy.demand.stability import warnings as stability_warnings

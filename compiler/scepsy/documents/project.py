@@ -80,7 +80,8 @@ class Replanning(Model):
     tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Fraction by which the objective may be worse than the best in order to start fewer instances."""
     minimum_gain: Annotated[float, Field(ge=0, le=10)] = 0.02
-    """The plan in force stays unless its objective is worse than the best by more than this fraction."""
+    """The plan in force stays unless its objective is worse than the best by more than this fraction, whenever it is
+    compiled again (`spec.drift.minimumGain` decides whether drift compiles again)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -109,7 +110,7 @@ class DriftSettings(Model):
 
     minimum_gain: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Part of the predicted latency that compiling again for other traffic must save: the mean over workflows, by their
-    priority."""
+    priority (`spec.replanning.minimumGain` decides whether a compile then changes the plan)."""
     cool_down: Annotated[Duration, Field(ge=0, le=30 * 86_400)] = 3600.0
     """How long after the last change of the plan it is not changed again."""
     settle: Annotated[Duration, Field(ge=0, le=86_400)] = 600.0

@@ -6,7 +6,7 @@ that Argo CD undoes shows as OutOfSync for some seconds, and the object does not
 - at once if Argo CD will not fix it: no automated sync, or no self-healing and no new commit;
 - at once if fixing it failed: self-healing was attempted three times, or a sync failed; not so if objects are only to
   be removed, since Argo CD counts every check of objects that are still terminating;
-- else when it has been seen for `settle` seconds: the caller keeps the `FirstSeen` of :func:`check_application`.
+- else when it has been seen for `transient_for` seconds: the caller keeps the `FirstSeen` of :func:`check_application`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scepsy.documents.drift_result import FindingKind, Severity
 from scepsy.drift.finding import Check, Finding, Report, unix
 from scepsy.drift.object_fields import one_line, part
 
-SETTLE = 120.0
+TRANSIENT_FOR = 120.0
 """Seconds for which an Application may be OutOfSync, unhealthy or syncing before that counts."""
 _TRIES = 3
 _NAMED = 4
@@ -134,7 +134,7 @@ def check_application(
     plan: Plan,
     now: float,
     first_seen: FirstSeen = NOTHING_SEEN,
-    settle: float = SETTLE,
+    transient_for: float = TRANSIENT_FOR,
 ) -> tuple[Report, FirstSeen]:
     """Return what is wrong with an Application, and what the next check must know.
 
@@ -143,9 +143,9 @@ def check_application(
         plan: the committed Plan.
         now: Unix seconds.
         first_seen: what the previous check returned.
-        settle: seconds for which a state that may end by itself does not count.
+        transient_for: seconds for which a state that may end by itself does not count.
     """
-    check = _ApplicationCheck(application, now, first_seen, settle)
+    check = _ApplicationCheck(application, now, first_seen, transient_for)
     for error, message, since in application.errors:
         what = f"Argo CD reports {error} of Application {application.name}: {message}"
         check.find(FindingKind.APPLICATION_ERROR, "critical", what, since)
@@ -162,7 +162,7 @@ class _ApplicationCheck:
         application: the Application.
         now: Unix seconds.
         before: what the previous check returned.
-        settle: seconds for which a state that may end by itself does not count.
+        transient_for: seconds for which a state that may end by itself does not count.
         known: since when states have lasted, for the next check.
         findings: what is wrong.
         checks: what was checked.
@@ -171,7 +171,7 @@ class _ApplicationCheck:
     application: Application
     now: float
     before: FirstSeen
-    settle: float
+    transient_for: float
     known: dict[str, float] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
@@ -206,7 +206,7 @@ class _ApplicationCheck:
         """Return since when a state has lasted; None if that is not long enough. Remember that it was seen."""
         begun = min(self.before.since.get(state, self.now), self.now if since is None else since)
         self.known[state] = begun
-        return begun if self.now - begun >= self.settle else None
+        return begun if self.now - begun >= self.transient_for else None
 
     def health(self) -> None:
         """Check the health."""
@@ -216,7 +216,7 @@ class _ApplicationCheck:
                 begun = self.since_if_settled(application.health, application.health_since)
                 why = f": {application.health_message}" if application.health_message else ""
                 if begun is None:
-                    self.skip("health", f"{application.health}, but for less than {self.settle:.0f} s")
+                    self.skip("health", f"{application.health}, but for less than {self.transient_for:.0f} s")
                     return
                 what = f"Application {application.name} is {application.health}{why}"
                 self.find(FindingKind.APPLICATION_UNHEALTHY, "critical", what, begun)
@@ -262,7 +262,8 @@ class _ApplicationCheck:
         begun = self.since_if_settled(state, None)
         heals = application.self_heal or new_commit
         if begun is None and heals and (application.tries < _TRIES or application.leaving):
-            reason = f"OutOfSync ({listed}{more}) for less than {self.settle:.0f} s as far as seen; Argo CD may fix it"
+            seconds = f"{self.transient_for:.0f} s"
+            reason = f"OutOfSync ({listed}{more}) for less than {seconds} as far as seen; Argo CD may fix it"
             self.skip("sync", reason)
             return
         instances = tuple(i.name for i in plan.spec.instances if f"Deployment/{i.name}" in different)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from scepsy.cluster.differences import Difference, compare
 from scepsy.cluster.discovery import LiveCluster, LiveNode, Trouble, live, read
@@ -16,13 +16,11 @@ from scepsy.documents.observed import without
 from scepsy.documents.units import parse_memory
 from scepsy.drift.finding import Check, Finding, Report, unix
 from scepsy.drift.lost_hardware import NOTHING, Missing
+from scepsy.drift.returned_hardware import RETURNED, gpu_count, returned_hardware
 
-SETTLE = 30.0
+NOT_READY_FOR = 30.0
 """Seconds for which a node may report itself as not ready before that counts: a restarted kubelet does so. A node with
 `NodeStatusUnknown` counts at once: it has been silent for 40 seconds or more."""
-
-RETURNED = 600.0
-"""Seconds for which lost hardware must be healthy before it is used again; the default of spec.drift.settle."""
 
 _UUID = re.compile(r"GPU-[A-Za-z0-9-]+")
 
@@ -41,7 +39,7 @@ class _Placement:
         """Return the instances on a node."""
         return tuple(sorted(i.name for i in self.plan.spec.instances if i.node == node))
 
-    def on_gpus(self, *uuids: str) -> tuple[str, ...]:
+    def ongpu_count(self, *uuids: str) -> tuple[str, ...]:
         """Return the instances on any of these GPUs."""
         return tuple(sorted(i.name for i in self.plan.spec.instances if set(i.gpus) & set(uuids)))
 
@@ -71,7 +69,7 @@ def check_nodes(
     plan: Plan,
     live_cluster: LiveCluster,
     now: float,
-    settle: float = SETTLE,
+    not_ready_for: float = NOT_READY_FOR,
     missing: Missing = NOTHING,
     returned: float = RETURNED,
 ) -> Report:
@@ -82,7 +80,7 @@ def check_nodes(
         plan: the committed Plan.
         live_cluster: the live cluster, seen through the driver of the document's sharing backend.
         now: Unix seconds.
-        settle: seconds for which a node may report itself as not ready.
+        not_ready_for: seconds for which a node may report itself as not ready.
         missing: the hardware that the plan does without.
         returned: seconds for which missing hardware must be healthy.
     """
@@ -101,10 +99,10 @@ def check_nodes(
     for node in planned.spec.nodes:
         live_node = live_cluster.node(node.name)
         if live_node is not None:
-            troubles, skipped = _troubles(live_node, placement, now, settle, missing)
+            troubles, skipped = _troubles(live_node, placement, now, not_ready_for, missing)
             findings += troubles
             checks += skipped
-    back, skipped = _back(cluster, live_cluster, missing, now, returned)
+    back, skipped = returned_hardware(cluster, live_cluster, missing, now, returned)
     findings += [*back, *_of_versions(cluster, live_cluster)]
     return Report(tuple(findings), tuple(checks + skipped))
 
@@ -128,64 +126,12 @@ def _is_missing(difference: Difference, live_cluster: LiveCluster, missing: Miss
     return difference.gpu in missing.gpus or difference.node in missing.nodes or whole
 
 
-def _back(
-    cluster: Cluster, live_cluster: LiveCluster, missing: Missing, now: float, returned: float
-) -> tuple[list[Finding], list[Check]]:
-    """Return which missing hardware is usable again, and which has not been so for long enough."""
-    findings: list[Finding] = []
-    checks: list[Check] = []
-    for node in live_cluster.nodes:
-        if not (node.ready and node.schedulable and node.gpus and not node.taints):
-            continue
-        ready = unix(node.ready_since)
-        if node.name in missing.nodes:
-            if reason := _too_recent("ready", ready, now, returned):
-                checks.append(Check("cluster", node.name, "return", reason))
-                continue
-            what = f"node {node.name} is back with {_gpus(str(len(node.gpus)))}; the plan does without it"
-            findings.append(replace(_finding(FindingKind.NODE_BACK, "info", node.name, what), since=ready))
-        healthy = _healthy_since(node, missing)
-        for uuid in _healthy_at_home(cluster, node, missing):
-            if reason := _too_recent("healthy", healthy, now, returned):
-                checks.append(Check("cluster", uuid, "return", reason))
-                continue
-            what = f"GPU {uuid} of node {node.name} is healthy again; the plan does without it"
-            findings.append(replace(_finding(FindingKind.GPU_BACK, "info", uuid, what), since=healthy))
-    return findings, checks
-
-
-def _healthy_at_home(cluster: Cluster, node: LiveNode, missing: Missing) -> list[str]:
-    """Return the missing GPUs of a node that are healthy, and that the Cluster document has in this node.
-
-    A GPU in another node does not count as returned: the next check would find it as moved, and so as missing again.
-    """
-    home = {gpu.uuid for planned in cluster.spec.nodes if planned.name == node.name for gpu in planned.gpus}
-    return [gpu.uuid for gpu in node.gpus if gpu.sick is None and gpu.uuid in missing.gpus & home]
-
-
-def _healthy_since(node: LiveNode, missing: Missing) -> float | None:
-    """Return the earliest time from which the GPUs of a node may have been healthy; None if not known.
-
-    A removed taint leaves no time. But the GPU was not healthy when it was written to be missing, nor while the node
-    was not ready; and the driver has neither set nor removed a taint since it last changed what it publishes.
-    """
-    times = (missing.at, unix(node.ready_since), unix(node.published_since))
-    return max((time for time in times if time is not None), default=None)
-
-
-def _too_recent(how: str, since: float | None, now: float, returned: float) -> str:
-    """Return why something has not been back for long enough; empty if it has, or if the time is not known."""
-    if since is None or now - since >= returned:
-        return ""
-    return f"{how} again for {max(0.0, now - since):.0f} s; counts after {returned:.0f} s"
-
-
 def _of_difference(difference: Difference, placement: _Placement, live_cluster: LiveCluster) -> Finding | None:
     node, gpu = difference.node, difference.gpu
-    on_node, on_gpu = placement.on_node(node), placement.on_gpus(gpu)
+    on_node, on_gpu = placement.on_node(node), placement.ongpu_count(gpu)
     match difference.kind:
         case "node-gone":
-            what = f"node {node} is gone, with {_gpus(difference.was)}{_affected(on_node)}"
+            what = f"node {node} is gone, with {gpu_count(difference.was)}{_affected(on_node)}"
             return _finding(FindingKind.NODE_GONE, _severity(on_node), node, what, instances=on_node)
         case "node-silent":
             what = f"no driver publishes the GPUs of node {node}: new pods there cannot claim any{_affected(on_node)}"
@@ -193,7 +139,7 @@ def _of_difference(difference: Difference, placement: _Placement, live_cluster: 
         case "node-new":
             new = live_cluster.node(node)
             product = new.product if new is not None else "GPUs"
-            what = f"node {node} is new, with {_gpus(difference.now)} {product}; no plan uses it"
+            what = f"node {node} is new, with {gpu_count(difference.now)} {product}; no plan uses it"
             return _finding(FindingKind.NODE_NEW, "info", node, what)
         case "product":
             what = f"node {node} has {difference.now}, the plan is for {difference.was}{_affected(on_node)}"
@@ -217,7 +163,7 @@ def _of_difference(difference: Difference, placement: _Placement, live_cluster: 
 
 
 def _troubles(
-    node: LiveNode, placement: _Placement, now: float, settle: float, missing: Missing
+    node: LiveNode, placement: _Placement, now: float, not_ready_for: float, missing: Missing
 ) -> tuple[list[Finding], list[Check]]:
     """Return what is wrong with a node, its missing GPUs aside, and what has not been so for long enough to count."""
     on_node = placement.on_node(node.name)
@@ -225,8 +171,8 @@ def _troubles(
     checks: list[Check] = []
     if node.unready is not None:
         since = unix(node.unready.since)
-        if "NodeStatusUnknown" not in node.unready.what and since is not None and now - since < settle:
-            reason = f"{node.unready.what} for {now - since:.0f} s; counts after {settle:.0f} s"
+        if "NodeStatusUnknown" not in node.unready.what and since is not None and now - since < not_ready_for:
+            reason = f"{node.unready.what} for {now - since:.0f} s; counts after {not_ready_for:.0f} s"
             checks.append(Check("cluster", node.name, "readiness", reason))
         else:
             what = f"node {node.name} is {node.unready.what}{_affected(on_node)}"
@@ -242,7 +188,7 @@ def _troubles(
         findings.append(_finding(FindingKind.NODE_TAINTED, "warning", node.name, what, instances=on_node))
     for gpu in node.gpus:
         if gpu.sick is not None and gpu.uuid not in missing.gpus:
-            on_gpu = placement.on_gpus(gpu.uuid)
+            on_gpu = placement.ongpu_count(gpu.uuid)
             what = f"GPU {gpu.uuid} of node {node.name} is sick: {gpu.sick.what}{_affected(on_gpu)}"
             findings.append(_finding(FindingKind.GPU_SICK, _severity(on_gpu), gpu.uuid, what, gpu.sick, on_gpu))
     findings += _reported(node, placement)
@@ -254,7 +200,7 @@ def _reported(node: LiveNode, placement: _Placement) -> Iterator[Finding]:
     uuids = {gpu.uuid for gpu in node.gpus}
     for condition in node.conditions:
         named = [uuid for uuid in dict.fromkeys(_UUID.findall(condition.what)) if uuid in uuids]
-        hit = placement.on_gpus(*named) if named else placement.on_node(node.name)
+        hit = placement.ongpu_count(*named) if named else placement.on_node(node.name)
         subject = named[0] if len(named) == 1 else node.name
         which = f" (GPUs {', '.join(named)})" if len(named) > 1 else ""
         what = f"a monitor reports a problem with GPUs of node {node.name}{which}: {condition.what}{_affected(hit)}"
@@ -282,10 +228,6 @@ def _affected(instances: Iterable[str]) -> str:
     if not names:
         return ""
     return f"; affected: {', '.join(names[:4])}" + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
-def _gpus(count: str) -> str:
-    return f"{count} GPU{'s' if count != '1' else ''}"
 
 
 def _counts(cluster: Cluster, live_cluster: LiveCluster) -> str:

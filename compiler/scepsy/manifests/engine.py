@@ -1,4 +1,7 @@
-"""The serving pods: vLLM's command line, its environment, and what the pods of an LLM may add."""
+"""The serving pods: vLLM's command line, its environment, and what the pods of an LLM may add.
+
+The Deployment itself, with its probes, is templates/deployment-engine.yaml.j2.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ START = 300
 """Seconds an engine takes to start beside reading its weights: imports, compilation, CUDA graphs."""
 READ_RATE = 50 * MIB
 """Bytes of weights per second that a slow hub or volume delivers."""
-PROBE_PERIOD = 10
+STARTUP_PROBE_PERIOD = 10
 """Seconds between two startup probes."""
 CONTEXT = GIB
 """Bytes of an instance's part in use before vLLM measures free memory: its CUDA context and the MPS server's."""

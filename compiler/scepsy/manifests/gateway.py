@@ -1,4 +1,6 @@
-"""The one OpenAI endpoint in front of all LLMs: HAProxy's configuration and its sizes.
+"""The one OpenAI endpoint in front of all LLMs: the values of HAProxy's configuration, and its sizes.
+
+The text of the configuration is templates/haproxy.cfg.j2.
 
 A call names its LLM by path (`/<llm>/v1/…`), by header (`x-scepsy-model`), or in its JSON body (`model`); the first of
 these that it uses counts. It may also name the workflow that it is part of (`/workflows/<workflow>` before the path, or

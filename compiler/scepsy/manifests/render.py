@@ -160,8 +160,8 @@ class _Room:
             cache_limit=format_memory(cache.size_limit) if cache.size_limit is not None else None,
             # Where the driver mounts /dev/shm, this one would hide it.
             shm_limit=format_memory(engine.SHM) if llm.tp > 1 and not driver_shm else None,
-            startup_period=engine.PROBE_PERIOD,
-            startup_failures=-(-startup // engine.PROBE_PERIOD),
+            startup_period=engine.STARTUP_PROBE_PERIOD,
+            startup_failures=-(-startup // engine.STARTUP_PROBE_PERIOD),
             progress_deadline=startup + engine.START,
             pre_stop=engine.PRE_STOP,
             grace=engine.GRACE,

@@ -117,7 +117,9 @@ class Checker:
             return report
 
         return {
-            "cluster": lambda plan, now: nodes.read_and_check(document, plan, kubernetes, now, missing, settle),
+            "cluster": lambda plan, now: nodes.read_and_check(
+                document, plan, kubernetes, now, missing, returned=settle
+            ),
             "objects": check_objects,
         }
 

@@ -17,7 +17,7 @@ from tests.profiling.importing.bench_results import OUTPUT, arriving, closed, re
 from scepsy.documents import DocumentError, Series
 from scepsy.errors import ScepsyError
 from scepsy.profiling.importing import Closed, Imported, Left, Open, Origin, Result, kind_of, read_files, series_of
-from scepsy.profiling.importing import result_files as reading_module
+from scepsy.profiling.importing import json_files as reading_module
 from scepsy.profiling.importing.benchmark_result import CALLS, E2EL, PARTS
 from scepsy.profiling.importing.series import sustained
 from scepsy.profiling.importing.vllm_bench import is_result, result_of

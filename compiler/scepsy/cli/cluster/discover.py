@@ -14,7 +14,7 @@ from scepsy.cli.options import context_option, project_option
 from scepsy.cluster.discovery import live, read
 from scepsy.cluster.document import Discovered, driver_of, fresh, merged
 from scepsy.cluster.kubernetes import Kubernetes
-from scepsy.cluster.topology import Links, read_topology
+from scepsy.cluster.nvlink_topology import Links, read_topology
 from scepsy.cluster.yaml_layout import checked, rewritten
 from scepsy.documents import PROJECT_FILE, Cluster, DocumentError, Loaded, Project, contained, did_you_mean, load_file
 from scepsy.documents.diagnostics import Diagnostic, printable

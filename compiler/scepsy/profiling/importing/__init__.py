@@ -6,8 +6,8 @@ document it in docs/profiles.md. Which load a result had, pooling and intervals 
 """
 
 from scepsy.profiling.importing.benchmark_result import Result
+from scepsy.profiling.importing.json_files import Left, ResultFile, read_files
 from scepsy.profiling.importing.load_kinds import Closed, Open, kind_of
-from scepsy.profiling.importing.result_files import Left, ResultFile, read_files
 from scepsy.profiling.importing.runs import runs_of
 from scepsy.profiling.importing.series import Imported, Origin, series_of
 

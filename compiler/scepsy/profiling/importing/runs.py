@@ -7,10 +7,10 @@ from typing import Any
 
 from scepsy.errors import ScepsyError, printable
 from scepsy.profiling.importing.benchmark_result import Result
+from scepsy.profiling.importing.json_files import Left, read_files
 from scepsy.profiling.importing.load_kinds import Closed, Open, kind_of
 from scepsy.profiling.importing.options import Options
 from scepsy.profiling.importing.registry import reader_of, tools
-from scepsy.profiling.importing.result_files import Left, read_files
 
 
 def runs_of(options: Options) -> tuple[list[Closed | Open], list[Left]]:

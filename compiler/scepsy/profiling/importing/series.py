@@ -14,8 +14,8 @@ from scepsy.documents import Series
 from scepsy.documents.profile import Mix, Point, RatePoint, Saturation, TensorParallel
 from scepsy.documents.units import Si, format_rate, significant
 from scepsy.profiling.importing.benchmark_result import CALLS, PARTS, Result
+from scepsy.profiling.importing.json_files import Left
 from scepsy.profiling.importing.load_kinds import Closed, Figures, Open, percentiles_of
-from scepsy.profiling.importing.result_files import Left
 from scepsy.profiling.measuring.statistics import PRECISION
 
 SAME_MIX = 0.02
