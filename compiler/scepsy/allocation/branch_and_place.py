@@ -25,6 +25,8 @@ MAX_CANDIDATES = 2000
 """Allocations that one enumeration tries in order of their objective."""
 CHAIN = 20_000
 """Moves of one chain of simulated annealing."""
+_MOVES_PER_LLM = 1_000
+"""Moves of one chain per LLM: few LLMs have few combinations, and the enumeration does the rest."""
 _PER_MOVE = 250
 """What a move counts for, in options that are examined."""
 _QUICK = 32
@@ -187,7 +189,7 @@ def _annealed(problem: Problem, inventory: Inventory, relaxation: Relaxation, ef
     """Return the best allocation of every chain of simulated annealing that can be placed."""
     uses = [use_of(table, cost) for table, cost in zip(problem.tables, problem.cost, strict=True)]
     found: list[Start] = []
-    moves = min(CHAIN, effort // _PER_MOVE)
+    moves = min(CHAIN, effort // _PER_MOVE, _MOVES_PER_LLM * len(problem.tables))
     for seed in range(max(1, effort // (CHAIN * _PER_MOVE))):
         for rows in anneal(uses, relaxation, inventory, seed, moves):
             cost = sum(int(costs[row]) for costs, row in zip(problem.cost, rows, strict=True))

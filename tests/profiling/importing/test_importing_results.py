@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.profiling.importing.bench_results import OUTPUT, arriving, closed, result, service, written
 
@@ -392,6 +392,7 @@ def test_whatever_runs_there_are_points_rise_and_lie_among_the_calls(
         max_leaves=6,
     ),
 )
+@example(key="max_concurrency", value="²")
 def test_whatever_stands_in_a_result_it_is_a_run_or_refused_with_a_reason(key: str, value: Any) -> None:
     found = result_of(closed(2, 20) | {key: value}, "r.json", "results", "sha256:00")
     if isinstance(found, Result):

@@ -158,7 +158,7 @@ def _cap(value: Mapping[str, Any]) -> int | None:
     given = value.get("max_concurrency")
     if given is None:
         return None
-    if isinstance(given, str) and given.isdigit():
+    if isinstance(given, str) and given.isascii() and given.isdigit():
         given = int(given)
     if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= 1_000_000:
         raise _Bad('"max_concurrency" is not a number of requests')
