@@ -39,7 +39,7 @@ class _Placement:
         """Return the instances on a node."""
         return tuple(sorted(i.name for i in self.plan.spec.instances if i.node == node))
 
-    def ongpu_count(self, *uuids: str) -> tuple[str, ...]:
+    def on_gpus(self, *uuids: str) -> tuple[str, ...]:
         """Return the instances on any of these GPUs."""
         return tuple(sorted(i.name for i in self.plan.spec.instances if set(i.gpus) & set(uuids)))
 
@@ -128,7 +128,7 @@ def _is_missing(difference: Difference, live_cluster: LiveCluster, missing: Miss
 
 def _of_difference(difference: Difference, placement: _Placement, live_cluster: LiveCluster) -> Finding | None:
     node, gpu = difference.node, difference.gpu
-    on_node, on_gpu = placement.on_node(node), placement.ongpu_count(gpu)
+    on_node, on_gpu = placement.on_node(node), placement.on_gpus(gpu)
     match difference.kind:
         case "node-gone":
             what = f"node {node} is gone, with {gpu_count(difference.was)}{_affected(on_node)}"
@@ -188,7 +188,7 @@ def _troubles(
         findings.append(_finding(FindingKind.NODE_TAINTED, "warning", node.name, what, instances=on_node))
     for gpu in node.gpus:
         if gpu.sick is not None and gpu.uuid not in missing.gpus:
-            on_gpu = placement.ongpu_count(gpu.uuid)
+            on_gpu = placement.on_gpus(gpu.uuid)
             what = f"GPU {gpu.uuid} of node {node.name} is sick: {gpu.sick.what}{_affected(on_gpu)}"
             findings.append(_finding(FindingKind.GPU_SICK, _severity(on_gpu), gpu.uuid, what, gpu.sick, on_gpu))
     findings += _reported(node, placement)
@@ -200,7 +200,7 @@ def _reported(node: LiveNode, placement: _Placement) -> Iterator[Finding]:
     uuids = {gpu.uuid for gpu in node.gpus}
     for condition in node.conditions:
         named = [uuid for uuid in dict.fromkeys(_UUID.findall(condition.what)) if uuid in uuids]
-        hit = placement.ongpu_count(*named) if named else placement.on_node(node.name)
+        hit = placement.on_gpus(*named) if named else placement.on_node(node.name)
         subject = named[0] if len(named) == 1 else node.name
         which = f" (GPUs {', '.join(named)})" if len(named) > 1 else ""
         what = f"a monitor reports a problem with GPUs of node {node.name}{which}: {condition.what}{_affected(hit)}"
