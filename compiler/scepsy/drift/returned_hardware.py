@@ -5,11 +5,12 @@ from __future__ import annotations
 from scepsy.cluster.discovery import LiveCluster, LiveNode
 from scepsy.documents import Cluster
 from scepsy.documents.drift_result import FindingKind
+from scepsy.documents.project import DriftSettings
 from scepsy.drift.finding import Check, Finding, unix
 from scepsy.drift.lost_hardware import Missing
 
-RETURNED = 600.0
-"""Seconds for which lost hardware must be healthy before it is used again; the default of spec.drift.settle."""
+RETURNED = DriftSettings().settle
+"""Seconds for which lost hardware must be healthy before it is used again, where no spec.drift.settle is given."""
 
 
 def returned_hardware(
