@@ -71,13 +71,14 @@ class Solution:
 def solve_linear(problem: Problem, inventory: Inventory, effort: int = EFFORT) -> Solution:
     """Return the allocation of least cost along the problem's tangents that can be placed.
 
-    Best-first until one can be placed: it is then proven optimal. If that takes too long, allocations that pack by
-    construction are the fallback, and the gap to the proven bound is reported.
+    Best-first until one can be placed: it is then proven optimal. If that takes too long, the relaxation bounds the
+    problem, simulated annealing finds allocations along its prices (those that pack by construction are the fallback),
+    and what the bound leaves is enumerated once more. The gap to the proven bound is reported.
 
     Args:
         problem: the problem.
         inventory: the GPUs.
-        effort: options that the search may evaluate; each fallback gets a part of it.
+        effort: options that the search may evaluate; each of its steps gets a part of it.
 
     Raises:
         Infeasible: there is none, or none was found; the error says which.
@@ -100,9 +101,11 @@ def solve_linear(problem: Problem, inventory: Inventory, effort: int = EFFORT) -
     relaxation = relax(problem, inventory)
     if not relaxation.feasible:
         raise Infeasible(problem, None)
-    starts = [*([] if best is None else [best]), *_annealed(problem, inventory, relaxation, effort)]
+    starts = _annealed(problem, inventory, relaxation, effort)
     if not starts:
         starts = [*_packable(problem, inventory, effort), *_climbed(problem, inventory, effort // 4000)]
+    if best is not None:
+        starts.append(best)
     best = min(starts, key=_order, default=None)
     most = None if best is None else best[0].cost
     kept = [np.flatnonzero(_possible(relaxation, reduced, most)) for reduced in relaxation.reduced]
