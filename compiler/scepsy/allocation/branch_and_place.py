@@ -29,8 +29,10 @@ _MOVES_PER_LLM = 1_000
 """Moves of one chain per LLM: few LLMs have few combinations, and the enumeration does the rest."""
 _PER_MOVE = 250
 """What a move counts for, in options that are examined."""
+_FIRST = 8
+"""Part of the effort that goes into the first enumeration: one over this. It proves five LLMs on 16 GPUs."""
 _QUICK = 32
-"""Part of the effort that goes into an enumeration that may be hopeless: one over this."""
+"""Part of the effort that goes into an enumeration that is likely to end early: one over this."""
 _FEW = 20_000
 """So many options left by the relaxation are enumerated with the whole effort."""
 
@@ -92,7 +94,7 @@ def solve_linear(problem: Problem, inventory: Inventory, effort: int = EFFORT) -
     if unplaced is None:
         raise Infeasible(problem, None)
     best = _known(problem, inventory)
-    first = _enumerated(problem, inventory, best, effort // _QUICK)
+    first = _enumerated(problem, inventory, best, effort // _FIRST)
     if first.found is not None:
         return _solution(problem, first.found, (unplaced, first.bound, first.tried))
     if first.exhausted and best is None:
